@@ -1,0 +1,28 @@
+//! What the data plane and IKE must agree on.
+//!
+//! * [`SaId`]: the name of a security association, `(destination, protocol, SPI)` (RFC 4301 §4.1).
+//! * [`Selector`] and [`Flow`]: what a policy matches, and what a packet is matched by (RFC 4301 §4.4.1.1).
+//! * [`algorithm`]: the one table of algorithms, with the numbers, key sizes and ICV lengths of each.
+//! * [`transform`]: the one place where crypto libraries are called.
+//! * [`Time`]: time as an argument; nothing here reads a clock.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod algorithm;
+mod said;
+mod selector;
+mod time;
+pub mod transform;
+
+pub use said::{Protocol, SaId, SaIdError, Spi};
+pub use selector::{Flow, Selector};
+pub use time::Time;

@@ -1,0 +1,49 @@
+//! The KLIPS half of tulips: SA database, eroutes, PF_KEY service and the ESP packet path, as a pure engine.
+//!
+//! No I/O, no clock, no threads of its own: the host hands in octets, [`ipsec_core::Time`] and randomness, and gets
+//! verdicts, sealed runs and notices back.
+//!
+//! Three kinds of state, three owners (ARCHITECTURE.md):
+//!
+//! * [`Control`] owns the SA database and the PF_KEY sockets: one thread, `&mut self`.
+//! * [`Eroutes`] is the policy: changed by control, read by workers on a flow-cache miss.
+//! * [`Sa`] is one SA in use, shared by all workers; synchronised once per batch, never per packet.
+//!
+//! [`Plane`] is what they meet in. A worker owns one [`Outbound`] and one [`Inbound`].
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod control;
+mod discard;
+mod eroute;
+mod esp;
+mod flow_cache;
+mod gro;
+mod gso;
+mod icmp;
+mod inbound;
+mod keysock;
+mod outbound;
+mod packet;
+mod plane;
+mod sa;
+mod sadb;
+mod window;
+
+pub use control::{Config, Control, SocketId};
+pub use discard::{Counters, Discard};
+pub use eroute::{Action, Eroute, ErouteError, Eroutes};
+pub use inbound::{Arrival, Carrier, Inbound, Opened, Piece, Write};
+pub use outbound::{Link, Outbound, Path, Route, Run, Sealed, Verdict};
+pub use packet::{Gso, Vnet};
+pub use plane::{Event, Plane};
+pub use sa::{Blueprint, Encapsulation, Keys, Limits, Mode, Sa, SaState};

@@ -1,0 +1,96 @@
+//! What control and workers share.
+
+use crate::discard::{Counters, Discard};
+use crate::eroute::Eroutes;
+use crate::sa::Sa;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use ipsec_core::SaId;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+
+/// What a worker found that control must act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The SA carried its first packet: `usetime` limits begin.
+    FirstUse(SaId),
+    /// The soft byte limit was reached.
+    SoftBytes(SaId),
+    /// The hard byte limit was reached, or the sequence numbers ended; the SA takes no more packets.
+    Hard(SaId),
+}
+
+/// The meeting place of control and workers.
+///
+/// Workers take read access per batch: the SA map is lock-free, the eroutes are behind a read lock taken only on a
+/// flow-cache miss. Control publishes changes and never makes a worker wait longer than one change takes.
+#[derive(Default)]
+pub struct Plane {
+    eroutes: RwLock<Eroutes>,
+    sas: papaya::HashMap<SaId, Arc<Sa>>,
+    generation: AtomicU64,
+    events: Mutex<Vec<Event>>,
+    wake: AtomicBool,
+    counters: Mutex<Vec<Arc<Counters>>>,
+}
+
+impl Plane {
+    /// Counts changes of policy. A flow cache filled under an older generation is stale.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The policy, to look a flow up in. Hold it no longer than that.
+    pub fn eroutes(&self) -> RwLockReadGuard<'_, Eroutes> {
+        self.eroutes.read()
+    }
+
+    /// Changes the policy; every flow cache is stale afterwards.
+    pub(crate) fn change_eroutes<R>(&self, change: impl FnOnce(&mut Eroutes) -> R) -> R {
+        let result = change(&mut self.eroutes.write());
+        self.generation.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// The SA of that name, if there is one.
+    pub fn sa(&self, id: &SaId) -> Option<Arc<Sa>> {
+        self.sas.pin().get(id).cloned()
+    }
+
+    /// Puts an SA in use. Flow caches stay valid: they never remember that an SA was missing.
+    pub(crate) fn publish(&self, sa: Arc<Sa>) {
+        self.sas.pin().insert(sa.id, sa);
+    }
+
+    /// Takes an SA out of use. Workers that still hold it see its state.
+    pub(crate) fn withdraw(&self, id: &SaId) {
+        self.sas.pin().remove(id);
+    }
+
+    /// Tells control something. Each kind happens at most once per SA, so the queue is bounded by the SAs there are.
+    pub(crate) fn tell(&self, event: Event) {
+        self.events.lock().push(event);
+        self.wake.store(true, Ordering::Release);
+    }
+
+    /// Says, once, that there are events: the host then wakes the thread that owns [`crate::Control`].
+    pub fn take_wake(&self) -> bool {
+        self.wake.load(Ordering::Relaxed) && self.wake.swap(false, Ordering::Acquire)
+    }
+
+    /// Takes the events told so far.
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        core::mem::take(&mut *self.events.lock())
+    }
+
+    /// Counters for one more worker.
+    pub fn new_counters(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.counters.lock().push(Arc::clone(&counters));
+        counters
+    }
+
+    /// How many packets all workers together refused for `why`.
+    pub fn discarded(&self, why: Discard) -> u64 {
+        self.counters.lock().iter().fold(0, |sum, c| sum.wrapping_add(c.count(why)))
+    }
+}

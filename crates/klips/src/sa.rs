@@ -1,0 +1,297 @@
+//! One SA in use, shared by all workers (RFC 4301 §4.4.2).
+//!
+//! What never changes is plain data; what changes is atomic, or behind the window's lock, and is touched once per
+//! *batch*: one reservation for n sequence numbers, one charge for n packets, one lock for a run of received ones.
+//! What an SA is to its key manager (lifetimes in seconds, identities, pairs, cookies) is in [`crate::sadb`].
+
+use crate::window::Window;
+use core::fmt;
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use ipsec_core::algorithm::Suite;
+use ipsec_core::transform::{KeyError, Transform};
+use ipsec_core::{SaId, Selector, Time};
+use parking_lot::Mutex;
+use std::sync::OnceLock;
+use zeroize::Zeroizing;
+
+/// Tunnel or transport mode (RFC 4301 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A whole IP packet inside.
+    Tunnel,
+    /// The transport payload inside, the IP header kept.
+    Transport,
+}
+
+/// The life of an SA (RFC 2367 §3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SaState {
+    /// Reserved by GETSPI; carries nothing.
+    Larval = 0,
+    /// In use.
+    Mature = 1,
+    /// In use, past a soft limit.
+    Dying = 2,
+    /// Past a hard limit; carries nothing.
+    Dead = 3,
+}
+
+/// UDP encapsulation of ESP (RFC 3948): the ports, host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encapsulation {
+    /// Our port.
+    pub local: u16,
+    /// The peer's port.
+    pub remote: u16,
+}
+
+/// Key material, wiped when dropped; `Debug` shows lengths only.
+#[derive(Clone, Default)]
+pub struct Keys {
+    /// Encryption key with its salt last, where the cipher has one.
+    pub encryption: Zeroizing<Vec<u8>>,
+    /// Integrity key.
+    pub auth: Zeroizing<Vec<u8>>,
+    /// See [`Transform::new`].
+    pub iv: Zeroizing<[u8; 16]>,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keys({} + {} octets)", self.encryption.len(), self.auth.len())
+    }
+}
+
+/// Byte limits; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes after which the key manager is told, once.
+    pub soft_bytes: u64,
+    /// Bytes after which the SA carries nothing more.
+    pub hard_bytes: u64,
+}
+
+/// What an SA is made of.
+#[derive(Debug)]
+pub struct Blueprint {
+    /// Its name; the destination is the outer one.
+    pub id: SaId,
+    /// The outer source; unspecified if any peer may send on it.
+    pub src: IpAddr,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Algorithms.
+    pub suite: Suite,
+    /// Keys for them, lengths already checked.
+    pub keys: Keys,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+    /// Width of the replay window in packets; 0 for no replay protection.
+    pub window: u32,
+    /// UDP encapsulation.
+    pub encapsulation: Option<Encapsulation>,
+    /// What inner packets may be, seen from sender to receiver (RFC 4301 §5.2).
+    pub selector: Option<Selector>,
+    /// Byte limits.
+    pub limits: Limits,
+}
+
+/// One SA in use.
+#[derive(Debug)]
+pub struct Sa {
+    /// Its name; the destination is the outer one.
+    pub id: SaId,
+    /// The outer source; unspecified if any peer may send on it.
+    pub src: IpAddr,
+    /// Tunnel or transport.
+    pub mode: Mode,
+    /// Algorithms.
+    pub suite: Suite,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// UDP encapsulation.
+    pub encapsulation: Option<Encapsulation>,
+    /// What inner packets may be, seen from sender to receiver.
+    pub selector: Option<Selector>,
+    keys: Keys,
+    transform: OnceLock<Result<Box<Transform>, KeyError>>,
+    state: AtomicU8,
+    /// The replay window; `None` without replay protection.
+    pub(crate) window: Option<Mutex<Window>>,
+    sent: AtomicU64,
+    soft_bytes: AtomicU64,
+    hard_bytes: AtomicU64,
+    told_soft: AtomicU8,
+    bytes: AtomicU64,
+    packets: AtomicU64,
+    first_use: AtomicU64,
+    last_use: AtomicU64,
+}
+
+/// What [`Sa::charge`] allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Charge {
+    /// How many of the packets may pass: all of them, or those before the hard limit.
+    pub admitted: u64,
+    /// This was the SA's first use.
+    pub first: bool,
+    /// The soft limit was crossed just now.
+    pub soft: bool,
+    /// The hard limit was reached just now.
+    pub hard: bool,
+}
+
+impl Sa {
+    /// Puts together an SA that is mature and unused.
+    pub fn new(b: Blueprint) -> Self {
+        Self {
+            id: b.id,
+            src: b.src,
+            mode: b.mode,
+            suite: b.suite,
+            esn: b.esn,
+            encapsulation: b.encapsulation,
+            selector: b.selector,
+            keys: b.keys,
+            transform: OnceLock::new(),
+            state: AtomicU8::new(SaState::Mature as u8),
+            window: (b.window > 0).then(|| Mutex::new(Window::new(b.window))),
+            sent: AtomicU64::new(0),
+            soft_bytes: AtomicU64::new(b.limits.soft_bytes),
+            hard_bytes: AtomicU64::new(b.limits.hard_bytes),
+            told_soft: AtomicU8::new(0),
+            bytes: AtomicU64::new(0),
+            packets: AtomicU64::new(0),
+            first_use: AtomicU64::new(0),
+            last_use: AtomicU64::new(0),
+        }
+    }
+
+    /// The keyed algorithms; the key schedule is built on first use, so an idle SA stays small.
+    pub(crate) fn transform(&self) -> Option<&Transform> {
+        self.transform
+            .get_or_init(|| {
+                Transform::new(self.suite, &self.keys.encryption, &self.keys.auth, &self.keys.iv)
+                    .map(Box::new)
+            })
+            .as_deref()
+            .ok()
+    }
+
+    /// The keys, for GET and DUMP alone (pf_key(7P)).
+    pub(crate) const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Where the SA is in its life.
+    pub fn state(&self) -> SaState {
+        match self.state.load(Ordering::Acquire) {
+            0 => SaState::Larval,
+            1 => SaState::Mature,
+            2 => SaState::Dying,
+            _ => SaState::Dead,
+        }
+    }
+
+    /// Moves the SA on in its life. There is no way back: a smaller state is ignored.
+    pub(crate) fn advance(&self, state: SaState) {
+        self.state.fetch_max(state as u8, Ordering::AcqRel);
+    }
+
+    /// Says whether packets may use it: mature or dying.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.state(), SaState::Mature | SaState::Dying)
+    }
+
+    /// Changes the byte limits (UPDATE).
+    pub(crate) fn limit(&self, limits: Limits) {
+        self.soft_bytes.store(limits.soft_bytes, Ordering::Relaxed);
+        self.hard_bytes.store(limits.hard_bytes, Ordering::Relaxed);
+    }
+
+    /// Reserves `n` sequence numbers and returns the first, or `None` when fewer are left: they end, they never wrap.
+    ///
+    //= https://www.rfc-editor.org/rfc/rfc4303#section-3.3.3
+    //# The sender MUST NOT send a packet on an SA if doing so would cause the sequence number to cycle.
+    pub(crate) fn reserve(&self, n: u64) -> Option<u64> {
+        let end = if self.esn { u64::MAX } else { u64::from(u32::MAX) };
+        let sent = self
+            .sent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sent| {
+                sent.checked_add(n).filter(|last| *last <= end)
+            })
+            .ok()?;
+        sent.checked_add(1)
+    }
+
+    /// Accounts for `n` packets of `size` inner octets each, all at once, and says how many of them may pass.
+    ///
+    /// The hard limit is reached by the packet that would bring the total to it; that packet and those after it are
+    /// refused and not counted (pf_key(7P) as illumos does it).
+    pub(crate) fn charge(&self, n: u64, size: u64, now: Time) -> Charge {
+        let hard = self.hard_bytes.load(Ordering::Relaxed);
+        let mut admitted = n;
+        let before = if hard == 0 {
+            self.bytes.fetch_add(n.saturating_mul(size), Ordering::Relaxed)
+        } else {
+            let mut current = self.bytes.load(Ordering::Relaxed);
+            loop {
+                let room = hard.saturating_sub(1).saturating_sub(current);
+                admitted = room.checked_div(size).map_or(n, |fit| fit.min(n));
+                let next = current.saturating_add(admitted.saturating_mul(size));
+                match self.bytes.compare_exchange_weak(current, next, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(before) => break before,
+                    Err(other) => current = other,
+                }
+            }
+        };
+        self.packets.fetch_add(admitted, Ordering::Relaxed);
+        self.last_use.store(now.as_nanos(), Ordering::Relaxed);
+        let first = self.first_use.load(Ordering::Relaxed) == 0
+            && self
+                .first_use
+                .compare_exchange(0, now.as_nanos().max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        let after = before.saturating_add(admitted.saturating_mul(size));
+        let limit = self.soft_bytes.load(Ordering::Relaxed);
+        let soft = limit != 0 && after >= limit && self.told_soft.swap(1, Ordering::Relaxed) == 0;
+        Charge { admitted, first, soft, hard: admitted < n && self.die() }
+    }
+
+    /// Makes the SA dead; true for the one caller who did it.
+    pub(crate) fn die(&self) -> bool {
+        self.state.fetch_max(SaState::Dead as u8, Ordering::AcqRel) < SaState::Dead as u8
+    }
+
+    /// Inner octets carried.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Packets carried.
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
+    }
+
+    /// The last sequence number sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Continues after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers).
+    pub(crate) fn continue_after(&self, last: u64) {
+        self.sent.store(last, Ordering::Relaxed);
+    }
+
+    /// When the first packet passed.
+    pub fn first_use(&self) -> Option<Time> {
+        Some(self.first_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
+    }
+
+    /// When the last packet passed.
+    pub fn last_use(&self) -> Option<Time> {
+        Some(self.last_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
+    }
+}
