@@ -1,7 +1,25 @@
-//! The one place where crypto libraries are called: sealing and opening ESP.
+//! The one place where crypto libraries are called: sealing and opening ESP (RFC 4303), and the MACs of AH.
+//!
+//! A [`Transform`] is keyed once and then shared by all workers; sealing and opening neither allocate nor lock.
+//! * What is authenticated: header, IV and ciphertext, and the high half of an extended sequence number, which is never
+//!   sent (RFC 4303 §2.2.1, §3.3.2.1).
+//! * Nonces: the sequence number is the IV of every counter mode (RFC 4106 §3.1), so a number sealed twice would break
+//!   the cipher. Whoever calls [`Transform::seal`] has reserved the numbers, once, for ever.
+//! * Fail closed: a packet that cannot be sealed is wiped, not left in clear; a packet whose ICV does not hold is never
+//!   decrypted, or wiped where the cipher decrypts while it verifies.
+
+mod aead;
+mod composed;
+mod mac;
 
 use crate::Spi;
 use crate::algorithm::Suite;
+use aead::Aead;
+use composed::Composed;
+pub use mac::Mac;
+
+/// Octets of SPI and sequence number before everything else.
+const ESP_HEADER: usize = 8;
 
 /// Why keys do not fit a suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +34,15 @@ pub enum KeyError {
 
 /// The keyed algorithms of one ESP SA, ready to seal and open; shared between workers.
 pub struct Transform {
-    _todo: (),
+    header: u8,
+    icv: u8,
+    alignment: u8,
+    scheme: Scheme,
+}
+
+enum Scheme {
+    Aead(Aead),
+    Composed(Box<Composed>),
 }
 
 impl core::fmt::Debug for Transform {
@@ -46,28 +72,47 @@ impl Transform {
         auth_key: &[u8],
         iv_key: &[u8; 16],
     ) -> Result<Self, KeyError> {
-        let _ = (suite, encryption_key, auth_key, iv_key);
-        Err(KeyError::Suite)
+        let encryption = suite.encryption.ok_or(KeyError::Suite)?;
+        let row = encryption.row();
+        // A combined-mode cipher brings its own integrity; any other must not go without (RFC 4303 §3.2).
+        if encryption.is_combined() == suite.auth.is_some() {
+            return Err(KeyError::Suite);
+        }
+        if !row.has_keymat(encryption_key.len()) {
+            return Err(KeyError::EncryptionKey);
+        }
+        let (icv, scheme) = match suite.auth {
+            None => (row.icv, Scheme::Aead(Aead::new(encryption, encryption_key)?)),
+            Some(auth) => {
+                let composed = Composed::new(encryption, encryption_key, auth, auth_key, iv_key)?;
+                (auth.row().icv, Scheme::Composed(Box::new(composed)))
+            }
+        };
+        let header = row.iv.saturating_add(ESP_HEADER as u8);
+        Ok(Self { header, icv, alignment: row.block.max(4), scheme })
     }
 
     /// Octets before the payload: SPI, sequence number and IV.
     pub const fn header_len(&self) -> usize {
-        8
+        self.header as usize
     }
 
     /// Octets of ICV after the payload, its padding and trailer.
     pub const fn icv_len(&self) -> usize {
-        0
+        self.icv as usize
     }
 
     /// Payload, padding and the two trailer octets together fill a multiple of this (RFC 4303 §2.4): at least 4.
     pub const fn alignment(&self) -> usize {
-        4
+        self.alignment as usize
     }
 
     /// The length of the ESP packet, header to ICV, that carries `payload` octets without extra padding.
     pub const fn sealed_len(&self, payload: usize) -> usize {
-        payload
+        // Alignments are powers of two.
+        let mask = self.alignment().saturating_sub(1);
+        let body = payload.saturating_add(2).saturating_add(mask) & !mask;
+        body.saturating_add(self.header_len()).saturating_add(self.icv_len())
     }
 
     /// Seals a run of packets that lie `stride` octets apart in `run`; only the last may be shorter.
@@ -75,12 +120,41 @@ impl Transform {
     /// Each packet already holds payload, padding and trailer between header and ICV room. Packet *i* gets the
     /// sequence number `first + i`; `esn` says whether its high half is authenticated. Whoever calls has reserved
     /// these numbers, once, for ever: they are also the IVs of counter modes.
-    pub fn seal(&self, run: &mut [u8], stride: usize, spi: Spi, first: u64, esn: bool) {
-        let _ = (run, stride, spi, first, esn);
+    ///
+    /// A packet that cannot be sealed (too short, not aligned, its number past the end of the space) is overwritten
+    /// with zeros, SPI included, and the answer is `false`: no clear text ever leaves in place of ciphertext.
+    pub fn seal(&self, run: &mut [u8], stride: usize, spi: Spi, first: u64, esn: bool) -> bool {
+        let mut all = true;
+        let mut next = Some(first);
+        for packet in run.chunks_mut(stride.max(1)) {
+            // Without ESN the number ends at 2^32 - 1 and must never wrap (RFC 4303 §3.3.3).
+            let seq = next.filter(|&seq| seq != 0 && (esn || seq <= u64::from(u32::MAX)));
+            let sealed = seq.and_then(|seq| match &self.scheme {
+                Scheme::Aead(aead) => aead.seal(packet, spi, seq, esn),
+                Scheme::Composed(composed) => composed.seal(packet, spi, seq, esn),
+            });
+            if sealed.is_none() {
+                packet.fill(0);
+                all = false;
+            }
+            next = next.and_then(|seq| seq.checked_add(1));
+        }
+        all
     }
 
     /// Verifies and decrypts in place; sets [`Opening::authentic`] on those whose ICV holds.
+    ///
+    /// The sequence number is not judged here: 0 opens if its ICV holds. That, and replays, is the window's business.
     pub fn open(&self, packets: &mut [Opening<'_>]) {
-        let _ = packets;
+        for Opening { packet, high, authentic } in packets {
+            let opened = match &self.scheme {
+                Scheme::Aead(aead) => aead.open(packet, *high),
+                Scheme::Composed(composed) => composed.open(packet, *high),
+            };
+            *authentic = opened.is_some();
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
