@@ -4,14 +4,20 @@
 //! socket is to receive. Notices are pulled when a socket can take them, so a DUMP of a million SAs to a slow reader is a
 //! cursor, not a queue.
 
+mod view;
+
 use crate::plane::Plane;
 use core::net::IpAddr;
 use ipsec_core::Time;
 use std::sync::Arc;
+pub use view::{Direction, Lifetime, SaRow, SocketRow, Supported, supported};
 
 /// Names one PF_KEY socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub u64);
+
+/// A source of fresh random octets.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 
 /// What control is told once.
 pub struct Config {
@@ -20,7 +26,7 @@ pub struct Config {
     /// Octets of unread notices a socket may hold; more are dropped and counted.
     pub receive_limit: usize,
     /// Fresh random octets for SPIs and IV keys.
-    pub random: Box<dyn FnMut(&mut [u8]) + Send>,
+    pub random: Random,
 }
 
 /// The owner.
@@ -76,5 +82,26 @@ impl Control {
     /// The addresses configured on this host ("mine" in pf_key(7P)'s direction rules).
     pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
         let _ = addresses;
+    }
+
+    /// Every SA of the SADB, for tables: AH, ESP, IPIP, IPCOMP, IPv4 before IPv6 in each.
+    pub fn sas(&self) -> impl Iterator<Item = SaRow> {
+        core::iter::empty()
+    }
+
+    /// One SA, for tables.
+    pub fn sa(&self, id: &ipsec_core::SaId) -> Option<SaRow> {
+        let _ = id;
+        None
+    }
+
+    /// Every PF_KEY socket, oldest first.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketRow> {
+        core::iter::empty()
+    }
+
+    /// Seconds since 1970 at `at`.
+    pub fn wall_clock(&self, at: Time) -> u64 {
+        self.config.epoch.saturating_add(at.as_secs())
     }
 }

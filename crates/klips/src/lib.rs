@@ -39,7 +39,9 @@ mod sa;
 mod sadb;
 mod window;
 
-pub use control::{Config, Control, SocketId};
+pub use control::{
+    Config, Control, Direction, Lifetime, Random, SaRow, SocketId, SocketRow, Supported, supported,
+};
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
 pub use inbound::{Arrival, Carrier, Inbound, Opened, Piece, Write};
