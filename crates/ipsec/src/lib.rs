@@ -1,1 +1,7 @@
-//! skeleton
+//! Everything of tulips that touches the outside world, and what the programs `ipsec` and `klips` are made of.
+//!
+//! * [`command`]: one module per `ipsec COMMAND`.
+//! * [`rundir`]: where the files of one instance are.
+
+pub mod command;
+pub mod rundir;

@@ -1,2 +1,91 @@
-//! skeleton
-fn main() {}
+//! `ipsec COMMAND …`, also called as `ipsec-COMMAND`: the one command a person types.
+
+use clap::{Parser, Subcommand};
+use ipsec::command;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// IPsec in user space: start it, show it, steer it
+#[derive(Debug, Parser)]
+#[command(
+    name = "ipsec",
+    version = command::version::VERSION,
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    after_help = "\
+Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage.
+
+Environment:
+  IPSEC_CONFS   directory of ipsec.conf, ipsec.secrets, ipsec.d   [/etc]
+  IPSEC_RUNDIR  directory of sockets, pid files, proc/            [/var/run/pluto]
+
+Each command is also a program of its own when `ipsec` is linked to as `ipsec-COMMAND`."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print the version
+    #[arg(long, short = 'V')]
+    version: bool,
+    /// Print the version and nothing else, for scripts
+    #[arg(long)]
+    versioncode: bool,
+    /// Print where `klips` and `ipsec` are
+    #[arg(long)]
+    directory: bool,
+    /// Print where ipsec.conf is looked for
+    #[arg(long)]
+    confdir: bool,
+    /// Print the licence
+    #[arg(long)]
+    copyright: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the version of the data plane
+    Version(command::version::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(arguments(std::env::args_os()));
+    match cli.command {
+        Some(Command::Version(args)) => command::version::run(args),
+        None => facts(&cli),
+    }
+}
+
+/// `ipsec-eroute --json` means `ipsec eroute --json`.
+fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let program = given.next().unwrap_or_else(|| "ipsec".into());
+    let name = Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or("ipsec");
+    let command = match name {
+        "ipseckey" => Some("key"),
+        other => other.strip_prefix("ipsec-"),
+    };
+    [OsString::from("ipsec")].into_iter().chain(command.map(OsString::from)).chain(given).collect()
+}
+
+fn facts(cli: &Cli) -> ExitCode {
+    if cli.version {
+        println!("{}\nSee `ipsec --copyright' for copyright information.", command::version::LINE);
+    }
+    if cli.versioncode {
+        println!("{}", command::version::VERSION);
+    }
+    if cli.directory
+        && let Some(dir) = std::env::current_exe().ok().as_deref().and_then(Path::parent)
+    {
+        println!("{}", dir.display());
+    }
+    if cli.confdir {
+        println!("{}", ipsec::rundir::confs().display());
+    }
+    if cli.copyright {
+        println!(
+            "tulips: MIT OR Apache-2.0, at your choice. The texts are in LICENSE-MIT and LICENSE-APACHE."
+        );
+    }
+    ExitCode::SUCCESS
+}

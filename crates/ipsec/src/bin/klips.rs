@@ -1,2 +1,3 @@
-//! skeleton
+//! `klips`: the data-plane daemon.
+
 fn main() {}

@@ -1,0 +1,76 @@
+//! Where the files of one instance are (design.md §2.2): the configuration and the run directory.
+//!
+//! Two instances with different directories never meet. Everything of an instance is named here and nowhere else.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// The directory with `ipsec.conf`: `IPSEC_CONFS`, else `/etc`.
+pub fn confs() -> PathBuf {
+    env::var_os("IPSEC_CONFS").filter(|dir| !dir.is_empty()).map_or_else(|| "/etc".into(), PathBuf::from)
+}
+
+/// The run directory of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rundir(PathBuf);
+
+impl Rundir {
+    /// `IPSEC_RUNDIR`, else `/var/run/pluto` as in ipsec_setup(8).
+    pub fn from_env() -> Self {
+        let dir = env::var_os("IPSEC_RUNDIR").filter(|dir| !dir.is_empty());
+        Self(dir.map_or_else(|| "/var/run/pluto".into(), PathBuf::from))
+    }
+
+    /// This directory.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the directory and those above it, readable by all: what is secret in it protects itself.
+    pub fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.0)
+    }
+
+    /// Where PF_KEY clients connect.
+    pub fn pf_key_sock(&self) -> PathBuf {
+        self.0.join("pf_key.sock")
+    }
+
+    /// Where `ipsec` connects to steer the daemon.
+    pub fn klips_ctl(&self) -> PathBuf {
+        self.0.join("klips.ctl")
+    }
+
+    /// Who the data-plane daemon is.
+    pub fn klips_pid(&self) -> PathBuf {
+        self.0.join("klips.pid")
+    }
+
+    /// Held locked by the daemon for as long as it lives: one per directory.
+    pub fn klips_lock(&self) -> PathBuf {
+        self.0.join("klips.lock")
+    }
+
+    /// The lock file of `ipsec setup`.
+    pub fn setup_pid(&self) -> PathBuf {
+        self.0.join("ipsec_setup.pid")
+    }
+
+    /// What `ipsec setup start` found out, in shell syntax.
+    pub fn info(&self) -> PathBuf {
+        self.0.join("ipsec.info")
+    }
+
+    /// Where the tables appear as files.
+    pub fn proc(&self) -> PathBuf {
+        self.0.join("proc")
+    }
+}
