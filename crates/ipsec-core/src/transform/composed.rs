@@ -13,6 +13,8 @@ use aws_lc_rs::cipher::{
 };
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::iv::FixedLength;
+use cbc::cipher::{Block, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
+use des::TdesEde3;
 
 pub(super) struct Composed {
     cipher: Cipher,
@@ -22,6 +24,12 @@ pub(super) struct Composed {
 enum Cipher {
     Null,
     AesCbc(Box<AesCbc>),
+    TripleDes(Box<TripleDes>),
+}
+
+struct TripleDes {
+    key: TdesEde3,
+    iv: EncryptingKey,
 }
 
 struct AesCbc {
@@ -43,11 +51,23 @@ impl Composed {
 
     #[inline]
     pub(super) fn seal(&self, packet: &mut [u8], spi: Spi, seq: u64, esn: bool) -> Option<()> {
+        self.seal_with_iv(packet, spi, seq, esn, self.cipher.iv(seq)?)
+    }
+
+    #[inline]
+    pub(super) fn seal_with_iv(
+        &self,
+        packet: &mut [u8],
+        spi: Spi,
+        seq: u64,
+        esn: bool,
+        iv: [u8; 16],
+    ) -> Option<()> {
         let (header, rest) = packet.split_first_chunk_mut::<ESP_HEADER>()?;
         *header = (u64::from(spi.0) << 32 | u64::from(seq as u32)).to_be_bytes();
         let covered = rest.len().checked_sub(self.mac.icv_len())?;
         let (text, _) = rest.split_at_mut_checked(covered)?;
-        self.cipher.encrypt(text, seq)?;
+        self.cipher.encrypt(text, iv)?;
         let high = esn.then_some((seq >> 32) as u32);
         let full = self.authenticate(packet, high)?;
         let covered = packet.len().checked_sub(self.mac.icv_len())?;
@@ -99,13 +119,18 @@ impl Cipher {
             };
             UnboundCipherKey::new(algorithm, key).map_err(|_| KeyError::EncryptionKey)
         };
+        let iv = || EncryptingKey::ecb(aes(iv_key)?).map_err(|_| KeyError::EncryptionKey);
         #[expect(clippy::wildcard_enum_match_arm, reason = "the rest are combined modes")]
         match encryption {
             Encryption::Null => Ok(Self::Null),
             Encryption::AesCbc => Ok(Self::AesCbc(Box::new(AesCbc {
                 encrypt: EncryptingKey::cbc(aes(key)?).map_err(|_| KeyError::EncryptionKey)?,
                 decrypt: DecryptingKey::cbc(aes(key)?).map_err(|_| KeyError::EncryptionKey)?,
-                iv: EncryptingKey::ecb(aes(iv_key)?).map_err(|_| KeyError::EncryptionKey)?,
+                iv: iv()?,
+            }))),
+            Encryption::TripleDesCbc => Ok(Self::TripleDes(Box::new(TripleDes {
+                key: TdesEde3::new_from_slice(key).map_err(|_| KeyError::EncryptionKey)?,
+                iv: iv()?,
             }))),
             _ => Err(KeyError::Suite),
         }
@@ -116,23 +141,43 @@ impl Cipher {
         match self {
             Self::Null => true,
             Self::AesCbc(_) => len >= 32 && len.is_multiple_of(16),
+            Self::TripleDes(_) => len >= 16 && len.is_multiple_of(8),
         }
+    }
+
+    /// The IV for a sequence number. A cipher with blocks of 8 octets uses half of it: as unpredictable as the whole.
+    #[inline]
+    fn iv(&self, seq: u64) -> Option<[u8; 16]> {
+        let key = match self {
+            Self::Null => return Some([0; 16]),
+            Self::AesCbc(keys) => &keys.iv,
+            Self::TripleDes(keys) => &keys.iv,
+        };
+        let mut iv = u128::from(seq).to_be_bytes();
+        key.encrypt(&mut iv).ok()?;
+        Some(iv)
     }
 
     /// Encrypts `text`, whose first octets are the place of the IV.
     #[inline]
-    fn encrypt(&self, text: &mut [u8], seq: u64) -> Option<()> {
+    fn encrypt(&self, text: &mut [u8], iv: [u8; 16]) -> Option<()> {
         if !self.fits(text.len()) {
             return None;
         }
         match self {
             Self::Null => Some(()),
             Self::AesCbc(keys) => {
-                let (iv, body) = text.split_first_chunk_mut::<16>()?;
-                *iv = u128::from(seq).to_be_bytes();
-                keys.iv.encrypt(iv).ok()?;
-                let context = EncryptionContext::Iv128(FixedLength::from(*iv));
+                let (place, body) = text.split_first_chunk_mut::<16>()?;
+                *place = iv;
+                let context = EncryptionContext::Iv128(FixedLength::from(iv));
                 keys.encrypt.less_safe_encrypt(body, context).ok()?;
+                Some(())
+            }
+            Self::TripleDes(keys) => {
+                let (place, body) = text.split_first_chunk_mut::<8>()?;
+                *place = *iv.first_chunk::<8>()?;
+                let (blocks, _) = Block::<TdesEde3>::slice_as_chunks_mut(body);
+                cbc::Encryptor::inner_iv_init(&keys.key, &(*place).into()).encrypt_blocks(blocks);
                 Some(())
             }
         }
@@ -147,6 +192,12 @@ impl Cipher {
                 let (iv, body) = text.split_first_chunk_mut::<16>()?;
                 let context = DecryptionContext::Iv128(FixedLength::from(*iv));
                 keys.decrypt.decrypt(body, context).ok()?;
+                Some(())
+            }
+            Self::TripleDes(keys) => {
+                let (iv, body) = text.split_first_chunk_mut::<8>()?;
+                let (blocks, _) = Block::<TdesEde3>::slice_as_chunks_mut(body);
+                cbc::Decryptor::inner_iv_init(&keys.key, &(*iv).into()).decrypt_blocks(blocks);
                 Some(())
             }
         }
