@@ -6,15 +6,14 @@
 
 mod view;
 
+pub use crate::keysock::SocketId;
 use crate::plane::Plane;
+pub use crate::sadb::SpiPolicy;
 use core::net::IpAddr;
+use core::ops::RangeInclusive;
 use ipsec_core::Time;
 use std::sync::Arc;
 pub use view::{Direction, Lifetime, SaRow, SocketRow, Supported, supported};
-
-/// Names one PF_KEY socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SocketId(pub u64);
 
 /// A source of fresh random octets.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -27,6 +26,18 @@ pub struct Config {
     pub receive_limit: usize,
     /// Fresh random octets for SPIs and IV keys.
     pub random: Random,
+    /// So many seconds, chosen at random between these, are taken off the soft `addtime` of outbound SAs, so that many
+    /// peers do not all rekey at once; GET shows what is left. `0..=0` is exact.
+    pub soft_fuzz: RangeInclusive<u64>,
+    /// How GETSPI chooses.
+    pub spis: SpiPolicy,
+}
+
+impl Config {
+    /// The usual: 256 KiB of unread notices, a fuzz of 8 to 23 s, SPIs drawn at random.
+    pub fn new(epoch: u64, random: Random) -> Self {
+        Self { epoch, receive_limit: 256 << 10, random, soft_fuzz: 8..=23, spis: SpiPolicy::default() }
+    }
 }
 
 /// The owner.

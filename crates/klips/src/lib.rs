@@ -40,7 +40,7 @@ mod sadb;
 mod window;
 
 pub use control::{
-    Config, Control, Direction, Lifetime, Random, SaRow, SocketId, SocketRow, Supported, supported,
+    Config, Control, Direction, Lifetime, Random, SaRow, SocketId, SocketRow, SpiPolicy, Supported, supported,
 };
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
