@@ -4,6 +4,10 @@
 //! had (ChaCha20-Poly1305, GMAC, XCBC, CMAC) uses our own numbers, from 128 up. Everything that depends on an algorithm
 //! (parsers, the SADB, REGISTER replies, tables, [`crate::transform`]) asks the rows here and nothing else.
 
+mod weak;
+
+pub use weak::WeakKey;
+
 /// An encryption algorithm for ESP, combined-mode ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encryption {
@@ -423,3 +427,6 @@ impl core::fmt::Display for Auth {
         f.pad(self.row().name())
     }
 }
+
+#[cfg(test)]
+mod tests;
