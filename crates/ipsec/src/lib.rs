@@ -2,6 +2,8 @@
 //!
 //! * [`command`]: one module per `ipsec COMMAND`.
 //! * [`rundir`]: where the files of one instance are.
+//! * [`table`]: the tables as text.
 
 pub mod command;
 pub mod rundir;
+pub mod table;

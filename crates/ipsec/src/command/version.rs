@@ -21,10 +21,15 @@ pub fn file() -> String {
     format!("tulips version: {VERSION}\n")
 }
 
+/// The same for `--json`.
+pub fn object() -> serde_json::Value {
+    serde_json::json!({ "name": "tulips", "version": VERSION })
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     if args.json {
-        println!("{}", serde_json::json!({ "name": "tulips", "version": VERSION }));
+        println!("{}", object());
     } else {
         print!("{}", file());
     }

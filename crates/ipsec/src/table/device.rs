@@ -1,0 +1,149 @@
+//! Devices, debug flags, version and counters: ipsec_tncfg(5), ipsec_klipsdebug(5), ipsec_version(5).
+
+use super::Form;
+use crate::command::version;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+/// One `ipsecN` device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    #[serde(rename = "virtual")]
+    pub name: String,
+    /// What it is attached to.
+    pub physical: Option<String>,
+    /// MTU of the device.
+    pub mtu: usize,
+    /// The MTU packets must fit to leave unfragmented, 0 when detached.
+    pub effective_mtu: usize,
+    /// MTU of the physical interface, 0 when detached.
+    pub physical_mtu: usize,
+    /// What else is known about it, for `--json` alone.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+pub(super) fn line(device: &Device, form: Form) -> String {
+    let Device { name, physical, mtu, effective_mtu, physical_mtu, .. } = device;
+    match form {
+        Form::Json => json!(device).to_string(),
+        Form::Man | Form::Klips => {
+            let physical = physical.as_deref().unwrap_or("NULL");
+            format!("{name} -> {physical} mtu={mtu}({effective_mtu}) -> {physical_mtu}\n")
+        }
+    }
+}
+
+pub(super) fn version(form: Form) -> String {
+    match form {
+        Form::Json => version::object().to_string(),
+        Form::Man | Form::Klips => version::file(),
+    }
+}
+
+pub(super) fn discard(&(name, count): &(&'static str, u64), form: Form) -> String {
+    match form {
+        Form::Json => json!({ "reason": name, "packets": count }).to_string(),
+        Form::Man | Form::Klips => format!("{name} {count}\n"),
+    }
+}
+
+/// The debug flags: a word of bits for each part of KLIPS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Klipsdebug([u32; Klipsdebug::WORDS.len()]);
+
+/// One debug word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugRow {
+    /// Its name.
+    pub name: &'static str,
+    /// Its bits.
+    pub bits: u32,
+}
+
+impl DebugRow {
+    pub(super) fn line(&self, form: Form) -> String {
+        let Self { name, bits } = self;
+        match form {
+            Form::Json => json!({ "name": name, "bits": bits }).to_string(),
+            Form::Man | Form::Klips => format!("debug_{name}={bits:08x}.\n"),
+        }
+    }
+}
+
+impl Klipsdebug {
+    /// The words in the order of the table.
+    pub const WORDS: [&'static str; 9] =
+        ["tunnel", "xform", "eroute", "spi", "radij", "esp", "ah", "rcv", "pfkey"];
+
+    /// Sets or clears what `flag` names: a word, `tunnel-xmit` (one bit of `tunnel`), `all` or `none`. False if it
+    /// names nothing.
+    #[must_use]
+    pub fn change(&mut self, flag: &str, set: bool) -> bool {
+        let (word, bits) = match flag {
+            "all" => (None, u32::MAX),
+            "none" => return self.change("all", false),
+            "tunnel-xmit" => (Some("tunnel"), 0x10),
+            // Words of older and newer kernels, about code that is one with the eroutes or with ESP here.
+            "netlink" => (Some("pfkey"), u32::MAX),
+            "ipcomp" => (Some("esp"), u32::MAX),
+            word => (Some(word), u32::MAX),
+        };
+        let mut found = false;
+        for (name, value) in Self::WORDS.iter().zip(&mut self.0) {
+            if word.is_none_or(|word| word == *name) {
+                *value = if set { *value | bits } else { *value & !bits };
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Says whether anything of a word is set.
+    pub fn is_set(&self, word: &str) -> bool {
+        self.rows().any(|row| row.name == word && row.bits != 0)
+    }
+
+    /// The words and their bits.
+    pub fn rows(&self) -> impl Iterator<Item = DebugRow> + use<> {
+        Self::WORDS.into_iter().zip(self.0).map(|(name, bits)| DebugRow { name, bits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_reads_as_in_the_logs_of_klips() {
+        let device = Device {
+            name: "ipsec0".into(),
+            physical: Some("eth1".into()),
+            mtu: 16260,
+            effective_mtu: 1500,
+            physical_mtu: 1500,
+            more: serde_json::Map::default(),
+        };
+        assert_eq!(line(&device, Form::Man), "ipsec0 -> eth1 mtu=16260(1500) -> 1500\n");
+        let detached = Device { physical: None, mtu: 0, effective_mtu: 0, physical_mtu: 0, ..device };
+        assert_eq!(line(&detached, Form::Klips), "ipsec0 -> NULL mtu=0(0) -> 0\n");
+    }
+
+    #[test]
+    fn debug_flags_change_as_the_page_shows() {
+        let mut flags = Klipsdebug::default();
+        assert!(flags.change("tunnel-xmit", true) && flags.change("pfkey", true));
+        let text: String = flags.rows().map(|row| row.line(Form::Man)).collect();
+        assert!(text.starts_with("debug_tunnel=00000010.\ndebug_xform=00000000.\n"), "{text}");
+        assert!(text.ends_with("debug_rcv=00000000.\ndebug_pfkey=ffffffff.\n"), "{text}");
+        assert!(!flags.change("nonsense", true));
+        assert!(flags.change("none", true));
+        assert_eq!(flags, Klipsdebug::default());
+    }
+
+    #[test]
+    fn the_last_word_of_the_version_file_is_the_version() {
+        assert_eq!(version(Form::Man).split_whitespace().last(), Some(version::VERSION));
+    }
+}

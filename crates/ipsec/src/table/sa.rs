@@ -1,0 +1,180 @@
+//! The SA table and the SA groups: ipsec_spi(5), ipsec_spigrp(5).
+
+use super::{Form, word};
+use core::fmt::Write as _;
+use ipsec_core::Time;
+use ipsec_core::algorithm::Suite;
+use klips::{Direction, Lifetime, Mode, SaRow, SaState};
+use serde_json::json;
+
+/// `SADB_X_SAFLAGS_INBOUND | SADB_X_SAFLAGS_OUTBOUND`: what `dir=` says already.
+const DIRECTION_FLAGS: u32 = 0xc000;
+
+pub(super) fn line(sa: &SaRow, now: Time, form: Form) -> String {
+    match form {
+        Form::Json => object(sa, now).to_string(),
+        Form::Man | Form::Klips => text(sa, now),
+    }
+}
+
+/// One group: the SAs applied to one packet, innermost first. An ESP SA in tunnel mode is a group by itself.
+pub(super) fn group(sa: &SaRow, form: Form) -> String {
+    match form {
+        Form::Json => json!({ "group": [sa.id.to_string()] }).to_string(),
+        // Every SAID is followed by a blank, the last one too: it always was.
+        Form::Man | Form::Klips => format!("{} \n", sa.id),
+    }
+}
+
+/// `PROTO[_ENC][_AUTH]`, as KLIPS composed it.
+fn transform(sa: &SaRow) -> String {
+    Suite { encryption: sa.encryption, auth: sa.auth }.transform_name(sa.id.protocol)
+}
+
+const fn direction(sa: &SaRow) -> &'static str {
+    match sa.direction {
+        Direction::Inbound => "in",
+        Direction::Outbound => "out",
+        Direction::Both => "both",
+    }
+}
+
+const fn state(state: SaState) -> &'static str {
+    match state {
+        SaState::Larval => "larval",
+        SaState::Mature => "mature",
+        SaState::Dying => "dying",
+        SaState::Dead => "dead",
+    }
+}
+
+/// Bits of IV each packet carries, of cipher key without salt, of integrity key, and of what the hash computes.
+fn bits(sa: &SaRow) -> [usize; 4] {
+    let cipher = sa.encryption.map(|cipher| cipher.row());
+    let key = sa.encryption_key.saturating_sub(cipher.map_or(0, |row| row.salt()));
+    let hash = sa.auth.map_or(0, |auth| usize::from(auth.row().full_icv));
+    let iv = cipher.map_or(0, |row| usize::from(row.iv));
+    [iv, key, sa.auth_key, hash].map(|octets| octets.saturating_mul(8))
+}
+
+/// Seconds since the SA was added, and since it was first used.
+fn ages(sa: &SaRow, now: Time) -> (u64, u64) {
+    let added = now.since(sa.added).as_secs();
+    let unused = sa.current.usetime.saturating_sub(sa.current.addtime);
+    (added, if sa.current.usetime == 0 { 0 } else { added.saturating_sub(unused) })
+}
+
+/// The highest sequence number so far, in the SA's direction.
+fn sequence(sa: &SaRow) -> u64 {
+    if sa.direction == Direction::Inbound { sa.received } else { sa.sent }
+}
+
+/// One SA. Items that are zero are left out, as KLIPS did; only `life`, `natencap` and what follows always stand.
+fn text(sa: &SaRow, now: Time) -> String {
+    // Inbound lines have two blanks after `dir=in`, and always had.
+    let dir = if sa.direction == Direction::Inbound { "in " } else { direction(sa) };
+    let mut out = format!("{} {}: dir={dir}", sa.id, transform(sa));
+    if !sa.src.is_unspecified() {
+        let _ = write!(out, " src={}", sa.src);
+    }
+    if let Some(inner) = &sa.selector {
+        let _ = write!(out, " policy={}->{}", inner.src, inner.dst);
+    }
+    let [iv, cipher_key, hash_key, hash] = bits(sa);
+    if iv != 0 {
+        let _ = write!(out, " iv_bits={iv}bits");
+    }
+    let mut item = |name: &str, value: u64| {
+        if value != 0 {
+            let _ = write!(out, " {name}={value}");
+        }
+    };
+    item("ooowin", sa.window.into());
+    item("seq", sequence(sa));
+    let flags = sa.flags & !DIRECTION_FLAGS;
+    if flags != 0 {
+        let _ = write!(out, " flags={flags:#x}<>");
+    }
+    let mut item = |name: &str, value: usize| {
+        if value != 0 {
+            let _ = write!(out, " {name}={value}");
+        }
+    };
+    item("alen", hash);
+    item("aklen", hash_key);
+    item("eklen", cipher_key);
+    let _ = write!(out, " life(c,s,h)={}", lifetimes(sa, now));
+    if let Some(last) = sa.last_use {
+        let _ = write!(out, " idle={}", now.since(last).as_secs());
+    }
+    let (kind, sport, dport) =
+        sa.encapsulation.map_or(("none", 0, 0), |udp| ("nonesp", udp.local, udp.remote));
+    let _ = write!(out, " natencap={kind} natsport={sport} natdport={dport} refcount=1 ref=0");
+    if sa.state != SaState::Mature {
+        let _ = write!(out, " state={}", state(sa.state));
+    }
+    out.push('\n');
+    out
+}
+
+/// `name(current,soft,hard)` for each lifetime in use, without anything between them.
+fn lifetimes(sa: &SaRow, now: Time) -> String {
+    let (addtime, usetime) = ages(sa, now);
+    let Lifetime { allocations, bytes, addtime: _, usetime: _ } = sa.current;
+    let (soft, hard) = (&sa.soft, &sa.hard);
+    [
+        // One allocation is what every SA has: not worth a word.
+        ("alloc", allocations.into(), soft.allocations.into(), hard.allocations.into(), 1),
+        ("bytes", bytes, soft.bytes, hard.bytes, 0),
+        ("addtime", addtime, soft.addtime, hard.addtime, 0),
+        ("usetime", usetime, soft.usetime, hard.usetime, 0),
+        ("packets", sa.packets, 0, 0, 0),
+    ]
+    .into_iter()
+    .filter(|&(_, current, soft, hard, usual): &(_, u64, u64, u64, u64)| {
+        current > usual || soft != 0 || hard != 0
+    })
+    .map(|(name, current, soft, hard, _)| format!("{name}({current},{soft},{hard})"))
+    .collect()
+}
+
+fn object(sa: &SaRow, now: Time) -> serde_json::Value {
+    let (addtime, usetime) = ages(sa, now);
+    let limits = |l: &Lifetime| json!({ "allocations": l.allocations, "bytes": l.bytes, "addtime": l.addtime, "usetime": l.usetime });
+    let [_, cipher_key, hash_key, _] = bits(sa);
+    json!({
+        "said": sa.id.to_string(),
+        "protocol": sa.id.protocol.word(),
+        "spi": sa.id.spi.0,
+        "src": sa.src.to_string(),
+        "dst": sa.id.dst.to_string(),
+        "direction": direction(sa),
+        "state": state(sa.state),
+        "flags": sa.flags,
+        "mode": match sa.mode { Mode::Tunnel => "tunnel", Mode::Transport => "transport" },
+        "transform": transform(sa),
+        "encryption": sa.encryption.map(|cipher| cipher.row().name()),
+        "encryption_key_bits": cipher_key,
+        "auth": sa.auth.map(|auth| auth.row().name()),
+        "auth_key_bits": hash_key,
+        "policy": sa.selector.map(|s| json!({
+            "src": s.src.to_string(), "dst": s.dst.to_string(), "proto": s.proto, "sport": s.sport, "dport": s.dport,
+        })),
+        "encapsulation": sa.encapsulation.map(|udp| json!({ "local": udp.local, "remote": udp.remote })),
+        "in_use": sa.in_use,
+        "esn": sa.esn,
+        "window": sa.window,
+        "sequence": sequence(sa),
+        "packets": sa.packets,
+        "current": { "allocations": sa.current.allocations, "bytes": sa.current.bytes, "addtime": addtime, "usetime": usetime },
+        "soft": limits(&sa.soft),
+        "hard": limits(&sa.hard),
+        "idle": sa.last_use.map(|last| now.since(last).as_secs()),
+        "pair": sa.pair.map(|spi| spi.0),
+        "src_identity": word(&sa.src_identity),
+        "dst_identity": word(&sa.dst_identity),
+    })
+}
+
+#[cfg(test)]
+mod tests;

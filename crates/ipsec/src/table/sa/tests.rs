@@ -1,0 +1,88 @@
+use super::*;
+use ipsec_core::algorithm::{Auth, Encryption};
+use klips::Encapsulation;
+
+fn row() -> SaRow {
+    SaRow {
+        id: "esp0x12345678@192.1.2.45".parse().unwrap(),
+        src: "192.1.2.23".parse().unwrap(),
+        direction: Direction::Inbound,
+        state: SaState::Mature,
+        flags: 0x4000,
+        mode: Mode::Tunnel,
+        encryption: Some(Encryption::AesCbc),
+        auth: Some(Auth::HmacSha1),
+        encryption_key: 16,
+        auth_key: 20,
+        selector: None,
+        encapsulation: None,
+        in_use: true,
+        esn: false,
+        window: 64,
+        sent: 0,
+        received: 8,
+        packets: 8,
+        current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
+        soft: Lifetime::default(),
+        hard: Lifetime { addtime: 86400, ..Lifetime::default() },
+        added: Time::from_secs(100),
+        last_use: Some(Time::from_secs(108)),
+        pair: None,
+        src_identity: "".into(),
+        dst_identity: "".into(),
+    }
+}
+
+#[test]
+fn an_inbound_sa_reads_as_klips_wrote_it() {
+    assert_eq!(
+        line(&row(), Time::from_secs(110), Form::Klips),
+        "esp0x12345678@192.1.2.45 ESP_AES_HMAC_SHA1: dir=in  src=192.1.2.23 iv_bits=128bits ooowin=64 seq=8 \
+         alen=160 aklen=160 eklen=128 life(c,s,h)=bytes(992,0,0)addtime(10,0,86400)usetime(8,0,0)packets(8,0,0) \
+         idle=2 natencap=none natsport=0 natdport=0 refcount=1 ref=0\n"
+    );
+}
+
+#[test]
+fn an_unused_outbound_sa_shows_no_zeros() {
+    let mut sa = row();
+    sa.direction = Direction::Outbound;
+    sa.encryption = Some(Encryption::AesGcm16);
+    sa.auth = None;
+    (sa.encryption_key, sa.auth_key) = (20, 0);
+    sa.flags = 0x8000 | 0x2_0000;
+    sa.window = 0;
+    sa.packets = 0;
+    sa.current = Lifetime { allocations: 1, addtime: 1_000_000, ..Lifetime::default() };
+    sa.hard = Lifetime::default();
+    sa.last_use = None;
+    sa.selector =
+        Some(ipsec_core::Selector::nets("10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap()));
+    sa.encapsulation = Some(Encapsulation { local: 4500, remote: 4501 });
+    let name = transform(&sa);
+    assert_eq!(
+        line(&sa, Time::from_secs(100), Form::Man),
+        format!(
+            "esp0x12345678@192.1.2.45 {name}: dir=out src=192.1.2.23 policy=10.1.0.0/16->10.2.0.0/16 iv_bits=64bits \
+             flags=0x20000<> eklen=128 life(c,s,h)= natencap=nonesp natsport=4500 natdport=4501 refcount=1 ref=0\n"
+        )
+    );
+}
+
+#[test]
+fn a_dying_sa_says_so_and_a_group_line_ends_in_a_blank() {
+    let mut sa = row();
+    sa.state = SaState::Dying;
+    assert!(line(&sa, Time::from_secs(100), Form::Klips).ends_with(" state=dying\n"));
+    assert_eq!(group(&sa, Form::Klips), "esp0x12345678@192.1.2.45 \n");
+}
+
+#[test]
+fn json_has_the_same_facts_in_numbers() {
+    let object: serde_json::Value =
+        serde_json::from_str(&line(&row(), Time::from_secs(110), Form::Json)).unwrap();
+    assert_eq!(object["spi"], 0x1234_5678);
+    assert_eq!(object["current"]["usetime"], 8);
+    assert_eq!(object["hard"]["addtime"], 86400);
+    assert_eq!(object["encryption"], "aes-cbc");
+}
