@@ -51,7 +51,7 @@ pub(super) fn discard(&(name, count): &(&'static str, u64), form: Form) -> Strin
 
 /// The debug flags: a word of bits for each part of KLIPS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Klipsdebug([u32; Klipsdebug::WORDS.len()]);
+pub struct Klipsdebug([u32; 9]);
 
 /// One debug word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -103,17 +103,16 @@ fn net(net: IpNet, port: u16, man: bool) -> String {
 /// A SAID and a protocol. The page writes `:0` for all protocols, with IPv4 SAs only.
 fn target(said: &Said, proto: u8, man: bool) -> String {
     let suffix = if proto == 0 { String::new() } else { format!(":{proto}") };
-    match said {
-        Said::Sa(id) if id.dst.is_ipv4() && man => format!("{id}:{proto}"),
-        Said::Sa(id) if id.dst.is_ipv4() => format!("{id}{suffix}"),
-        Said::Sa(id) => {
-            let text = if man { format!("{id:#}") } else { id.to_string() };
-            match text.split_once('@') {
-                Some((head, address)) if proto != 0 => format!("{head}@[{address}]{suffix}"),
-                _ => text,
-            }
-        }
-        _ => format!("{said}{suffix}"),
+    let Said::Sa(id) = said else {
+        return format!("{said}{suffix}");
+    };
+    if id.dst.is_ipv4() {
+        return if man { format!("{id}:{proto}") } else { format!("{id}{suffix}") };
+    }
+    let text = if man { format!("{id:#}") } else { id.to_string() };
+    match text.split_once('@') {
+        Some((head, address)) if proto != 0 => format!("{head}@[{address}]{suffix}"),
+        _ => text,
     }
 }
 
