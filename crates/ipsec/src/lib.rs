@@ -1,9 +1,11 @@
 //! Everything of tulips that touches the outside world, and what the programs `ipsec` and `klips` are made of.
 //!
 //! * [`command`]: one module per `ipsec COMMAND`.
+//! * [`host`]: devices, sockets, namespaces, threads.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 
 pub mod command;
+pub mod host;
 pub mod rundir;
 pub mod table;

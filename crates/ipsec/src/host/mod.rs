@@ -1,0 +1,8 @@
+//! Everything that touches the outside world: devices, sockets, namespaces, the clock, threads.
+//!
+//! The engines (`klips`) decide; what is here only moves octets and asks the kernel for things.
+
+pub mod clock;
+pub mod netlink;
+pub mod netns;
+pub mod tun;
