@@ -2,10 +2,12 @@
 //!
 //! * [`command`]: one module per `ipsec COMMAND`.
 //! * [`host`]: devices, sockets, namespaces, threads.
+//! * [`conf`]: ipsec.conf.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 
 pub mod command;
+pub mod conf;
 pub mod host;
 pub mod rundir;
 pub mod table;
