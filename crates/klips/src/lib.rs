@@ -22,6 +22,7 @@
     )
 )]
 
+mod checksum;
 mod control;
 mod discard;
 mod eroute;
