@@ -9,5 +9,7 @@
 pub mod command;
 pub mod conf;
 pub mod host;
+pub mod keysock;
+pub mod peer;
 pub mod rundir;
 pub mod table;

@@ -1,0 +1,259 @@
+//! The PF_KEY socket: `AF_UNIX`, `SOCK_SEQPACKET`; one record is one message (design.md §2.3).
+//!
+//! Reads when a client has written, writes when it can take more. What a client is to receive stays in [`Service`] until
+//! then, so a client that does not read costs one message here and holds nobody up. A request is answered before the
+//! next one is looked at.
+
+use crate::peer::Trust;
+use ipsec_core::Time;
+use klips::{Control, SocketId};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What answers: [`Control`], or a stand-in in tests.
+pub trait Service {
+    /// A process opened a socket.
+    fn connect(&mut self, pid: u32, now: Time) -> SocketId;
+    /// It closed it.
+    fn disconnect(&mut self, socket: SocketId);
+    /// One record from a socket.
+    fn request(&mut self, from: SocketId, octets: &[u8], now: Time);
+    /// The next message for a socket.
+    fn notice(&mut self, to: SocketId, now: Time) -> Option<Vec<u8>>;
+    /// Sockets that have got messages since last asked.
+    fn take_ready(&mut self) -> Vec<SocketId>;
+}
+
+impl Service for Control {
+    fn connect(&mut self, pid: u32, now: Time) -> SocketId {
+        Self::connect(self, pid, now)
+    }
+    fn disconnect(&mut self, socket: SocketId) {
+        Self::disconnect(self, socket);
+    }
+    fn request(&mut self, from: SocketId, octets: &[u8], now: Time) {
+        Self::request(self, from, octets, now);
+    }
+    fn notice(&mut self, to: SocketId, now: Time) -> Option<Vec<u8>> {
+        Self::notice(self, to, now)
+    }
+    fn take_ready(&mut self) -> Vec<SocketId> {
+        Self::take_ready(self)
+    }
+}
+
+/// The longest message: `sadb_msg_len` counts 8-octet words in 16 bits.
+const LONGEST: usize = 65535 * 8;
+/// Messages read from, or written to, one client before the others get their turn.
+const TURN: usize = 64;
+/// What a socket may hold of messages its reader has not taken; beyond it they wait in [`Service`].
+const SEND_BUFFER: usize = 1 << 18;
+
+struct Client {
+    fd: OwnedFd,
+    socket: SocketId,
+    /// Taken from the service, refused by the socket for now.
+    waiting: Option<Vec<u8>>,
+    /// Whether epoll tells us when it can take more.
+    watched: bool,
+}
+
+/// All PF_KEY clients of the daemon. Its events carry numbers from [`KeySockets::FIRST`] up.
+pub struct KeySockets {
+    epoll: Arc<OwnedFd>,
+    listener: OwnedFd,
+    trust: Trust,
+    clients: BTreeMap<u64, Client>,
+    by_socket: BTreeMap<SocketId, u64>,
+    next: u64,
+    buffer: Vec<u8>,
+}
+
+impl KeySockets {
+    /// The number of the listener's events; clients have larger ones.
+    pub const FIRST: u64 = 1 << 32;
+
+    /// Listens at `path`, which must not exist, and watches by `epoll`.
+    pub fn bind(path: &Path, epoll: Arc<OwnedFd>, trust: Trust) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+        // Anyone may connect, so that everyone is told EPERM in the protocol's own words; who may stay is seen by credentials.
+        rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
+        net::listen(&listener, 128)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(Self::FIRST), EventFlags::IN)?;
+        let next = Self::FIRST + 1;
+        let (clients, by_socket) = Default::default();
+        Ok(Self { epoll, listener, trust, clients, by_socket, next, buffer: vec![0; LONGEST + 1] })
+    }
+
+    /// How many clients there are.
+    pub fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Acts on one event. `heard` is shown every request before the service is.
+    pub fn event(
+        &mut self,
+        service: &mut impl Service,
+        number: u64,
+        flags: EventFlags,
+        now: Time,
+        heard: impl FnMut(SocketId, &[u8]),
+    ) {
+        if number == Self::FIRST {
+            return self.accept(service, now);
+        }
+        if flags.contains(EventFlags::OUT) {
+            self.write(service, number, now);
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            self.read(service, number, now, heard);
+        }
+    }
+
+    /// Hands out what the service has got for anyone since last time.
+    pub fn deliver(&mut self, service: &mut impl Service, now: Time) {
+        for socket in service.take_ready() {
+            if let Some(&number) = self.by_socket.get(&socket)
+                && self.clients.get(&number).is_some_and(|client| !client.watched)
+            {
+                self.write(service, number, now);
+            }
+        }
+    }
+
+    fn accept(&mut self, service: &mut impl Service, now: Time) {
+        for _ in 0..TURN {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match net::accept_with(&self.listener, flags) {
+                Ok(fd) => fd,
+                Err(Errno::AGAIN) => return,
+                Err(error) => {
+                    tracing::warn!("PF_KEY socket: accept: {error}");
+                    return;
+                }
+            };
+            let peer = match self.trust.look(&fd) {
+                Ok(peer) if peer.trusted => peer,
+                Ok(peer) => {
+                    tracing::info!("PF_KEY socket: process {} may not use it", peer.pid);
+                    let _ = net::send(&fd, &refusal(peer.pid), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!("PF_KEY socket: peer credentials: {error}");
+                    continue;
+                }
+            };
+            // The kernel caps it; a smaller one only means more turns.
+            let _ = sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER);
+            let number = self.next;
+            if let Err(error) = epoll::add(&self.epoll, &fd, EventData::new_u64(number), EventFlags::IN) {
+                tracing::warn!("PF_KEY socket: epoll: {error}");
+                continue;
+            }
+            self.next = self.next.saturating_add(1);
+            let socket = service.connect(peer.pid, now);
+            self.by_socket.insert(socket, number);
+            self.clients.insert(number, Client { fd, socket, waiting: None, watched: false });
+        }
+    }
+
+    fn read(
+        &mut self,
+        service: &mut impl Service,
+        number: u64,
+        now: Time,
+        mut heard: impl FnMut(SocketId, &[u8]),
+    ) {
+        for _ in 0..TURN {
+            let Some(client) = self.clients.get(&number) else { return };
+            // A record longer than any message is cut here and then refused for its length.
+            match net::recv(&client.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+                Ok((0, _)) => return self.close(service, number),
+                Ok((length, _)) => {
+                    let record = self.buffer.get(..length).unwrap_or(&[]);
+                    heard(client.socket, record);
+                    service.request(client.socket, record, now);
+                    // The reply is on its way before anything else is done with the message or for anyone else.
+                    self.write(service, number, now);
+                    self.deliver(service, now);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => {}
+                Err(_) => return self.close(service, number),
+            }
+        }
+    }
+
+    fn write(&mut self, service: &mut impl Service, number: u64, now: Time) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let mut full = true;
+        for _ in 0..TURN {
+            let Some(message) = client.waiting.take().or_else(|| service.notice(client.socket, now)) else {
+                full = false;
+                break;
+            };
+            match net::send(&client.fd, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {
+                    client.waiting = Some(message);
+                    break;
+                }
+                // Larger than the socket's whole buffer: it can never be taken.
+                Err(Errno::MSGSIZE) => {
+                    tracing::warn!(
+                        "PF_KEY socket: a message of {} octets is too long to send",
+                        message.len()
+                    );
+                }
+                Err(_) => return self.close(service, number),
+            }
+        }
+        if full != client.watched {
+            client.watched = full;
+            let interest = if full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            if epoll::modify(&self.epoll, &client.fd, EventData::new_u64(number), interest).is_err() {
+                self.close(service, number);
+            }
+        }
+    }
+
+    fn close(&mut self, service: &mut impl Service, number: u64) {
+        if let Some(client) = self.clients.remove(&number) {
+            let _ = epoll::delete(&self.epoll, client.fd.as_fd());
+            self.by_socket.remove(&client.socket);
+            service.disconnect(client.socket);
+        }
+    }
+}
+
+/// A base header that says EPERM (RFC 2367 §2.1), to process `pid`.
+fn refusal(pid: u32) -> [u8; 16] {
+    const VERSION: u8 = 2;
+    let errno = u8::try_from(Errno::PERM.raw_os_error()).unwrap_or(1);
+    let mut header = [VERSION, 0, errno, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let (head, tail) = header.split_at_mut(12);
+    if let Some(words) = head.get_mut(4..6) {
+        words.copy_from_slice(&2_u16.to_ne_bytes());
+    }
+    tail.copy_from_slice(&pid.to_ne_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests;
