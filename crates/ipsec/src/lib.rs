@@ -8,8 +8,12 @@
 
 pub mod command;
 pub mod conf;
+pub mod ctl;
+pub mod daemon;
 pub mod host;
 pub mod keysock;
+pub mod log;
 pub mod peer;
+pub mod process;
 pub mod rundir;
 pub mod table;

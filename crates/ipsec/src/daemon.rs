@@ -1,0 +1,4 @@
+//! The data-plane daemon.
+
+pub mod instance;
+pub mod mailbox;

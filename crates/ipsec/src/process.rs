@@ -1,0 +1,148 @@
+//! Processes by number and start time.
+//!
+//! A number alone is not a process: it is used again. A pid file therefore has two lines, the number and `start=` with
+//! field 22 of proc_pid_stat(5), and who reads only the first line gets what pid files always had.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+/// A process that is or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in clock ticks since boot; 0 in files that do not say.
+    start: u64,
+}
+
+impl Process {
+    /// This one.
+    pub fn me() -> io::Result<Self> {
+        Self::now(std::process::id())
+            .ok_or_else(|| io::Error::other("/proc/self/stat cannot be read: is /proc mounted?"))
+    }
+
+    /// The process that has this number now and has not ended.
+    pub fn now(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold blanks and parentheses.
+        let mut fields = stat.get(stat.rfind(')')?..)?.split_whitespace().skip(1);
+        // A zombie has ended; so has X.
+        if matches!(fields.next()?, "Z" | "X" | "x") {
+            return None;
+        }
+        let start = fields.nth(18)?.parse().ok()?;
+        Some(Self { pid, start })
+    }
+
+    /// What a pid file says.
+    pub fn read(path: &Path) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
+        let mut lines = text.lines();
+        let pid = lines.next()?.trim().parse().ok()?;
+        let start = lines.next().and_then(|line| line.strip_prefix("start=")?.trim().parse().ok());
+        Some(Self { pid, start: start.unwrap_or(0) })
+    }
+
+    /// Writes a pid file, whole or not at all.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let new = path.with_extension("pid.new");
+        fs::write(&new, format!("{}\nstart={}\n", self.pid, self.start))?;
+        fs::rename(new, path)
+    }
+
+    /// Says whether it still runs.
+    pub fn is_alive(&self) -> bool {
+        Self::now(self.pid).is_some_and(|now| self.start == 0 || now.start == self.start)
+    }
+
+    /// A handle that stays with the process, or `None` if it has ended.
+    fn open(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Looked at after the handle was got: had the number been given away before, the start time would differ.
+        Ok(self.is_alive().then_some(fd))
+    }
+
+    /// Sends a signal to it, and to no other process that may have its number by now. False if it has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<bool> {
+        let Some(fd) = self.open()? else { return Ok(false) };
+        match pidfd_send_signal(fd, signal) {
+            Ok(()) => Ok(true),
+            Err(Errno::SRCH) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until it has ended; false if it has not by then.
+    pub fn wait(&self, at_most: Duration) -> io::Result<bool> {
+        let Some(fd) = self.open()? else { return Ok(true) };
+        let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
+        loop {
+            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_pid_file_names_one_process_and_no_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("klips.pid");
+        let me = Process::me().unwrap();
+        me.write(&path).unwrap();
+        assert_eq!(Process::read(&path), Some(me));
+        assert!(me.is_alive());
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().next().unwrap(), me.pid.to_string());
+        let other = Process { start: me.start + 1, ..me };
+        assert!(!other.is_alive(), "the same number at another time is another process");
+        assert!(!other.signal(Signal::KILL).unwrap(), "we would be dead");
+    }
+
+    #[test]
+    fn nonsense_in_a_pid_file_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pid");
+        for text in ["", "\n", "abc", "-1", "99999999999"] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(Process::read(&path), None, "{text:?}");
+        }
+        for text in ["0", "4294967295"] {
+            fs::write(&path, text).unwrap();
+            assert!(!Process::read(&path).unwrap().is_alive(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_ended_process_is_not_alive_even_before_it_is_waited_for() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Process::now(child.id()).unwrap();
+        assert!(process.is_alive());
+        assert!(!process.wait(Duration::ZERO).unwrap());
+        assert!(process.signal(Signal::KILL).unwrap());
+        assert!(process.wait(Duration::from_secs(60)).unwrap());
+        assert!(!process.is_alive());
+        child.wait().unwrap();
+        assert!(process.wait(Duration::ZERO).unwrap());
+    }
+}
