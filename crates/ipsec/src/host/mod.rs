@@ -3,6 +3,10 @@
 //! The engines (`klips`) decide; what is here only moves octets and asks the kernel for things.
 
 pub mod clock;
+pub mod interfaces;
+pub mod mmsg;
 pub mod netlink;
 pub mod netns;
 pub mod tun;
+pub mod wire;
+pub mod worker;

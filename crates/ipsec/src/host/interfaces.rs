@@ -1,0 +1,543 @@
+//! The devices `ipsecN`, each on top of a physical interface: attached, followed through changes, detached.
+//!
+//! All of it belongs to the network namespace of the thread that made [`Interfaces`], which must also be the one that
+//! changes it. A device, its addresses and its routes go with the process, however that ends.
+
+use super::netlink::{Link, Netlink, Watch};
+use super::tun::{Device, Offloads, TunError};
+use super::wire::{Plan, Wire, WireError};
+use super::worker::{IkeSink, Shape, Shared, Tally, Workers};
+use ipnet::IpNet;
+use klips::Plane;
+use rustix::io::Errno;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What protection may add to a packet: IPv6, UDP and ESP headers, IV, padding and ICV of the usual algorithms.
+const OVERHEAD: u32 = 80;
+/// RFC 8200 §5; below it the kernel takes IPv6 off the device.
+const LEAST_MTU: u32 = 1280;
+/// Packets that wait for a worker: enough for a burst while it sends.
+const QUEUE: u32 = 1000;
+/// More workers than this do not pay: each has its buffers.
+const MOST_WORKERS: usize = 8;
+
+/// What all interfaces have in common.
+#[derive(Clone)]
+pub struct Settings {
+    /// Workers for each interface; one for each core, up to eight, if `None`.
+    pub workers: Option<usize>,
+    /// How they are laid out on threads.
+    pub shape: Shape,
+    /// `hidetos=`.
+    pub hide_tos: bool,
+    /// `fragicmp=`.
+    pub frag_icmp: bool,
+    /// `overridemtu=`.
+    pub override_mtu: Option<u32>,
+    /// Our UDP port.
+    pub port: u16,
+    /// What to ask of the TUN device.
+    pub offloads: Offloads,
+    /// Send runs with `UDP_SEGMENT`.
+    pub segment: bool,
+    /// Receive with `UDP_GRO`.
+    pub receive_merged: bool,
+    /// Merge TCP segments for the device.
+    pub merge_tcp: bool,
+    /// Merge UDP datagrams for the device.
+    pub merge_udp: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            shape: Shape::Together,
+            hide_tos: true,
+            frag_icmp: true,
+            override_mtu: None,
+            port: 4500,
+            offloads: Offloads::ALL,
+            segment: true,
+            receive_merged: true,
+            merge_tcp: true,
+            merge_udp: true,
+        }
+    }
+}
+
+impl Settings {
+    /// Everything as simple as it can be: one packet in each call, whole, with its checksums.
+    #[must_use]
+    pub fn without_offloads(self) -> Self {
+        Self {
+            offloads: Offloads::NONE,
+            segment: false,
+            receive_merged: false,
+            merge_tcp: false,
+            merge_udp: false,
+            ..self
+        }
+    }
+}
+
+/// Which interface to attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Physical {
+    /// The one of this name.
+    Name(String),
+    /// `%defaultroute`: the one that carries the best default route.
+    DefaultRoute,
+}
+
+/// Which addresses the device gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Those of the physical interface, followed when they change.
+    Copy,
+    /// These.
+    Given(Vec<IpNet>),
+}
+
+/// Why an interface was not attached or detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The virtual name is not `ipsec` and a number.
+    NotVirtual,
+    /// The virtual device is attached already.
+    Attached,
+    /// Another virtual device is attached to the physical one.
+    PhysicalTaken,
+    /// The virtual device is not attached.
+    NotAttached,
+    /// There is no such physical interface, or it is one of ours.
+    UnknownPhysical,
+    /// `%defaultroute`, and there is no default route.
+    NoDefaultRoute,
+    /// `%defaultroute`, and several default routes are equally good.
+    SeveralDefaultRoutes,
+    /// No TUN device.
+    Tun(TunError),
+    /// No sockets.
+    Wire(WireError),
+    /// The kernel refused to set the device up.
+    Os(Errno),
+}
+
+impl AttachError {
+    /// The error number a device ioctl would have given (klips.md §3.4).
+    pub const fn errno(self) -> Errno {
+        match self {
+            Self::NotVirtual => Errno::NODEV,
+            Self::Attached | Self::PhysicalTaken | Self::Tun(TunError::Busy) => Errno::BUSY,
+            Self::NotAttached
+            | Self::UnknownPhysical
+            | Self::NoDefaultRoute
+            | Self::SeveralDefaultRoutes
+            | Self::Wire(WireError::NoDevice) => Errno::NXIO,
+            Self::Tun(TunError::Missing) => Errno::NOENT,
+            Self::Tun(TunError::Unreadable | TunError::Forbidden) | Self::Wire(WireError::Forbidden) => {
+                Errno::PERM
+            }
+            Self::Tun(TunError::Name) => Errno::INVAL,
+            Self::Wire(WireError::PortInUse(_)) => Errno::ADDRINUSE,
+            Self::Tun(TunError::Os(errno)) | Self::Wire(WireError::Os(errno)) | Self::Os(errno) => errno,
+        }
+    }
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotVirtual => {
+                f.write_str("No such device.  Is the virtual device valid?  It is `ipsec' and a number")
+            }
+            Self::Attached => f.write_str(
+                "Device busy.  The virtual device is already attached to a physical device -- Use detach first.",
+            ),
+            Self::PhysicalTaken => f.write_str(
+                "Device busy.  Another virtual device is attached to that physical device -- Use detach first.",
+            ),
+            Self::NotAttached => f.write_str("Device requested is not linked to any physical device."),
+            Self::UnknownPhysical => f.write_str("No such device.  Is the physical device valid?"),
+            Self::NoDefaultRoute => f.write_str("no default route, %defaultroute cannot cope!!!"),
+            Self::SeveralDefaultRoutes => f.write_str(
+                "multiple default routes with the same metric, %defaultroute cannot choose: name the interface",
+            ),
+            Self::Tun(error) => error.fmt(f),
+            Self::Wire(error) => error.fmt(f),
+            Self::Os(errno) => write!(f, "the kernel refused to set the device up: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for AttachError {}
+
+impl From<TunError> for AttachError {
+    fn from(error: TunError) -> Self {
+        Self::Tun(error)
+    }
+}
+
+impl From<WireError> for AttachError {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+impl From<io::Error> for AttachError {
+    fn from(error: io::Error) -> Self {
+        Self::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+/// One line of `ipsec tncfg`, and what `--json` says besides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// `ipsecN`.
+    pub name: String,
+    /// The physical interface.
+    pub physical: String,
+    /// Whether the physical interface is there and up.
+    pub present: bool,
+    /// MTU of the device.
+    pub mtu: u32,
+    /// The largest packet that passes without being told "too big".
+    pub effective_mtu: u32,
+    /// MTU of the physical interface.
+    pub physical_mtu: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Which offloads are in use, by name.
+    pub offloads: Vec<&'static str>,
+    /// How many workers, each with a queue of the device.
+    pub workers: usize,
+    /// What workers counted, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+struct Attached {
+    physical: String,
+    physical_link: u32,
+    physical_mtu: u32,
+    present: bool,
+    device: u32,
+    mtu: u32,
+    follow: bool,
+    addresses: Vec<IpNet>,
+    offloads: Offloads,
+    wires: Vec<Arc<Wire>>,
+    shared: Arc<Shared>,
+    workers: Workers,
+}
+
+/// All devices of one daemon.
+pub struct Interfaces {
+    plane: Arc<Plane>,
+    wake: Arc<OwnedFd>,
+    ike: IkeSink,
+    settings: Settings,
+    netlink: Netlink,
+    watch: Watch,
+    attached: BTreeMap<String, Attached>,
+}
+
+impl Interfaces {
+    /// None yet. `wake` is an eventfd, signalled when control has something to act on; `ike` takes the IKE messages that
+    /// come to the UDP port, and is called by workers: it must not block.
+    pub fn new(plane: Arc<Plane>, wake: Arc<OwnedFd>, ike: IkeSink, settings: Settings) -> io::Result<Self> {
+        let (netlink, watch) = (Netlink::open()?, Watch::open()?);
+        Ok(Self { plane, wake, ike, settings, netlink, watch, attached: BTreeMap::new() })
+    }
+
+    /// Changes what the next attachments go by.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// Makes the device `name` on top of a physical interface, and starts its workers.
+    pub fn attach(&mut self, name: &str, on: &Physical, addresses: &Addresses) -> Result<(), AttachError> {
+        if !is_virtual(name) {
+            return Err(AttachError::NotVirtual);
+        }
+        if self.attached.contains_key(name) {
+            return Err(AttachError::Attached);
+        }
+        let physical = self.physical(on)?;
+        if self.attached.values().any(|other| other.physical == physical.name) {
+            return Err(AttachError::PhysicalTaken);
+        }
+        let workers = self.settings.workers.unwrap_or_else(cores).clamp(1, 256);
+        let plan = Plan {
+            device: &physical.name,
+            port: self.settings.port,
+            workers,
+            gro: self.settings.receive_merged,
+            gso: self.settings.segment,
+        };
+        let wires: Vec<Arc<Wire>> = Wire::open(&plan)?.into_iter().map(Arc::new).collect();
+        let Device { offloads, queues } = Device::create(name, workers, self.settings.offloads)?;
+        let device = self.netlink.link(name)?.ok_or(AttachError::Os(Errno::NODEV))?.index;
+        let mtu = self.settings.override_mtu.unwrap_or_else(|| device_mtu(physical.mtu));
+        self.netlink.set_mtu(device, mtu)?;
+        self.netlink.set_queue_len(device, QUEUE)?;
+        // Without IPv6 in the kernel there is nothing to keep it from.
+        let _ = self.netlink.set_no_link_local(device);
+        let wanted = self.wanted(addresses, physical.index)?;
+        for net in &wanted {
+            self.netlink.add_address(device, *net)?;
+        }
+        self.netlink.set_up(device, true)?;
+        let link = self.link_for(physical.mtu, &wanted);
+        let mut shared =
+            Shared::new(Arc::clone(&self.plane), Arc::clone(&self.wake), Arc::clone(&self.ike), link)?;
+        shared.offloads = offloads;
+        shared.merge_tcp = self.settings.merge_tcp;
+        shared.merge_udp = self.settings.merge_udp;
+        let shared = Arc::new(shared);
+        let workers = Workers::start(name, &shared, queues, &wires, self.settings.shape)?;
+        let attached = Attached {
+            physical: physical.name,
+            physical_link: physical.index,
+            physical_mtu: physical.mtu,
+            present: physical.up,
+            device,
+            mtu,
+            follow: *addresses == Addresses::Copy,
+            addresses: wanted,
+            offloads,
+            wires,
+            shared,
+            workers,
+        };
+        self.attached.insert(name.into(), attached);
+        Ok(())
+    }
+
+    /// Stops the workers of a device and removes it.
+    pub fn detach(&mut self, name: &str) -> Result<(), AttachError> {
+        if !is_virtual(name) {
+            return Err(AttachError::NotVirtual);
+        }
+        self.attached.remove(name).map(drop).ok_or(AttachError::NotAttached)
+    }
+
+    /// Detaches all.
+    pub fn clear(&mut self) {
+        self.attached.clear();
+    }
+
+    /// Whether none is attached.
+    pub fn is_empty(&self) -> bool {
+        self.attached.is_empty()
+    }
+
+    /// All attached devices, by name.
+    pub fn list(&self) -> Vec<Status> {
+        self.attached.iter().map(|(name, attached)| attached.status(name)).collect()
+    }
+
+    /// Readable when links or addresses have changed: call [`Interfaces::follow`].
+    pub fn changes(&self) -> BorrowedFd<'_> {
+        self.watch.as_fd()
+    }
+
+    /// Follows what happened to the physical interfaces: gone, back, another MTU, other addresses. Returns one line for
+    /// the log for each change.
+    pub fn follow(&mut self) -> io::Result<Vec<String>> {
+        let mut log = Vec::new();
+        if !self.watch.take() {
+            return Ok(log);
+        }
+        let links = self.netlink.links()?;
+        for (name, attached) in &mut self.attached {
+            let found = links.iter().find(|link| link.name == attached.physical);
+            attached.follow_link(name, found, &self.settings, &mut self.netlink, &mut log)?;
+            let link = klips_link(attached.physical_mtu, &attached.addresses, &self.settings);
+            attached.shared.link.store(link);
+        }
+        Ok(log)
+    }
+
+    /// Every address of this host in this namespace: what "mine" means to PF_KEY.
+    pub fn local_addresses(&mut self) -> io::Result<Vec<IpAddr>> {
+        Ok(self.netlink.addresses(None)?.into_iter().map(|address| address.net.addr()).collect())
+    }
+
+    /// Sends an IKE message from the UDP port of the interface that has the address `from`, or of the first one.
+    pub fn send_ike(&self, from: Option<IpAddr>, to: SocketAddr, message: &[u8]) -> io::Result<()> {
+        let has = |attached: &&Attached| {
+            from.is_some_and(|from| attached.addresses.iter().any(|net| net.addr() == from))
+        };
+        let attached = self.attached.values().find(has).or_else(|| self.attached.values().next());
+        let wire = attached.and_then(|attached| attached.wires.first()).ok_or(io::ErrorKind::NotConnected)?;
+        wire.send_ike(from, to, message)
+    }
+
+    fn physical(&mut self, on: &Physical) -> Result<Link, AttachError> {
+        let links = self.netlink.links()?;
+        match on {
+            Physical::Name(name) => links
+                .into_iter()
+                .find(|link| link.name == *name && !self.attached.contains_key(name))
+                .ok_or(AttachError::UnknownPhysical),
+            Physical::DefaultRoute => {
+                let routes = self.netlink.default_routes()?;
+                let best = routes.first().ok_or(AttachError::NoDefaultRoute)?;
+                let equal = |other: &&super::netlink::Route| {
+                    other.metric == best.metric && other.dst == best.dst && other.link != best.link
+                };
+                if routes.iter().any(|route| equal(&route)) {
+                    return Err(AttachError::SeveralDefaultRoutes);
+                }
+                let index = best.link.ok_or(AttachError::NoDefaultRoute)?;
+                links.into_iter().find(|link| link.index == index).ok_or(AttachError::UnknownPhysical)
+            }
+        }
+    }
+
+    fn wanted(&mut self, addresses: &Addresses, physical: u32) -> io::Result<Vec<IpNet>> {
+        match addresses {
+            Addresses::Copy => global_addresses(&mut self.netlink, physical),
+            Addresses::Given(given) => Ok(given.clone()),
+        }
+    }
+
+    fn link_for(&self, mtu: u32, addresses: &[IpNet]) -> klips::Link {
+        klips_link(mtu, addresses, &self.settings)
+    }
+}
+
+impl Attached {
+    fn follow_link(
+        &mut self,
+        name: &str,
+        found: Option<&Link>,
+        settings: &Settings,
+        netlink: &mut Netlink,
+        log: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let physical = &self.physical;
+        let Some(link) = found else {
+            if self.present {
+                self.present = false;
+                log.push(format!("{name}: {physical} has gone; waiting for it to come back"));
+            }
+            return Ok(());
+        };
+        if link.index != self.physical_link {
+            // Sockets are bound to an index, and the name has a new one.
+            for wire in &self.wires {
+                wire.rebind(physical)?;
+            }
+            self.physical_link = link.index;
+            log.push(format!("{name}: attached to {physical} again"));
+        }
+        if link.up != self.present {
+            self.present = link.up;
+            log.push(format!("{name}: {physical} is {}", if link.up { "up" } else { "down" }));
+        }
+        if link.mtu != self.physical_mtu {
+            self.physical_mtu = link.mtu;
+            if settings.override_mtu.is_none() {
+                self.mtu = device_mtu(link.mtu);
+                netlink.set_mtu(self.device, self.mtu)?;
+            }
+            log.push(format!("{name}: MTU of {physical} is {}, ours {}", link.mtu, self.mtu));
+        }
+        // An interface that went away, or down, takes its addresses along; ours wait for its return.
+        if self.follow && self.present {
+            self.follow_addresses(name, netlink, log)?;
+        }
+        Ok(())
+    }
+
+    fn follow_addresses(
+        &mut self,
+        name: &str,
+        netlink: &mut Netlink,
+        log: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let now = global_addresses(netlink, self.physical_link)?;
+        if now == self.addresses || now.is_empty() {
+            return Ok(());
+        }
+        for gone in self.addresses.iter().filter(|net| !now.contains(net)) {
+            netlink.remove_address(self.device, *gone)?;
+        }
+        for new in now.iter().filter(|net| !self.addresses.contains(net)) {
+            netlink.add_address(self.device, *new)?;
+        }
+        let list: Vec<String> = now.iter().map(ToString::to_string).collect();
+        log.push(format!("{name}: addresses are now {}", list.join(" ")));
+        self.addresses = now;
+        Ok(())
+    }
+
+    fn status(&self, name: &str) -> Status {
+        let mut offloads: Vec<_> = self.offloads.names().collect();
+        if self.wires.iter().all(|wire| wire.segments()) {
+            offloads.push("udp_segment");
+        }
+        let sum = |count: &dyn Fn(&Tally) -> u64| {
+            self.workers.tallies.iter().fold(0_u64, |sum, tally| sum.wrapping_add(count(tally)))
+        };
+        let unsegmented =
+            self.wires.iter().fold(0_u64, |sum, wire| sum.wrapping_add(wire.unsegmented.load(Relaxed)));
+        Status {
+            name: name.into(),
+            physical: self.physical.clone(),
+            present: self.present,
+            mtu: self.mtu,
+            effective_mtu: self.mtu,
+            physical_mtu: self.physical_mtu,
+            addresses: self.addresses.clone(),
+            offloads,
+            workers: self.wires.len(),
+            counters: vec![
+                ("device_reads", sum(&|tally| tally.reads.load(Relaxed))),
+                ("device_writes", sum(&|tally| tally.writes.load(Relaxed))),
+                ("device_refused_merged", sum(&|tally| tally.refused.load(Relaxed))),
+                ("datagrams_received", sum(&|tally| tally.datagrams.load(Relaxed))),
+                ("receive_calls", sum(&|tally| tally.receives.load(Relaxed))),
+                ("runs_not_segmented", unsegmented),
+            ],
+        }
+    }
+}
+
+fn is_virtual(name: &str) -> bool {
+    name.strip_prefix("ipsec").is_some_and(|number| {
+        !number.is_empty() && number.len() <= 4 && number.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
+}
+
+fn device_mtu(physical: u32) -> u32 {
+    physical.saturating_sub(OVERHEAD).max(LEAST_MTU.min(physical))
+}
+
+fn global_addresses(netlink: &mut Netlink, link: u32) -> io::Result<Vec<IpNet>> {
+    let all = netlink.addresses(Some(link))?;
+    Ok(all.into_iter().filter(|address| !address.link_local).map(|address| address.net).collect())
+}
+
+fn klips_link(mtu: u32, addresses: &[IpNet], settings: &Settings) -> klips::Link {
+    let ip = || addresses.iter().map(IpNet::addr);
+    klips::Link {
+        mtu: usize::try_from(mtu).unwrap_or(usize::MAX),
+        icmp_source4: ip().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None }),
+        icmp_source6: ip().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None }),
+        hide_tos: settings.hide_tos,
+        frag_icmp: settings.frag_icmp,
+    }
+}

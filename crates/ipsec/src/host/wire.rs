@@ -1,0 +1,435 @@
+//! The sockets of one worker on the unprotected side, and how sealed runs leave by them.
+//!
+//! All are bound to the physical interface, so that what they send never meets the routes into `ipsecN`, whatever those are.
+//! Nothing is encapsulated or decapsulated by the kernel here: UDP 4500 and protocol 50 arrive as they came. While a raw ESP
+//! socket is open the kernel does not answer ESP with "protocol unreachable".
+
+use super::mmsg::{self, Destination, Instruction, MAX, Scratch};
+use klips::{Path, Route, Run};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// The protocol number of ESP.
+const ESP: i32 = 50;
+/// Octets of socket buffer asked for in each direction: bursts of a few superpackets and scheduling gaps (dataplane §1.1).
+const BUFFER: usize = 8 << 20;
+/// The longest UDP payload over IPv4; over IPv6 it is a little more.
+const DATAGRAM: usize = 65_507;
+
+/// Why the sockets are not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// Raw sockets and binding to an interface need privileges.
+    Forbidden,
+    /// Somebody has the UDP port on this interface.
+    PortInUse(u16),
+    /// There is no such interface (any more).
+    NoDevice,
+    /// The kernel refused something else.
+    Os(Errno),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forbidden => f.write_str(
+                "no permission to open a raw ESP socket: CAP_NET_RAW and CAP_NET_ADMIN are needed in this network namespace \
+                 (run as root, or give the container `--cap-add NET_RAW --cap-add NET_ADMIN`)",
+            ),
+            Self::PortInUse(port) => write!(
+                f,
+                "UDP port {port} is in use on this interface: another IPsec daemon runs here (`ss -ulpn sport = :{port}`)"
+            ),
+            Self::NoDevice => f.write_str("the interface has gone"),
+            Self::Os(errno) => write!(f, "the kernel refused a socket: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
+
+impl From<io::Error> for WireError {
+    fn from(error: io::Error) -> Self {
+        match Errno::from_io_error(&error) {
+            Some(Errno::PERM | Errno::ACCESS) => Self::Forbidden,
+            Some(Errno::NODEV | Errno::NXIO) => Self::NoDevice,
+            Some(errno) => Self::Os(errno),
+            None => Self::Os(Errno::IO),
+        }
+    }
+}
+
+/// What a worker's sockets are for.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The physical interface.
+    pub device: &'a str,
+    /// Our UDP port.
+    pub port: u16,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Ask for `UDP_GRO`.
+    pub gro: bool,
+    /// Use `UDP_SEGMENT`.
+    pub gso: bool,
+}
+
+/// One socket and what is known of it.
+#[derive(Debug)]
+pub struct Port {
+    socket: Socket,
+    dont_fragment: AtomicBool,
+}
+
+/// One worker's sockets. The IPv6 ones are missing where the kernel has no IPv6.
+#[derive(Debug)]
+pub struct Wire {
+    port: u16,
+    udp4: Port,
+    udp6: Option<Port>,
+    esp4: Port,
+    esp6: Option<Port>,
+    clear4: Socket,
+    clear6: Option<Socket>,
+    gso: AtomicBool,
+    /// Runs that were to be one segmented send and were not.
+    pub unsegmented: AtomicU64,
+}
+
+/// Which of a worker's sockets to receive from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+    /// Raw ESP over IPv4; datagrams begin with the IP header.
+    Esp4,
+    /// Raw ESP over IPv6.
+    Esp6,
+}
+
+impl Source {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Udp4, Self::Udp6, Self::Esp4, Self::Esp6];
+}
+
+impl Wire {
+    /// Opens the sockets of all workers on one interface, and has the kernel steer by SPI: worker *k* gets SPIs that are
+    /// *k* modulo the number of workers.
+    pub fn open(plan: &Plan<'_>) -> Result<Vec<Self>, WireError> {
+        let shared = plan.workers > 1;
+        if shared {
+            // A socket that does not share its port finds out whether anybody else has it.
+            drop(udp(Domain::IPV4, plan, false)?);
+        }
+        let wires =
+            (0..plan.workers.max(1)).map(|_| Self::open_one(plan, shared)).collect::<Result<Vec<_>, _>>()?;
+        if shared {
+            for (index, wire) in wires.iter().enumerate() {
+                wire.steer(plan.workers, index, index == 0)?;
+            }
+        }
+        Ok(wires)
+    }
+
+    fn open_one(plan: &Plan<'_>, shared: bool) -> Result<Self, WireError> {
+        Ok(Self {
+            port: plan.port,
+            udp4: udp(Domain::IPV4, plan, shared)?,
+            udp6: if_supported(udp(Domain::IPV6, plan, shared))?,
+            esp4: raw(Domain::IPV4, plan.device, ESP)?,
+            esp6: if_supported(raw(Domain::IPV6, plan.device, ESP))?,
+            clear4: clear(Domain::IPV4, plan.device)?,
+            clear6: if_supported(clear(Domain::IPV6, plan.device))?,
+            gso: AtomicBool::new(plan.gso),
+            unsegmented: AtomicU64::new(0),
+        })
+    }
+
+    fn steer(&self, workers: usize, index: usize, first: bool) -> io::Result<()> {
+        let (workers, index) = (u32::try_from(workers).unwrap_or(1), u32::try_from(index).unwrap_or(0));
+        let each =
+            [(Some(&self.udp4), Some(&self.esp4), true), (self.udp6.as_ref(), self.esp6.as_ref(), false)];
+        for (udp, esp, header) in each {
+            // One program serves a whole SO_REUSEPORT group; a raw socket has its own.
+            if let (Some(udp), true) = (udp, first) {
+                mmsg::steer(&udp.socket, &[load(0), modulo(workers), RETURN_A])?;
+            }
+            if let Some(esp) = esp {
+                // The filter sees IPv4 packets from their header on, IPv6 packets from after it.
+                let spi: &[_] = if header { &[HEADER_TO_X, LOAD_AT_X] } else { &[load(0)] };
+                let program = [spi, &[modulo(workers), skip_unless(index, 1), KEEP, DROP]].concat();
+                mmsg::filter(&esp.socket, &program)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds all sockets to the interface that has the name now: it went away and came back as another.
+    pub fn rebind(&self, device: &str) -> io::Result<()> {
+        let ports = [Some(&self.udp4), self.udp6.as_ref(), Some(&self.esp4), self.esp6.as_ref()];
+        let sockets = ports.into_iter().flatten().map(|port| &port.socket);
+        for socket in sockets.chain([&self.clear4]).chain(&self.clear6) {
+            socket.bind_device(Some(device.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// The socket behind `source`, if there is one.
+    pub fn socket(&self, source: Source) -> Option<&Socket> {
+        match source {
+            Source::Udp4 => Some(&self.udp4),
+            Source::Udp6 => self.udp6.as_ref(),
+            Source::Esp4 => Some(&self.esp4),
+            Source::Esp6 => self.esp6.as_ref(),
+        }
+        .map(|port| &port.socket)
+    }
+
+    /// Our UDP port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether runs still leave as one segmented send.
+    pub fn segments(&self) -> bool {
+        self.gso.load(Relaxed)
+    }
+
+    /// Sends a run; returns how many of its packets could not be sent.
+    pub fn send(&self, run: &Run<'_>, scratch: &mut Scratch) -> usize {
+        match run.route {
+            Route::Esp(path) => self.send_sealed(&path, run, scratch),
+            Route::Clear(dst) => {
+                let socket = if dst.is_ipv4() { Some(&self.clear4) } else { self.clear6.as_ref() };
+                let to = Destination { to: SocketAddr::new(dst, 0), from: None, tos: None };
+                socket.map_or(packets(run), |socket| each(socket, run, &to, scratch))
+            }
+            Route::Back => packets(run),
+        }
+    }
+
+    fn send_sealed(&self, path: &Path, run: &Run<'_>, scratch: &mut Scratch) -> usize {
+        let v4 = path.dst.is_ipv4();
+        let (port, remote) = match path.encapsulation {
+            Some(udp) if udp.local != self.port => return packets(run),
+            Some(udp) => (if v4 { Some(&self.udp4) } else { self.udp6.as_ref() }, udp.remote),
+            None => (if v4 { Some(&self.esp4) } else { self.esp6.as_ref() }, 0),
+        };
+        let Some(port) = port else { return packets(run) };
+        if port.set_dont_fragment(path.dont_fragment, v4).is_err() {
+            return packets(run);
+        }
+        let to =
+            Destination { to: SocketAddr::new(path.dst, remote), from: Some(path.src), tos: Some(path.tos) };
+        if path.encapsulation.is_some() && run.octets.len() > run.stride && self.gso.load(Relaxed) {
+            self.segmented(port, run, &to, scratch)
+        } else {
+            each(&port.socket, run, &to, scratch)
+        }
+    }
+
+    /// As few sends as the limits of `UDP_SEGMENT` allow, of even size.
+    fn segmented(&self, port: &Port, run: &Run<'_>, to: &Destination, scratch: &mut Scratch) -> usize {
+        let Ok(stride) = u16::try_from(run.stride) else { return each(&port.socket, run, to, scratch) };
+        let most = (DATAGRAM / run.stride.max(1)).clamp(1, MAX);
+        let count = packets(run);
+        let sends = count.div_ceil(most).max(1);
+        let share = count.div_ceil(sends).max(1).saturating_mul(run.stride);
+        let mut lost = 0;
+        for part in run.octets.chunks(share) {
+            let part = Run { octets: part, ..*run };
+            match retry(&port.socket, || scratch.send(&port.socket, part.octets, to, Some(stride))) {
+                Ok(()) => continue,
+                // No checksum offload on the way out: it will not come back.
+                Err(error) if error.raw_os_error() == Some(libc::EIO) => self.gso.store(false, Relaxed),
+                // Segments that are themselves too long for the path: the kernel fragments them one by one.
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+                    ) => {}
+                Err(_) => {
+                    lost += packets(&part);
+                    continue;
+                }
+            }
+            self.unsegmented.fetch_add(1, Relaxed);
+            lost += each(&port.socket, &part, to, scratch);
+        }
+        lost
+    }
+
+    /// Sends an IKE message from our UDP port, behind the non-ESP marker (RFC 3948 §2.2).
+    pub fn send_ike(&self, from: Option<IpAddr>, to: SocketAddr, message: &[u8]) -> io::Result<()> {
+        let port = if to.is_ipv4() { Some(&self.udp4) } else { self.udp6.as_ref() };
+        let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let octets = [&[0; 4], message].concat();
+        Scratch::default().send(&port.socket, &octets, &Destination { to, from, tos: None }, None)
+    }
+}
+
+impl Port {
+    const fn new(socket: Socket) -> Self {
+        Self { socket, dont_fragment: AtomicBool::new(false) }
+    }
+
+    /// The option is one of the socket; it hardly ever changes, so remembering it saves the call.
+    fn set_dont_fragment(&self, on: bool, v4: bool) -> io::Result<()> {
+        if self.dont_fragment.load(Relaxed) == on {
+            return Ok(());
+        }
+        discover_mtu(&self.socket, v4, on)?;
+        self.dont_fragment.store(on, Relaxed);
+        Ok(())
+    }
+}
+
+fn packets(run: &Run<'_>) -> usize {
+    run.octets.len().div_ceil(run.stride.max(1))
+}
+
+fn each(socket: &Socket, run: &Run<'_>, to: &Destination, scratch: &mut Scratch) -> usize {
+    let stride = run.stride.max(1);
+    let mut left = run.octets;
+    let mut lost = 0;
+    while !left.is_empty() {
+        let sent = retry(socket, || scratch.send_each(socket, left, stride, to)).unwrap_or_else(|_| {
+            // The error is about the first packet; the others may still go.
+            lost += 1;
+            1
+        });
+        left = left.get(sent.max(1).saturating_mul(stride)..).unwrap_or_default();
+    }
+    lost
+}
+
+/// Waits a moment for room where there is none, a few times; the device behind us then holds back the host.
+fn retry<T>(socket: &Socket, mut send: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const MILLISECOND: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    let mut tries = 0;
+    loop {
+        let error = match send() {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        tries += 1;
+        match error.raw_os_error() {
+            // An ICMP error about an earlier packet; this one was not sent.
+            Some(libc::EINTR | libc::ECONNREFUSED) if tries < 8 => {}
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) if tries < 8 => {
+                let mut ready = [PollFd::new(socket, PollFlags::OUT)];
+                let _ = poll(&mut ready, Some(&MILLISECOND));
+            }
+            _ => return Err(error),
+        }
+    }
+}
+
+fn if_supported<T>(opened: Result<T, WireError>) -> Result<Option<T>, WireError> {
+    match opened {
+        Ok(socket) => Ok(Some(socket)),
+        Err(WireError::Os(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn bare(domain: Domain, kind: Type, protocol: Option<i32>, device: &str) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), protocol.map(Protocol::from))?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    // The FORCE options pass the limits of the host, and need CAP_NET_ADMIN.
+    let size = i32::try_from(BUFFER).unwrap_or(i32::MAX);
+    if mmsg::set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err() {
+        socket.set_recv_buffer_size(BUFFER)?;
+    }
+    if mmsg::set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, size).is_err() {
+        socket.set_send_buffer_size(BUFFER)?;
+    }
+    Ok(socket)
+}
+
+fn udp(domain: Domain, plan: &Plan<'_>, shared: bool) -> Result<Port, WireError> {
+    let socket = bare(domain, Type::DGRAM, None, plan.device)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    let any: IpAddr = if domain == Domain::IPV4 {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        socket.set_only_v6(true)?;
+        // RFC 3948 §2.1 has peers send zero UDP checksums; RFC 6935 allows that over IPv6 where asked for.
+        mmsg::set(&socket, libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    tell_addresses(&socket, domain)?;
+    discover_mtu(&socket, domain == Domain::IPV4, false)?;
+    if plan.gro {
+        // Older kernels have none; every datagram then comes alone.
+        let _ = mmsg::set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    }
+    socket.bind(&SocketAddr::new(any, plan.port).into()).map_err(|error| match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => WireError::PortInUse(plan.port),
+        _ => error.into(),
+    })?;
+    Ok(Port::new(socket))
+}
+
+fn raw(domain: Domain, device: &str, protocol: i32) -> Result<Port, WireError> {
+    let socket = bare(domain, Type::RAW, Some(protocol), device)?;
+    tell_addresses(&socket, domain)?;
+    discover_mtu(&socket, domain == Domain::IPV4, false)?;
+    Ok(Port::new(socket))
+}
+
+/// For whole packets (`%pass`). `IPPROTO_RAW` means that we write the IP header, and that nothing is received.
+fn clear(domain: Domain, device: &str) -> Result<Socket, WireError> {
+    let socket = bare(domain, Type::RAW, Some(libc::IPPROTO_RAW), device)?;
+    if domain == Domain::IPV6 {
+        mmsg::set(&socket, libc::IPPROTO_IPV6, libc::IPV6_HDRINCL, 1)?;
+    }
+    Ok(socket)
+}
+
+fn tell_addresses(socket: &Socket, domain: Domain) -> io::Result<()> {
+    if domain == Domain::IPV4 {
+        mmsg::set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+        mmsg::set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    } else {
+        mmsg::set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        mmsg::set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    }
+}
+
+/// With `dont_fragment`, DF is set and the kernel refuses what the path cannot carry; without, it fragments.
+fn discover_mtu(socket: &Socket, v4: bool, dont_fragment: bool) -> io::Result<()> {
+    if v4 {
+        let value = if dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+        mmsg::set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
+    } else {
+        let value = if dont_fragment { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
+        mmsg::set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value)
+    }
+}
+
+// Classic BPF (bpf(4) of the BSDs), as far as steering needs it. Words are loaded in network order.
+const fn load(at: u32) -> Instruction {
+    Instruction { code: 0x20, jt: 0, jf: 0, k: at }
+}
+/// X = the length of the IPv4 header at 0.
+const HEADER_TO_X: Instruction = Instruction { code: 0xb1, jt: 0, jf: 0, k: 0 };
+const LOAD_AT_X: Instruction = Instruction { code: 0x40, jt: 0, jf: 0, k: 0 };
+const fn modulo(n: u32) -> Instruction {
+    Instruction { code: 0x94, jt: 0, jf: 0, k: n }
+}
+const fn skip_unless(equal: u32, skip: u8) -> Instruction {
+    Instruction { code: 0x15, jt: 0, jf: skip, k: equal }
+}
+const RETURN_A: Instruction = Instruction { code: 0x16, jt: 0, jf: 0, k: 0 };
+const KEEP: Instruction = Instruction { code: 0x06, jt: 0, jf: 0, k: u32::MAX };
+const DROP: Instruction = Instruction { code: 0x06, jt: 0, jf: 0, k: 0 };
