@@ -1,12 +1,26 @@
 //! The inbound path: wire → SA → replay check → open → replay advance → policy → device (RFC 4301 §5.2).
+//!
+//! Nothing about the ciphertext is believed before its ICV: a forged packet costs one lookup and one opening, and moves no
+//! window, no counter of use and no lifetime. Each step asks for the proof the step before it made:
+//! [`Authenticated`] for the window, [`Admitted`] for delivery.
 
-use crate::discard::Counters;
-use crate::packet::Vnet;
-use crate::plane::Plane;
+use crate::discard::{Counters, Discard};
+use crate::ecn;
+use crate::esp::{self, Authenticated, Candidates, Payload, RUN};
+use crate::opened::Opened;
+use crate::packet::Parsed;
+use crate::plane::{Event, Plane};
+use crate::sa::{Mode, Sa, SaState};
+use crate::window::Window;
+use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use core::ops::Range;
-use ipsec_core::Time;
+use ipsec_core::{Protocol, SaId, Spi, Time};
 use std::sync::Arc;
+
+/// The IP protocol numbers that tunnel mode carries.
+const IPV4: u8 = 4;
+const IPV6: u8 = 41;
 
 /// How octets reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,60 +49,34 @@ pub struct Arrival {
     pub tos: u8,
 }
 
-/// One write to the device: a virtio-net header and the pieces of one packet or merged superpacket.
-#[derive(Clone, Copy, Debug)]
-pub struct Write<'o> {
-    /// The header, all zero for a packet that was not merged.
-    pub vnet: Vnet,
-    /// Where the pieces lie in the receive buffer, in order.
-    pub pieces: &'o [Piece],
-}
-
-/// A range of the receive buffer.
-pub type Piece = (u32, u32);
-
-/// What a batch of received datagrams became; filled by [`Inbound::datagrams`], finished by [`Opened::merge`].
-#[derive(Debug, Default)]
-pub struct Opened {}
-
-impl Opened {
-    /// Room for a batch of `packets`.
-    pub fn new(_packets: usize) -> Self {
-        Self {}
-    }
-
-    /// Merges segments of one flow into superpackets where that changes nothing for the receiver (`gro`); with
-    /// `merge` off every packet is its own write. Edits headers in `rx`.
-    pub fn merge(&mut self, _rx: &mut [u8], _tcp: bool, _udp: bool) {}
-
-    /// The writes, in the order they must happen.
-    pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
-        core::iter::empty()
-    }
-
-    /// IKE messages found on port 4500, without their non-ESP marker (RFC 3948 §2.2).
-    pub fn ike(&self) -> impl Iterator<Item = (Arrival, Range<usize>)> {
-        core::iter::empty()
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {}
-}
-
 /// One worker's inbound engine.
 pub struct Inbound {
     plane: Arc<Plane>,
     counters: Arc<Counters>,
+    /// The SA of the last run: most runs are followed by another of the same SA.
+    last: Option<Arc<Sa>>,
 }
+
+/// What a datagram is, before any SA is asked.
+enum Class {
+    Esp(u32),
+    Ike,
+    Refused(Discard),
+}
+
+/// Neighbouring datagrams of one SA, each with its place in the receive buffer.
+type Run<'p> = ArrayVec<(&'p mut [u8], usize), RUN>;
 
 impl Inbound {
     /// An engine on `plane`.
-    pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
-        Self { plane, counters }
+    pub const fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
+        Self { plane, counters, last: None }
     }
 
     /// Takes datagrams of one arrival, `stride` octets apart in `rx[range]` (the last may be shorter), as `UDP_GRO`
     /// delivers them. ESP is opened where it stands.
+    ///
+    /// `out` may collect several arrivals, as long as they lie in the same `rx`.
     pub fn datagrams(
         &mut self,
         arrival: &Arrival,
@@ -98,6 +86,221 @@ impl Inbound {
         now: Time,
         out: &mut Opened,
     ) {
-        let _ = (arrival, rx, range, stride, now, out, &self.plane, &self.counters);
+        let mut at = range.start;
+        let stride = stride.max(1);
+        let Some(octets) = rx.get_mut(range) else {
+            return self.refuse(Discard::Internal, 1);
+        };
+        if octets.is_empty() {
+            return self.refuse(Discard::Short, 1);
+        }
+        let mut run = Run::new();
+        let mut run_spi = 0;
+        for datagram in octets.chunks_mut(stride) {
+            match classify(arrival.carrier, datagram) {
+                Class::Esp(spi) => {
+                    if spi != run_spi || run.is_full() {
+                        self.run(arrival, run_spi, &mut run, now, out);
+                    }
+                    run_spi = spi;
+                    run.push((datagram, at));
+                }
+                // The marker is not part of the message.
+                Class::Ike => {
+                    out.ike.push((*arrival, at.saturating_add(4)..at.saturating_add(datagram.len())));
+                }
+                Class::Refused(why) => self.refuse(why, 1),
+            }
+            at = at.saturating_add(stride);
+        }
+        self.run(arrival, run_spi, &mut run, now, out);
     }
+
+    /// Takes a run of packets of one SA from lookup to delivery.
+    fn run(&mut self, arrival: &Arrival, spi: u32, run: &mut Run<'_>, now: Time, out: &mut Opened) {
+        if run.is_empty() {
+            return;
+        }
+        let id = SaId { dst: arrival.dst, protocol: Protocol::Esp, spi: Spi(spi) };
+        match self.find(&id, arrival) {
+            Ok(sa) => {
+                self.open(&sa, arrival, run, now, out);
+                self.last = Some(sa);
+            }
+            Err(why) => self.refuse(why, run.len()),
+        }
+        run.clear();
+    }
+
+    /// The SA of that name, if packets of this arrival may use it.
+    fn find(&mut self, id: &SaId, arrival: &Arrival) -> Result<Arc<Sa>, Discard> {
+        let remembered = self.last.take().filter(|sa| sa.id == *id && sa.is_alive());
+        let sa = remembered.or_else(|| self.plane.sa(id)).ok_or(Discard::NoSa)?;
+        if !arrives_as_agreed(&sa, arrival) {
+            return Err(Discard::WrongEncapsulation);
+        }
+        match sa.state() {
+            SaState::Mature | SaState::Dying => Ok(sa),
+            SaState::Larval => Err(Discard::NoSa),
+            SaState::Dead => Err(Discard::Expired),
+        }
+    }
+
+    /// The order below is RFC 4303 §3.4 and RFC 4301 §5.2; each step takes the whole run.
+    fn open(&self, sa: &Sa, arrival: &Arrival, run: &mut Run<'_>, now: Time, out: &mut Opened) {
+        let Some(transform) = sa.transform() else {
+            return self.refuse(Discard::Internal, run.len());
+        };
+
+        // Duplicates and stragglers are turned away before paying for cryptography.
+        let mut candidates = Candidates::default();
+        {
+            let window = sa.window.as_ref().map(|window| window.lock());
+            for (packet, at) in run.drain(..) {
+                let judged = if esp::fits(transform, packet.len()) {
+                    number(sa, window.as_deref(), packet)
+                } else {
+                    Err(Discard::Short)
+                };
+                if let Err(why) = judged.and_then(|seq| candidates.push(packet, at, seq, sa.esn)) {
+                    self.refuse(why, 1);
+                }
+            }
+        }
+
+        let mut authentic = ArrayVec::<Authenticated<'_>, RUN>::new();
+        {
+            let opened = candidates.open(transform);
+            let mut window = sa.window.as_ref().map(|window| window.lock());
+            for packet in opened {
+                let fresh = packet.and_then(|packet| match &mut window {
+                    Some(window) => window.advance(&packet).map(|()| packet),
+                    None => Ok(packet),
+                });
+                match fresh {
+                    Ok(packet) => authentic.push(packet),
+                    Err(why) => self.refuse(why, 1),
+                }
+            }
+        }
+
+        let admitted = self.charge(sa, &authentic, now);
+        self.refuse(Discard::Expired, authentic.len().saturating_sub(admitted));
+        for packet in authentic.drain(..).take(admitted) {
+            match packet.payload().and_then(|payload| admit(sa, arrival, payload)) {
+                Ok(packet) => out.packets.push(packet),
+                Err(why) => self.refuse(why, 1),
+            }
+        }
+    }
+
+    /// Charges the SA for authentic packets and says how many of them its lifetime lets pass; tells control what
+    /// happened to it.
+    fn charge(&self, sa: &Sa, packets: &[Authenticated<'_>], now: Time) -> usize {
+        let mut admitted = 0_usize;
+        // All packets of a run but the last usually have one size.
+        for same in packets.chunk_by(|a, b| a.charged_len() == b.charged_len()) {
+            let size = same.first().map_or(0, Authenticated::charged_len);
+            let charge = sa.charge(same.len() as u64, size, now);
+            for (happened, event) in [
+                (charge.first, Event::FirstUse(sa.id)),
+                (charge.soft, Event::SoftBytes(sa.id)),
+                (charge.hard, Event::Hard(sa.id)),
+            ] {
+                if happened {
+                    self.plane.tell(event);
+                }
+            }
+            admitted = admitted.saturating_add(charge.admitted as usize);
+            // What follows the packet that met the limit is refused, however small.
+            if (charge.admitted as usize) < same.len() {
+                break;
+            }
+        }
+        admitted
+    }
+
+    fn refuse(&self, why: Discard, n: usize) {
+        if n > 0 {
+            self.counters.add(why, n as u64);
+        }
+    }
+}
+
+/// Tells ESP, IKE and keepalives apart (RFC 3948 §2.2, §2.3).
+fn classify(carrier: Carrier, datagram: &[u8]) -> Class {
+    if let (Carrier::Udp { .. }, [0xff]) = (carrier, datagram) {
+        return Class::Refused(Discard::Keepalive);
+    }
+    match (carrier, datagram, esp::header(datagram)) {
+        (Carrier::Udp { .. }, [0, 0, 0, 0, _, ..], _) => Class::Ike,
+        (_, _, Some((spi, _))) => Class::Esp(spi),
+        (_, _, None) => Class::Refused(Discard::Short),
+    }
+}
+
+/// Whether a packet of this SA may come this way: raw or in UDP, between these ports, from this peer.
+fn arrives_as_agreed(sa: &Sa, arrival: &Arrival) -> bool {
+    let carrier = match (arrival.carrier, sa.encapsulation) {
+        (Carrier::Esp, None) => true,
+        (Carrier::Udp { local, remote }, Some(agreed)) => local == agreed.local && remote == agreed.remote,
+        (Carrier::Esp, Some(_)) | (Carrier::Udp { .. }, None) => false,
+    };
+    carrier && (sa.src.is_unspecified() || sa.src == arrival.src)
+}
+
+/// The 64-bit sequence number of a packet, if the window would take it.
+fn number(sa: &Sa, window: Option<&Window>, packet: &[u8]) -> Result<u64, Discard> {
+    let (_, low) = esp::header(packet).ok_or(Discard::Internal)?;
+    let Some(window) = window else {
+        // Without a window there is nothing to infer a high half from; an SA with ESN always has one.
+        return if sa.esn { Err(Discard::Internal) } else { Ok(low.into()) };
+    };
+    let high = if sa.esn { window.infer(low).ok_or(Discard::ReplayOld)? } else { 0 };
+    let seq = u64::from(high) << 32 | u64::from(low);
+    window.check(seq)?;
+    Ok(seq)
+}
+
+/// An inner packet that its SA was entitled to carry. Only [`admit`] makes one, and nothing else reaches the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admitted {
+    at: usize,
+    len: usize,
+}
+
+impl Admitted {
+    /// Where it lies in the receive buffer.
+    pub(crate) const fn range(&self) -> Range<usize> {
+        self.at..self.at.saturating_add(self.len)
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn for_test(at: usize, len: usize) -> Self {
+        Self { at, len }
+    }
+}
+
+/// Lets a payload in as an inner packet.
+///
+//= https://www.rfc-editor.org/rfc/rfc4301#section-5.2
+//# If an IPsec system receives an inbound packet on an SA and the packet's header fields are not consistent with the
+//# selectors for the SA, it MUST discard the packet.
+fn admit(sa: &Sa, arrival: &Arrival, payload: Payload<'_>) -> Result<Admitted, Discard> {
+    let Payload { octets, at, next_header } = payload;
+    let version = match (sa.mode, next_header) {
+        (Mode::Tunnel, IPV4) => 4,
+        (Mode::Tunnel, IPV6) => 6,
+        (Mode::Tunnel | Mode::Transport, _) => return Err(Discard::BadNextHeader),
+    };
+    if octets.first().is_none_or(|first| first >> 4 != version) {
+        return Err(Discard::Malformed);
+    }
+    let parsed = Parsed::new(octets)?;
+    if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
+        return Err(Discard::PolicyMismatch);
+    }
+    ecn::decapsulate(octets, arrival.tos)?;
+    // What follows the inner packet is TFC padding (RFC 4303 §2.7).
+    Ok(Admitted { at, len: parsed.len })
 }

@@ -25,6 +25,7 @@
 mod checksum;
 mod control;
 mod discard;
+mod ecn;
 mod eroute;
 mod esp;
 mod flow_cache;
@@ -33,6 +34,7 @@ mod gso;
 mod icmp;
 mod inbound;
 mod keysock;
+mod opened;
 mod outbound;
 mod packet;
 mod plane;
@@ -45,7 +47,8 @@ pub use control::{
 };
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
-pub use inbound::{Arrival, Carrier, Inbound, Opened, Piece, Write};
+pub use inbound::{Arrival, Carrier, Inbound};
+pub use opened::{Opened, Piece, Write};
 pub use outbound::{Link, Outbound, Path, Route, Run, Sealed, Verdict};
 pub use packet::{Gso, Vnet};
 pub use plane::{Event, Plane};

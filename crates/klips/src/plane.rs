@@ -45,7 +45,8 @@ impl Plane {
     }
 
     /// Changes the policy; every flow cache is stale afterwards.
-    pub(crate) fn change_eroutes<R>(&self, change: impl FnOnce(&mut Eroutes) -> R) -> R {
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn change_eroutes<R>(&self, change: impl FnOnce(&mut Eroutes) -> R) -> R {
         let result = change(&mut self.eroutes.write());
         self.generation.fetch_add(1, Ordering::Release);
         result
@@ -57,12 +58,14 @@ impl Plane {
     }
 
     /// Puts an SA in use. Flow caches stay valid: they never remember that an SA was missing.
-    pub(crate) fn publish(&self, sa: Arc<Sa>) {
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn publish(&self, sa: Arc<Sa>) {
         self.sas.pin().insert(sa.id, sa);
     }
 
     /// Takes an SA out of use. Workers that still hold it see its state.
-    pub(crate) fn withdraw(&self, id: &SaId) {
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn withdraw(&self, id: &SaId) {
         self.sas.pin().remove(id);
     }
 
@@ -78,7 +81,8 @@ impl Plane {
     }
 
     /// Takes the events told so far.
-    pub(crate) fn take_events(&self) -> Vec<Event> {
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn take_events(&self) -> Vec<Event> {
         core::mem::take(&mut *self.events.lock())
     }
 

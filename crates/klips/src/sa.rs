@@ -157,7 +157,8 @@ impl Sa {
             keys: b.keys,
             transform: OnceLock::new(),
             state: AtomicU8::new(SaState::Mature as u8),
-            window: (b.window > 0).then(|| Mutex::new(Window::new(b.window))),
+            // With ESN the window also says which high half a packet means (RFC 4303 §2.2.1), so it is always there.
+            window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
             sent: AtomicU64::new(0),
             soft_bytes: AtomicU64::new(b.limits.soft_bytes),
             hard_bytes: AtomicU64::new(b.limits.hard_bytes),
@@ -281,7 +282,8 @@ impl Sa {
     }
 
     /// Continues after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers).
-    pub(crate) fn continue_after(&self, last: u64) {
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn continue_after(&self, last: u64) {
         self.sent.store(last, Ordering::Relaxed);
     }
 

@@ -1,0 +1,152 @@
+//! Opening ESP (RFC 4303 §3.4): from the octets of the wire to an authenticated payload.
+//!
+//! [`Authenticated`] is the proof that an ICV has been verified. Only [`Candidates::open`] makes one, and everything that
+//! must not happen for a forged packet (moving the window, charging the SA, looking at the payload) asks for it.
+
+use crate::discard::Discard;
+use arrayvec::ArrayVec;
+use ipsec_core::transform::{Opening, Transform};
+
+/// Packets opened in one call.
+pub(crate) const RUN: usize = 64;
+
+/// The next header of a dummy packet (RFC 4303 §2.6).
+const DUMMY: u8 = 59;
+
+/// SPI and the low half of the sequence number, as they stand in clear: nothing to believe, only to look things up by.
+pub(crate) fn header(packet: &[u8]) -> Option<(u32, u32)> {
+    let ([s0, s1, s2, s3, n0, n1, n2, n3], _) = packet.split_first_chunk()?;
+    Some((u32::from_be_bytes([*s0, *s1, *s2, *s3]), u32::from_be_bytes([*n0, *n1, *n2, *n3])))
+}
+
+/// Whether a packet of `len` octets can be one of this transform: room for header, trailer and ICV, and aligned
+/// (RFC 4303 §2.4).
+pub(crate) fn fits(transform: &Transform, len: usize) -> bool {
+    len.checked_sub(transform.header_len())
+        .and_then(|rest| rest.checked_sub(transform.icv_len()))
+        .is_some_and(|body| body >= 2 && body & transform.alignment().saturating_sub(1) == 0)
+}
+
+/// Packets of one SA that the window would take, waiting to be opened together.
+#[derive(Default)]
+pub(crate) struct Candidates<'p> {
+    openings: ArrayVec<Opening<'p>, RUN>,
+    places: ArrayVec<Place, RUN>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    at: usize,
+    seq: u64,
+}
+
+impl<'p> Candidates<'p> {
+    /// Adds a packet that lies at `at` in the receive buffer and has the number `seq`, if its number is as it says.
+    pub(crate) fn push(
+        &mut self,
+        packet: &'p mut [u8],
+        at: usize,
+        seq: u64,
+        esn: bool,
+    ) -> Result<(), Discard> {
+        let high = esn.then_some((seq >> 32) as u32);
+        self.openings.try_push(Opening { packet, high, authentic: false }).map_err(|_| Discard::Internal)?;
+        self.places.try_push(Place { at, seq }).map_err(|_| Discard::Internal)
+    }
+
+    /// Verifies and decrypts all of them, in order.
+    ///
+    //= https://www.rfc-editor.org/rfc/rfc4303#section-3.4.4.1
+    //# If the computed and received ICVs match, then the datagram is valid, and it is accepted.
+    pub(crate) fn open(
+        &mut self,
+        transform: &Transform,
+    ) -> impl Iterator<Item = Result<Authenticated<'p>, Discard>> {
+        transform.open(&mut self.openings);
+        let (header, icv) = (transform.header_len(), transform.icv_len());
+        self.openings.drain(..).zip(self.places.drain(..)).map(move |(opening, place)| {
+            if !opening.authentic {
+                return Err(Discard::Forged);
+            }
+            let body =
+                opening.packet.len().checked_sub(icv).and_then(|end| opening.packet.get_mut(header..end));
+            let Some(body) = body else {
+                return Err(Discard::Internal);
+            };
+            Ok(Authenticated { seq: place.seq, at: place.at.saturating_add(header), body })
+        })
+    }
+}
+
+/// A packet whose ICV has been verified.
+#[derive(Debug)]
+pub(crate) struct Authenticated<'p> {
+    seq: u64,
+    at: usize,
+    /// Payload, padding, pad length, next header.
+    body: &'p mut [u8],
+}
+
+impl<'p> Authenticated<'p> {
+    /// Its sequence number, all 64 bits of it.
+    pub(crate) const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Octets of payload, as far as the trailer can be believed: what the SA is charged for.
+    pub(crate) fn charged_len(&self) -> u64 {
+        let fixed = self.body.len().saturating_sub(2);
+        let pad = self.body.get(fixed).copied().map_or(0, usize::from);
+        fixed.checked_sub(pad).unwrap_or(fixed) as u64
+    }
+
+    /// Takes the trailer off (RFC 4303 §2.4–2.6): the payload, its place in the receive buffer and its next header.
+    pub(crate) fn payload(self) -> Result<Payload<'p>, Discard> {
+        let Some((rest, &mut [pad, next_header])) = self.body.split_last_chunk_mut::<2>() else {
+            return Err(Discard::Internal);
+        };
+        if next_header == DUMMY {
+            return Err(Discard::Dummy);
+        }
+        let pad = usize::from(pad);
+        let Some((payload, padding)) =
+            rest.len().checked_sub(pad).and_then(|end| rest.split_at_mut_checked(end))
+        else {
+            return Err(Discard::BadPadding);
+        };
+        //= https://www.rfc-editor.org/rfc/rfc4303#section-2.4
+        //# When this padding scheme is employed, the receiver SHOULD inspect the Padding field.
+        if PADDING.get(..pad).is_none_or(|expected| padding != expected) {
+            return Err(Discard::BadPadding);
+        }
+        Ok(Payload { octets: payload, at: self.at, next_header })
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn for_test(seq: u64) -> Self {
+        Self { seq, at: 0, body: &mut [] }
+    }
+}
+
+/// What an authenticated packet carries.
+pub(crate) struct Payload<'p> {
+    /// The octets; more may follow the inner packet (RFC 4303 §2.7).
+    pub(crate) octets: &'p mut [u8],
+    /// Where they lie in the receive buffer.
+    pub(crate) at: usize,
+    /// The IP protocol number of what they are.
+    pub(crate) next_header: u8,
+}
+
+/// 1, 2, 3 … (RFC 4303 §2.4), as far as one octet can count them.
+static PADDING: [u8; 255] = {
+    let mut bytes = [0; 255];
+    let mut rest: &mut [u8] = &mut bytes;
+    let mut value = 1_u8;
+    while let Some((first, tail)) = rest.split_first_mut() {
+        *first = value;
+        value = value.wrapping_add(1);
+        rest = tail;
+    }
+    bytes
+};

@@ -1,0 +1,204 @@
+//! ESP captured from FreeS/WAN-family gateways (one ping flow, 192.0.2.1 → 192.0.1.1), opened by the inbound engine.
+
+use ipsec_core::algorithm::{Auth, Encryption, Suite};
+use ipsec_core::{Protocol, SaId, Selector, Spi, Time};
+use klips::{
+    Arrival, Blueprint, Carrier, Discard, Encapsulation, Inbound, Keys, Limits, Mode, Opened, Plane, Sa,
+};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// One capture: its keys and its packets, outer IP header first.
+struct Capture {
+    name: String,
+    suite: Suite,
+    keys: Keys,
+    packets: Vec<Vec<u8>>,
+}
+
+fn captures() -> Vec<Capture> {
+    let text = include_str!("data/wire.json");
+    let all: serde_json::Value = serde_json::from_str(text).unwrap();
+    let all = all.as_array().unwrap().iter();
+    all.map(|set| {
+        let octets = |key: &str| hex::decode(set["keys"][key].as_str().unwrap_or_default()).unwrap();
+        let encryption = match set["keys"]["enc"].as_str() {
+            Some("3des-cbc") => Some(Encryption::TripleDesCbc),
+            Some("aes-cbc") => Some(Encryption::AesCbc),
+            _ => None,
+        };
+        let auth = match set["keys"]["auth"].as_str() {
+            Some("hmac-md5-96") => Some(Auth::HmacMd5),
+            Some("hmac-sha1-96") => Some(Auth::HmacSha1),
+            _ => None,
+        };
+        let packets = set["ip_packets"].as_array().unwrap().iter();
+        Capture {
+            name: set["name"].as_str().unwrap().to_owned(),
+            suite: Suite { encryption, auth },
+            keys: Keys {
+                encryption: Zeroizing::new(octets("enckey")),
+                auth: Zeroizing::new(octets("authkey")),
+                iv: Zeroizing::default(),
+            },
+            packets: packets.map(|packet| hex::decode(packet.as_str().unwrap()).unwrap()).collect(),
+        }
+    })
+    .collect()
+}
+
+fn capture(name: &str) -> Capture {
+    captures().into_iter().find(|capture| capture.name == name).unwrap()
+}
+
+struct Gateway {
+    plane: Arc<Plane>,
+    inbound: Inbound,
+}
+
+impl Gateway {
+    /// A gateway with the SA of a capture, whose SPI the first packet tells.
+    fn new(capture: &Capture, selector: &str) -> Self {
+        let first = &capture.packets[0];
+        let (carrier, esp) = strip(first);
+        let spi = Spi(u32::from_be_bytes(esp[..4].try_into().unwrap()));
+        let dst = Ipv4Addr::new(first[16], first[17], first[18], first[19]).into();
+        let (from, to) = selector.split_once("->").unwrap();
+        let blueprint = Blueprint {
+            id: SaId { dst, protocol: Protocol::Esp, spi },
+            src: Ipv4Addr::new(192, 1, 2, 23).into(),
+            mode: Mode::Tunnel,
+            suite: capture.suite,
+            keys: capture.keys.clone(),
+            esn: false,
+            window: 64,
+            encapsulation: match carrier {
+                Carrier::Esp => None,
+                Carrier::Udp { local, remote } => Some(Encapsulation { local, remote }),
+            },
+            selector: Some(Selector::nets(from.parse().unwrap(), to.parse().unwrap())),
+            limits: Limits::default(),
+        };
+        let plane = Arc::new(Plane::default());
+        plane.publish(Arc::new(Sa::new(blueprint)));
+        let counters = plane.new_counters();
+        Self { inbound: Inbound::new(Arc::clone(&plane), counters), plane }
+    }
+
+    /// What the device gets for one packet of the wire.
+    fn receive(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+        let octet = |at: usize| <[u8; 4]>::try_from(&packet[at..at + 4]).unwrap();
+        let (carrier, esp) = strip(packet);
+        let arrival = Arrival { src: octet(12).into(), dst: octet(16).into(), carrier, tos: packet[1] };
+        let mut rx = esp.to_vec();
+        let mut opened = Opened::new(1);
+        let len = rx.len();
+        self.inbound.datagrams(&arrival, &mut rx, 0..len, len, Time::from_secs(1), &mut opened);
+        opened.merge(&mut rx, true, true);
+        let cut = |(at, len): &(u32, u32)| rx[*at as usize..][..*len as usize].to_vec();
+        opened.writes().map(|write| write.pieces.iter().flat_map(cut).collect()).collect()
+    }
+
+    /// The counters that moved.
+    fn refused(&self) -> Vec<(Discard, u64)> {
+        let all = Discard::ALL.iter().map(|why| (*why, self.plane.discarded(*why)));
+        all.filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+/// What is inside the outer header, and how it was carried.
+fn strip(packet: &[u8]) -> (Carrier, &[u8]) {
+    match packet[9] {
+        50 => (Carrier::Esp, &packet[20..]),
+        17 => {
+            let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+            (Carrier::Udp { remote: port(20), local: port(22) }, &packet[28..])
+        }
+        other => panic!("protocol {other}"),
+    }
+}
+
+const POLICY: &str = "192.0.2.0/24->192.0.1.0/24";
+
+#[test]
+fn captured_esp_opens_to_the_ping_that_was_sent() {
+    let pings = capture("cleartext-pings").packets;
+    for name in ["esp-3des-md5", "esp-3des-sha1", "esp-aes128-sha1", "esp-aes256-sha1", "udp-esp-3des-md5"] {
+        let capture = capture(name);
+        let mut gateway = Gateway::new(&capture, POLICY);
+        for (n, packet) in capture.packets.iter().enumerate() {
+            let delivered = gateway.receive(packet);
+            assert_eq!(delivered.len(), 1, "{name}: packet {n}: {:?}", gateway.refused());
+            let inner = &delivered[0];
+            assert_eq!(inner.len(), 84, "{name}");
+            // Each capture is a run of its own: addresses and ICMP type are the same, identifiers are not.
+            assert_eq!(inner[12..21], pings[0][12..21], "{name}");
+        }
+        assert_eq!(gateway.refused(), [], "{name}");
+    }
+}
+
+#[test]
+fn the_first_packet_of_the_documented_capture_is_the_documented_ping() {
+    let capture = capture("esp-3des-md5");
+    let mut gateway = Gateway::new(&capture, POLICY);
+    let inner = gateway.receive(&capture.packets[0]);
+    let expected = "45000054000040003f01b8a6c0000201c00001010800baf06f000500239bc73bf23401000809\
+                    0a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f\
+                    3031323334353637";
+    assert_eq!(hex::encode(&inner[0]), expected);
+}
+
+#[test]
+fn a_capture_played_twice_is_refused_the_second_time() {
+    let capture = capture("esp-aes128-sha1");
+    let mut gateway = Gateway::new(&capture, POLICY);
+    for packet in &capture.packets {
+        assert_eq!(gateway.receive(packet).len(), 1);
+    }
+    for packet in &capture.packets {
+        assert!(gateway.receive(packet).is_empty());
+    }
+    assert_eq!(gateway.refused(), [(Discard::Replayed, 8)]);
+}
+
+#[test]
+fn a_capture_outside_the_selectors_is_refused() {
+    let capture = capture("esp-aes128-sha1");
+    let mut gateway = Gateway::new(&capture, "192.0.2.2/32->192.0.1.0/24");
+    assert!(gateway.receive(&capture.packets[0]).is_empty());
+    assert_eq!(gateway.refused(), [(Discard::PolicyMismatch, 1)]);
+}
+
+/// RFC 4301 §3.2 lets ESP go without integrity; we do not, so such an SA never opens anything.
+#[test]
+fn esp_without_integrity_is_not_opened() {
+    let capture = capture("esp-3des-noauth");
+    let mut gateway = Gateway::new(&capture, POLICY);
+    assert!(gateway.receive(&capture.packets[0]).is_empty());
+    assert_eq!(gateway.refused(), [(Discard::Internal, 1)]);
+}
+
+/// The payload is IPComp (next header 108), which a tunnel-mode SA alone does not carry.
+#[test]
+fn a_payload_that_is_no_ip_packet_is_refused() {
+    let capture = capture("esp-ipcomp");
+    let mut gateway = Gateway::new(&capture, POLICY);
+    assert!(gateway.receive(&capture.packets[0]).is_empty());
+    assert_eq!(gateway.refused(), [(Discard::BadNextHeader, 1)]);
+}
+
+#[test]
+fn every_truncation_of_a_capture_is_refused() {
+    let capture = capture("esp-aes128-sha1");
+    let mut gateway = Gateway::new(&capture, POLICY);
+    let whole = &capture.packets[0];
+    for len in 20..whole.len() {
+        assert!(gateway.receive(&whole[..len]).is_empty(), "{len} octets");
+    }
+    let refused = gateway.refused();
+    assert!(refused.iter().all(|(why, _)| matches!(why, Discard::Short | Discard::Forged)), "{refused:?}");
+    assert_eq!(refused.iter().map(|(_, n)| *n).sum::<u64>(), (whole.len() - 20) as u64);
+    assert_eq!(gateway.receive(whole).len(), 1, "none of that moved the window");
+}
