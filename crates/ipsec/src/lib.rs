@@ -2,7 +2,7 @@
 //!
 //! * [`command`]: one module per `ipsec COMMAND`.
 //! * [`host`]: devices, sockets, namespaces, threads.
-//! * [`conf`]: ipsec.conf.
+//! * [`conf`]: what ipsec.conf says.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 

@@ -5,7 +5,14 @@
 use core::fmt;
 use std::process::ExitCode;
 
+pub mod eroute;
+mod said;
+mod service;
+pub mod spi;
+mod usage;
 pub mod version;
+
+pub use usage::Usage;
 
 /// Why a command failed: one line that names the value and the remedy.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 use super::*;
 use std::time::Duration;
 
-fn conf(text: &str) -> Conf {
+fn conf_of(text: &str) -> Conf {
     Conf::parse("f", text).unwrap_or_else(|problems| panic!("{text:?}: {problems:?}"))
 }
 
@@ -13,7 +13,7 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 fn values(text: &str, name: &str) -> Vec<(String, String)> {
-    let conf = conf(text);
+    let conf = conf_of(text);
     let conn = conf.conn(name).unwrap_or_else(|| panic!("no conn {name} in {text:?}"));
     conn.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
 }
@@ -46,7 +46,7 @@ fn the_verified_vectors_of_the_old_reader() {
     assert_eq!(a("\tx-foo=1"), "");
     assert_eq!(errors("version 1"), ["f:1: only version 2.0 of this file is supported [1]"]);
     assert_eq!(errors("version 2.1"), ["f:1: only version 2.0 of this file is supported [2.1]"]);
-    assert!(conf("version 2.0\n").conns.is_empty());
+    assert!(conf_of("version 2.0\n").conns.is_empty());
     assert_eq!(errors("conn a\nconn a\n"), ["f:2: duplicate conn section, first at f:1 [a]"]);
     assert_eq!(values("conn %default\n\tauto=add\nconn a\n\tleft=1", "a")[1], ("auto".into(), "add".into()));
     assert_eq!(
@@ -79,12 +79,12 @@ fn the_forms_of_later_files_are_read_too() {
     assert_eq!(a("\tleftsubnets={10.0.1.0/24 10.0.2.0/24} # two"), "leftsubnets=10.0.1.0/24 10.0.2.0/24");
     assert_eq!(values("conn b\n\tleft=1\nconn a\n\talso=b", "a").len(), 1);
     assert_eq!(values("conn a\n\tleft=1\nconn %default\n\tauto=add", "a").len(), 2);
-    assert_eq!(conf("conn a # the first\n\tleft=1\r\n").conns.len(), 1);
+    assert_eq!(conf_of("conn a # the first\n\tleft=1\r\n").conns.len(), 1);
 }
 
 #[test]
 fn a_repeated_key_is_a_warning_and_the_later_value_counts() {
-    let conf = conf("conn a\n\tleft=1\n\tright=3\n\tleft=2\n");
+    let conf = conf_of("conn a\n\tleft=1\n\tright=3\n\tleft=2\n");
     assert_eq!(conf.conn("a").and_then(|conn| conn.get("left")), Some("2"));
     assert_eq!(conf.warnings.len(), 1);
     assert_eq!(
@@ -133,7 +133,7 @@ fn everything_wrong_is_reported_at_once() {
 
 #[test]
 fn setup_has_defaults() {
-    let setup = conf("").setup;
+    let setup = conf_of("").setup;
     assert_eq!(setup.interfaces, [Interface::DefaultRoute]);
     assert_eq!(setup.protostack, Protostack::Auto);
     assert_eq!((setup.pluto, setup.hidetos, setup.fragicmp, setup.uniqueids), (true, true, true, true));
@@ -146,7 +146,7 @@ fn setup_is_typed() {
     let text = "config setup\n\tinterfaces=\"ipsec0=eth0 ipsec1=wlan0.5\"\n\tprotostack=klips\n\tpluto=no\n\
                 \thidetos=off\n\tfragicmp=N\n\toverridemtu=1400\n\tkeep_alive=1m\n\tsyslog=daemon.debug\n\
                 \tpfkeygroup=ipsec\n\trp_filter=0\n";
-    let conf = conf(text);
+    let conf = conf_of(text);
     let pair = |name: &str, physical: &str| Interface::Pair { name: name.into(), physical: physical.into() };
     assert_eq!(conf.setup.interfaces, [pair("ipsec0", "eth0"), pair("ipsec1", "wlan0.5")]);
     assert_eq!(conf.setup.protostack, Protostack::Klips);
@@ -156,7 +156,7 @@ fn setup_is_typed() {
     assert_eq!(conf.setup.get("syslog"), Some("daemon.debug"));
     assert_eq!(conf.setup.pfkeygroup.as_deref(), Some("ipsec"));
     assert_eq!(conf.warnings[0].to_string(), "f:11: parameter has no effect any more [rp_filter]");
-    assert!(super::tests::conf("config setup\n\tinterfaces=%none\n").setup.interfaces.is_empty());
+    assert!(conf_of("config setup\n\tinterfaces=%none\n").setup.interfaces.is_empty());
 }
 
 #[test]
@@ -275,7 +275,7 @@ mod properties {
         #[test]
         fn any_text_is_read_without_panic(text in "([ \\t#\"{}=a-c%\\r\\n]|conn |config setup\\n|also=|left|\\PC){0,60}") {
             let _ = Conf::parse("f", &text);
-            let _ = super::super::value::braces(&text);
+            let _ = value::braces(&text);
             let _ = time(&text);
         }
 
