@@ -185,6 +185,11 @@ impl Netlink {
         self.set(link, LinkAttribute::NetNsFd(namespace.as_raw_fd()))
     }
 
+    /// Gives an interface another name; it must be down.
+    pub fn rename(&mut self, link: u32, name: &str) -> io::Result<()> {
+        self.set(link, LinkAttribute::IfName(name.into()))
+    }
+
     /// Removes an interface.
     pub fn remove_link(&mut self, link: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();

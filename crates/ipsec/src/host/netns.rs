@@ -4,6 +4,7 @@
 //! ever enter one, so the calling thread stays where it was.
 
 use super::netlink::Netlink;
+use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::{self, File};
 use std::io;
@@ -54,6 +55,41 @@ impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// One end of a cable: an interface of this name, with these addresses, in this namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// Where.
+    pub namespace: &'a Namespace,
+    /// The interface's name.
+    pub name: &'a str,
+    /// Its addresses, with the routes to their prefixes.
+    pub addresses: &'a [IpNet],
+}
+
+/// Joins two namespaces by a pair of virtual Ethernet interfaces, both up.
+pub fn connect(left: End<'_>, right: End<'_>) -> io::Result<()> {
+    left.namespace.run(|| {
+        let mut netlink = Netlink::open()?;
+        // Both ends come to be here, so the far one needs a name that is free here.
+        let passing = format!("tulips{}", std::process::id() % 1_000_000);
+        netlink.add_veth(left.name, &passing)?;
+        let far = netlink.link(&passing)?.ok_or(io::ErrorKind::NotFound)?;
+        netlink.move_link(far.index, right.namespace.as_fd())?;
+        right.namespace.run(|| Netlink::open()?.rename(far.index, right.name))?
+    })??;
+    for end in [left, right] {
+        end.namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let link = netlink.link(end.name)?.ok_or(io::ErrorKind::NotFound)?;
+            for net in end.addresses {
+                netlink.add_address_and_route(link.index, *net)?;
+            }
+            netlink.set_up(link.index, true)
+        })??;
+    }
+    Ok(())
 }
 
 /// Makes the calling process root in a user namespace of its own, where it may make network namespaces, TUN devices and
