@@ -14,6 +14,7 @@ pub mod host;
 pub mod keysock;
 pub mod log;
 pub mod peer;
+pub mod proc_fs;
 pub mod process;
 pub mod rundir;
 pub mod table;
