@@ -1,4 +1,375 @@
-//! The data-plane daemon.
+//! The data-plane daemon: one thread that owns [`Control`] and waits for whatever happens next.
+//!
+//! Everything that must not be torn goes through this thread, and nothing in it blocks: PF_KEY clients are read and
+//! written when they can be, `klips.ctl` and FUSE are served by threads of their own that ask here, packets are carried by
+//! workers. On its way out it takes everything with it that it made.
 
+mod explain;
 pub mod instance;
 pub mod mailbox;
+
+use crate::ctl::{self, Refusal, Request, Settings};
+use crate::host::clock;
+use crate::host::netlink::{Netlink, Watch};
+use crate::keysock::KeySockets;
+use crate::peer::Trust;
+use crate::process::Process;
+use crate::rundir::Rundir;
+use crate::table::{Klipsdebug, Snapshot, Table};
+use crate::{command::version, proc_fs};
+use instance::{ClaimError, Instance};
+use ipsec_core::Time;
+use klips::{Config, Control, Discard, Plane};
+use mailbox::{Answer, Ask, Inbox, Waker};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
+use serde_json::{Value, json};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// What a daemon is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its files are.
+    pub rundir: Rundir,
+    /// Who may speak PF_KEY.
+    pub trust: Trust,
+}
+
+/// Octets of unread PF_KEY messages a socket may leave with us.
+const RECEIVE_LIMIT: usize = 1 << 20;
+
+/// What an event is about, if not a PF_KEY client.
+mod number {
+    pub(super) const SIGNAL: u64 = 1;
+    pub(super) const TIMER: u64 = 2;
+    pub(super) const MAIL: u64 = 3;
+    pub(super) const WORKERS: u64 = 4;
+    pub(super) const NETLINK: u64 = 5;
+}
+
+/// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
+pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
+    // Before the first thread: all of them inherit it, and signals arrive at the descriptor alone.
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().map_err(|error| format!("signals: {error}"))?;
+    let dir = options.rundir.path().display();
+    let instance = Instance::claim(&options.rundir).map_err(|error| match error {
+        ClaimError::Taken(Some(Process { pid, .. })) => {
+            format!("klips is already running in {dir} (pid {pid})")
+        }
+        ClaimError::Taken(None) => format!("another klips is starting or stopping in {dir}"),
+        ClaimError::Io(why) => why,
+    })?;
+    let mut daemon = Daemon::new(options, &signals).map_err(|error| format!("{dir}: {error}"))?;
+    instance.announce().map_err(|error| format!("{}: {error}", options.rundir.klips_pid().display()))?;
+    tracing::info!("klips {} started in {dir}", version::VERSION);
+    ready();
+    let outcome = daemon.serve();
+    drop(daemon);
+    drop(instance);
+    tracing::info!("klips stopped");
+    outcome.map_err(|error| error.to_string())
+}
+
+struct Daemon {
+    control: Control,
+    plane: Arc<Plane>,
+    sockets: KeySockets,
+    inbox: Inbox,
+    workers: Waker,
+    signals: SignalFd,
+    timer: OwnedFd,
+    epoll: Arc<OwnedFd>,
+    netlink: Netlink,
+    watch: Watch,
+    settings: Settings,
+    debug: Klipsdebug,
+    /// The counters as last logged, while debugging.
+    logged: Vec<u64>,
+    /// Why the tables are not files.
+    no_files: Option<String>,
+    started: Time,
+    stop: bool,
+}
+
+impl Daemon {
+    fn new(options: &Options, signals: &SigSet) -> io::Result<Self> {
+        let rundir = &options.rundir;
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        let plane = Arc::new(Plane::default());
+        let random = |octets: &mut [u8]| {
+            // Without randomness nothing here is safe to go on with, and the kernel always has some.
+            if let Err(error) = getrandom::fill(octets) {
+                tracing::error!("no randomness: {error}");
+                std::process::abort();
+            }
+        };
+        let config = Config::new(clock::epoch(), Box::new(random));
+        let control = Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, ..config });
+        let sockets = KeySockets::bind(&rundir.pf_key_sock(), Arc::clone(&epoll), options.trust)?;
+        let (mailbox, inbox) = mailbox::mailbox()?;
+        ctl::server::spawn(&rundir.klips_ctl(), Trust::default(), mailbox.clone())?;
+        let now = UNIX_EPOCH + Duration::from_secs(clock::epoch().saturating_add(clock::now().as_secs()));
+        let no_files = proc_fs::mount(rundir, mailbox, now).err().map(|error| error.to_string());
+        if let Some(why) = &no_files {
+            tracing::warn!(
+                "no table files in {}: {why}; the commands show the tables",
+                rundir.proc().display()
+            );
+        }
+        let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let mut daemon = Self {
+            control,
+            plane,
+            sockets,
+            inbox,
+            workers: Waker::new()?,
+            signals,
+            timer,
+            epoll,
+            netlink: Netlink::open()?,
+            watch: Watch::open()?,
+            settings: Settings::default(),
+            debug: Klipsdebug::default(),
+            logged: Vec::new(),
+            no_files,
+            started: clock::now(),
+            stop: false,
+        };
+        daemon.look_at_addresses();
+        for (number, fd) in [
+            (number::SIGNAL, daemon.signals.as_fd()),
+            (number::TIMER, daemon.timer.as_fd()),
+            (number::MAIL, daemon.inbox.waker.as_fd()),
+            (number::WORKERS, daemon.workers.as_fd()),
+            (number::NETLINK, daemon.watch.as_fd()),
+        ] {
+            epoll::add(&daemon.epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
+        }
+        Ok(daemon)
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events = Vec::with_capacity(256);
+        while !self.stop {
+            self.set_timer()?;
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let watching = self.debug != Klipsdebug::default();
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), watching.then_some(&second)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in events.drain(..) {
+                self.event(event.data.u64(), event.flags);
+            }
+            let now = clock::now();
+            if self.control.deadline().is_some_and(|due| due <= now) {
+                self.control.expire(now);
+            }
+            self.sockets.deliver(&mut self.control, now);
+            if watching {
+                self.log_discards();
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, number: u64, flags: epoll::EventFlags) {
+        let now = clock::now();
+        match number {
+            number::SIGNAL => self.signal(),
+            number::TIMER => {
+                let _ = rustix::io::read(&self.timer, &mut [0; 8]);
+                self.control.expire(now);
+            }
+            number::MAIL => self.mail(),
+            number::WORKERS => {
+                self.workers.clear();
+                self.plane.take_wake();
+                self.control.expire(now);
+            }
+            number::NETLINK => {
+                if self.watch.take() {
+                    self.look_at_addresses();
+                }
+            }
+            client => {
+                let debug = self.debug.is_set("pfkey");
+                self.sockets.event(&mut self.control, client, flags, now, |from, record| {
+                    if debug {
+                        tracing::info!("pfkey: {} from socket {}", pfkey_line(record), from.0);
+                    }
+                });
+            }
+        }
+    }
+
+    fn signal(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => {
+                    tracing::info!("SIGHUP: nothing to reread; `ipsec setup restart` restarts")
+                }
+                Ok(signal) => {
+                    tracing::info!("{signal}: stopping");
+                    self.stop = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Wakes us at the next lifetime, even if the machine slept meanwhile.
+    fn set_timer(&self) -> io::Result<()> {
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // All zero disarms it; a deadline that has passed must still fire.
+        let at = self.control.deadline().map_or(zero, |due| {
+            let nanos = due.as_nanos().max(1);
+            let part = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            Timespec { tv_sec: part(nanos / 1_000_000_000), tv_nsec: part(nanos % 1_000_000_000) }
+        });
+        let times = Itimerspec { it_interval: zero, it_value: at };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &times)?;
+        Ok(())
+    }
+
+    fn look_at_addresses(&mut self) {
+        match self.netlink.addresses(None) {
+            Ok(all) => {
+                let mine: Vec<IpAddr> = all.iter().map(|address| address.net.addr()).collect();
+                self.control.set_local_addresses(mine);
+            }
+            Err(error) => tracing::warn!("netlink: addresses: {error}"),
+        }
+    }
+
+    fn mail(&mut self) {
+        self.inbox.waker.clear();
+        while let Some(mail) = self.inbox.next() {
+            let answer = match mail.ask {
+                Ask::Table(table) => Answer::Table(self.table(table)),
+                Ask::Do(request) => self.act(request).map_or_else(Answer::Refused, Answer::Done),
+            };
+            let _ = mail.reply.send(answer);
+        }
+    }
+
+    fn table(&self, table: Table) -> Snapshot {
+        match table {
+            Table::Eroute => Snapshot::Eroute(self.plane.eroutes().list()),
+            Table::Spi => Snapshot::Spi(self.control.sas().collect(), clock::now()),
+            Table::Spigrp => Snapshot::Spigrp(self.control.sas().collect()),
+            Table::Tncfg => Snapshot::Tncfg(Vec::new()),
+            Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
+            Table::Version => Snapshot::Version,
+            Table::PfKey => Snapshot::PfKey(self.control.sockets().collect()),
+            Table::PfKeyRegistered => Snapshot::PfKeyRegistered(self.control.sockets().collect()),
+            Table::PfKeySupported => Snapshot::PfKeySupported,
+            Table::Discards => Snapshot::Discards(self.discards().collect()),
+        }
+    }
+
+    fn discards(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Discard::ALL.iter().map(|&why| (why.name(), self.plane.discarded(why)))
+    }
+
+    fn act(&mut self, request: Request) -> Result<Value, Refusal> {
+        match request {
+            Request::Table { .. } => Err(Refusal::new("a table is not an action")),
+            Request::Status => Ok(self.status()),
+            Request::Attach { .. } | Request::Detach { .. } | Request::Clear => {
+                Err(Refusal::with("EOPNOTSUPP", "devices cannot be attached yet"))
+            }
+            Request::Configure(new) => {
+                let Settings { hidetos, fragicmp, overridemtu } = new;
+                let all = &mut self.settings;
+                all.hidetos = hidetos.or(all.hidetos);
+                all.fragicmp = fragicmp.or(all.fragicmp);
+                all.overridemtu = overridemtu.or(all.overridemtu);
+                Ok(json!(self.settings))
+            }
+            Request::Debug { set, clear } => self.set_debug(&set, &clear),
+            Request::Explain { src, dst, proto, sport, dport } => {
+                let flow = ipsec_core::Flow { src, dst, proto, sport, dport };
+                Ok(explain::explain(&self.plane, &flow))
+            }
+            Request::Stop => {
+                tracing::info!("asked to stop");
+                self.stop = true;
+                Ok(Value::Null)
+            }
+        }
+    }
+
+    fn set_debug(&mut self, set: &[String], clear: &[String]) -> Result<Value, Refusal> {
+        let mut flags = self.debug;
+        for (names, on) in [(clear, false), (set, true)] {
+            for name in names {
+                if !flags.change(name, on) {
+                    let known = Klipsdebug::WORDS.join(", ");
+                    return Err(Refusal::with(
+                        "EINVAL",
+                        format!("no debug flag {name}: there are {known}, all, none"),
+                    ));
+                }
+            }
+        }
+        self.debug = flags;
+        self.logged = self.discards().map(|(_, count)| count).collect();
+        Ok(Value::Null)
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "pid": std::process::id(),
+            "version": version::VERSION,
+            "uptime": clock::now().since(self.started).as_secs(),
+            "eroutes": self.plane.eroutes().len(),
+            "sas": self.control.sas().count(),
+            "sockets": self.sockets.len(),
+            "files": self.no_files.is_none(),
+            "no_files": self.no_files,
+            "settings": self.settings,
+            "discards": self.discards().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)))
+                .collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
+    /// While any flag is set, says once a second what the data plane refused since.
+    fn log_discards(&mut self) {
+        let now: Vec<(&str, u64)> = self.discards().collect();
+        for ((name, count), before) in now.iter().zip(&self.logged) {
+            let more = count.saturating_sub(*before);
+            if more > 0 {
+                tracing::info!("rcv, xform: {more} packets refused: {name}");
+            }
+        }
+        self.logged = now.into_iter().map(|(_, count)| count).collect();
+    }
+}
+
+/// The header of a PF_KEY message in one line; never its body, which may hold keys.
+fn pfkey_line(record: &[u8]) -> String {
+    let octet = |n: usize| record.get(n).copied().unwrap_or(0);
+    let word = |n: usize| u32::from_ne_bytes([octet(n), octet(n + 1), octet(n + 2), octet(n + 3)]);
+    let (kind, satype) = (octet(1), octet(3));
+    format!(
+        "message type {kind}, SA type {satype}, seq {}, pid {}, {} octets",
+        word(8),
+        word(12),
+        record.len()
+    )
+}

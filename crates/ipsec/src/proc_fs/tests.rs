@@ -41,7 +41,7 @@ fn mounted() -> Option<Mounted> {
             while let Some(mail) = inbox.next() {
                 let answer = match mail.ask {
                     Ask::Table(Table::Version) => Snapshot::Version,
-                    _ => {
+                    Ask::Table(_) | Ask::Do(_) => {
                         rows += 20_000;
                         Snapshot::Discards(vec![("malformed", 7); rows])
                     }
