@@ -3,7 +3,7 @@
 //! All of it belongs to the network namespace of the thread that made [`Interfaces`], which must also be the one that
 //! changes it. A device, its addresses and its routes go with the process, however that ends.
 
-use super::netlink::{Link, Netlink, Watch};
+use super::netlink::{Link, Netlink, Route, Watch};
 use super::tun::{Device, Offloads, TunError};
 use super::wire::{Plan, Wire, WireError};
 use super::worker::{IkeSink, Shape, Shared, Tally, Workers};
@@ -388,15 +388,7 @@ impl Interfaces {
                 .find(|link| link.name == *name && !self.attached.contains_key(name))
                 .ok_or(AttachError::UnknownPhysical),
             Physical::DefaultRoute => {
-                let routes = self.netlink.default_routes()?;
-                let best = routes.first().ok_or(AttachError::NoDefaultRoute)?;
-                let equal = |other: &&super::netlink::Route| {
-                    other.metric == best.metric && other.dst == best.dst && other.link != best.link
-                };
-                if routes.iter().any(|route| equal(&route)) {
-                    return Err(AttachError::SeveralDefaultRoutes);
-                }
-                let index = best.link.ok_or(AttachError::NoDefaultRoute)?;
+                let index = best_default(&self.netlink.default_routes()?)?;
                 links.into_iter().find(|link| link.index == index).ok_or(AttachError::UnknownPhysical)
             }
         }
@@ -518,6 +510,17 @@ fn is_virtual(name: &str) -> bool {
     })
 }
 
+/// `routes` are default routes, the best one first.
+fn best_default(routes: &[Route]) -> Result<u32, AttachError> {
+    let best = routes.first().ok_or(AttachError::NoDefaultRoute)?;
+    let equal =
+        |other: &Route| other.metric == best.metric && other.dst == best.dst && other.link != best.link;
+    if routes.iter().any(equal) {
+        return Err(AttachError::SeveralDefaultRoutes);
+    }
+    best.link.ok_or(AttachError::NoDefaultRoute)
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MOST_WORKERS))
 }
@@ -528,7 +531,8 @@ fn device_mtu(physical: u32) -> u32 {
 
 fn global_addresses(netlink: &mut Netlink, link: u32) -> io::Result<Vec<IpNet>> {
     let all = netlink.addresses(Some(link))?;
-    Ok(all.into_iter().filter(|address| !address.link_local).map(|address| address.net).collect())
+    let global = all.into_iter().filter(|address| !address.link_local && !address.net.addr().is_loopback());
+    Ok(global.map(|address| address.net).collect())
 }
 
 fn klips_link(mtu: u32, addresses: &[IpNet], settings: &Settings) -> klips::Link {
@@ -541,3 +545,6 @@ fn klips_link(mtu: u32, addresses: &[IpNet], settings: &Settings) -> klips::Link
         frag_icmp: settings.frag_icmp,
     }
 }
+
+#[cfg(test)]
+mod tests;
