@@ -118,6 +118,27 @@ fn what_cannot_be_attached_is_refused_with_its_reason_and_leaves_nothing() {
 }
 
 #[test]
+fn without_privileges_nothing_is_attached_and_the_message_says_what_is_needed() {
+    let Some((left, _right)) = cable() else { return };
+    left.run(|| {
+        let mut interfaces = interfaces(Settings { workers: Some(1), ..Settings::default() });
+        let sets = rustix::thread::capabilities(None).unwrap();
+        let none =
+            rustix::thread::CapabilitySets { effective: rustix::thread::CapabilitySet::empty(), ..sets };
+        // Capabilities are those of a thread, and this one is about to end.
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let refused = interfaces.attach("ipsec0", &eth0(), &Addresses::Copy).unwrap_err();
+        assert_eq!(refused, AttachError::Wire(WireError::Forbidden));
+        assert_eq!(refused.errno(), Errno::PERM);
+        assert!(refused.to_string().contains("CAP_NET_RAW"), "{refused}");
+        let refused = Device::create("ipsec0", 1, Offloads::ALL).unwrap_err();
+        assert_eq!(refused, TunError::Forbidden);
+        assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
+    })
+    .unwrap();
+}
+
+#[test]
 fn the_best_default_route_chooses_the_interface() {
     let Some((left, right)) = cable() else { return };
     let net = ["198.51.100.1/24".parse().unwrap()];
