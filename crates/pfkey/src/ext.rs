@@ -1,0 +1,254 @@
+//! The extensions, as values.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// SADB_EXT_SA.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sa {
+    /// The SPI, host order here, network order on the wire.
+    pub spi: u32,
+    /// Replay window in packets.
+    pub replay: u8,
+    /// See [`crate::state`].
+    pub state: u8,
+    /// Authentication algorithm.
+    pub auth: u8,
+    /// Encryption algorithm.
+    pub encrypt: u8,
+    /// See [`crate::flags`].
+    pub flags: u32,
+}
+
+/// SADB_EXT_LIFETIME_*: limits, or what has been used. 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Flows; recorded, never enforced.
+    pub allocations: u32,
+    /// Bytes protected.
+    pub bytes: u64,
+    /// Seconds since it was added; the moment itself (seconds since 1970) in a current lifetime.
+    pub addtime: u64,
+    /// Seconds since its first use; the moment itself in a current lifetime.
+    pub usetime: u64,
+}
+
+impl Lifetime {
+    /// Whether nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// SADB_EXT_ADDRESS_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// IP protocol, 0 for any.
+    pub proto: u8,
+    /// Prefix length, for inner addresses.
+    pub prefix: u8,
+    /// Address and port; `None` when the family is neither AF_INET nor AF_INET6.
+    pub socket: Option<SocketAddr>,
+}
+
+impl Address {
+    /// A whole address without port or protocol.
+    pub const fn host(ip: IpAddr) -> Self {
+        Self { proto: 0, prefix: 0, socket: Some(SocketAddr::new(ip, 0)) }
+    }
+
+    /// An address with its prefix length.
+    pub const fn net(ip: IpAddr, prefix: u8) -> Self {
+        Self { proto: 0, prefix, socket: Some(SocketAddr::new(ip, 0)) }
+    }
+
+    /// The address alone.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.socket.map(|socket| socket.ip())
+    }
+
+    /// The port, host order; 0 for none.
+    pub fn port(&self) -> u16 {
+        self.socket.map_or(0, |socket| socket.port())
+    }
+
+    /// The address if it is IPv4.
+    pub fn v4(&self) -> Option<Ipv4Addr> {
+        match self.ip()? {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+/// AF_INET, the same on every system.
+pub(crate) const AF_INET: u16 = 2;
+/// AF_INET6 of the host, Linux.
+pub(crate) const AF_INET6: u16 = 10;
+
+/// Reads a sockaddr. `Err` when it is cut short, `Ok(None)` when its family is unknown.
+pub(crate) fn sockaddr(octets: &[u8]) -> Result<Option<SocketAddr>, ()> {
+    let (&[f0, f1, p0, p1], rest) = octets.split_first_chunk::<4>().ok_or(())?;
+    let port = u16::from_be_bytes([p0, p1]);
+    match u16::from_ne_bytes([f0, f1]) {
+        AF_INET => {
+            // 16 octets in all: the address and 8 of padding follow.
+            let &[a, b, c, d, ..] = rest.first_chunk::<12>().ok_or(())?;
+            Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port)))
+        }
+        AF_INET6 => {
+            // 28 in all: flow information, the address, the scope.
+            let whole = rest.first_chunk::<24>().ok_or(())?;
+            let (_, after) = whole.split_first_chunk::<4>().ok_or(())?;
+            let address = after.first_chunk::<16>().ok_or(())?;
+            Ok(Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(*address)), port)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// SADB_EXT_KEY_*. `Debug` shows its size only.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Key<'m> {
+    /// Bits of key, salt included in a request.
+    pub bits: u16,
+    /// In a request: how many of the bits are an initial IV. In an answer: bits of salt after the key.
+    pub reserved: u16,
+    /// The key, whole octets.
+    pub octets: &'m [u8],
+}
+
+impl fmt::Debug for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bits)", self.bits)
+    }
+}
+
+/// SADB_EXT_IDENTITY_*.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity<'m> {
+    /// See [`crate::identity`]; any number is stored.
+    pub kind: u16,
+    /// A number that goes with it.
+    pub id: u64,
+    /// The text, without its NUL.
+    pub text: &'m [u8],
+}
+
+/// SADB_EXT_SPIRANGE, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpiRange {
+    /// The lowest, host order here, network order on the wire.
+    pub min: u32,
+    /// The highest.
+    pub max: u32,
+}
+
+/// SADB_X_EXT_KM_COOKIE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KmCookie {
+    /// See [`crate::km`].
+    pub proto: u32,
+    /// The key manager's own; on the page 32 bits and a reserved word, later 64 bits.
+    pub cookie: u64,
+}
+
+/// SADB_X_EXT_PAIR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The partner's SPI, host order here, network order on the wire.
+    pub spi: u32,
+}
+
+/// SADB_X_EXT_REPLAY_VALUE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplayValue {
+    /// The 32-bit counter.
+    pub low: u32,
+    /// The 64-bit counter.
+    pub high: u64,
+}
+
+/// What an eroute does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FlowAction {
+    /// Protect it with the SA that the message names.
+    Protect,
+    /// `%pass`.
+    Pass,
+    /// `%drop`.
+    Drop,
+    /// `%reject`.
+    Reject,
+    /// `%trap`.
+    Trap,
+    /// `%hold`.
+    Hold,
+}
+
+impl FlowAction {
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Protect => 0,
+            Self::Pass => 1,
+            Self::Drop => 2,
+            Self::Reject => 3,
+            Self::Trap => 4,
+            Self::Hold => 5,
+        }
+    }
+
+    /// The one with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Protect),
+            1 => Some(Self::Pass),
+            2 => Some(Self::Drop),
+            3 => Some(Self::Reject),
+            4 => Some(Self::Trap),
+            5 => Some(Self::Hold),
+            _ => None,
+        }
+    }
+}
+
+/// Native: what an eroute does, and what it has done. 24 octets: at 4 the action, at 8 packets, at 16 last use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// What it does.
+    pub action: FlowAction,
+    /// Packets matched; in answers.
+    pub packets: u64,
+    /// When it last matched, seconds since 1970, 0 for never; in answers.
+    pub last_use: u64,
+}
+
+/// Native: what `sadb_sa` has no room for. 16 octets: at 4 the window, at 8 flags (bit 0: ESN).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaParams {
+    /// Replay window in packets, up to 4096; 0 leaves it to `sadb_sa_replay`.
+    pub window: u32,
+    /// Extended sequence numbers (RFC 4303 §2.2.1).
+    pub esn: bool,
+}
+
+/// Native: socket options. 8 octets: at 4 the flags (bit 0: SO_USELOOPBACK).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// SO_USELOOPBACK: off, the socket hears nothing at all.
+    pub loopback: bool,
+}
+
+/// Native: the counters of an SA. 40 octets of five u64 after the first word, which is reserved: 48 in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets carried.
+    pub packets: u64,
+    /// Packets whose ICV did not verify.
+    pub forged: u64,
+    /// Packets refused as replays.
+    pub replayed: u64,
+    /// The last sequence number sent, or the highest received.
+    pub sequence: u64,
+}
