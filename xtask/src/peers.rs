@@ -1,0 +1,94 @@
+//! What the tests' peers need: found, installed where that is allowed, or named as missing.
+
+use crate::run::{Failed, has, root, step, works};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What was found.
+pub(crate) struct Peers {
+    /// A Python with scapy and cryptography.
+    pub(crate) python: Option<PathBuf>,
+    /// What is missing and what is skipped for it.
+    pub(crate) missing: Vec<String>,
+}
+
+/// A program, the Debian package that has it, and what cannot be tested without it.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("ip", "iproute2", "namespace tests"),
+    ("ping", "iputils-ping", "namespace tests"),
+    ("python3", "python3", "the independent ESP peer"),
+    ("fusermount3", "fuse3", "tables as files without root"),
+];
+
+/// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.
+pub(crate) fn prepare(install: bool) -> Peers {
+    println!("=== peers");
+    let may = install && rustix::process::geteuid().is_root() && has("apt-get");
+    let wanted: Vec<&str> = PROGRAMS.iter().filter(|(program, ..)| !has(program)).map(|(_, package, _)| *package).collect();
+    if may && !wanted.is_empty() && apt(&wanted).is_err() {
+        // One package that cannot be had must not keep the others away.
+        for package in wanted {
+            let _ = apt(&[package]);
+        }
+    }
+    let mut missing: Vec<String> = PROGRAMS
+        .iter()
+        .filter(|(program, ..)| !has(program))
+        .map(|(program, package, what)| format!("{what}: no {program} (apt-get install {package})"))
+        .collect();
+    let python = python(may);
+    match &python {
+        Some(python) => println!("independent ESP peer: scapy under {}", python.display()),
+        None => missing.push(
+            "the independent ESP peer: no scapy (pip install scapy cryptography, or apt-get install python3-scapy python3-cryptography)".into(),
+        ),
+    }
+    Peers { python, missing }
+}
+
+/// Any Python with both libraries: the system's, one in a virtual environment of ours, or Debian's packages.
+fn python(may_install: bool) -> Option<PathBuf> {
+    let system = PathBuf::from("python3");
+    let venv = root().join("target/peers-venv");
+    let inside = venv.join("bin/python3");
+    if imports(&system) {
+        return Some(system);
+    }
+    if imports(&inside) {
+        return Some(inside);
+    }
+    if has("python3") {
+        if may_install && !works(Command::new("python3").args(["-c", "import ensurepip"])) {
+            let _ = apt(&["python3-venv"]);
+        }
+        // Needs no privilege, only the network; pip's own settings are respected.
+        let made = step("venv", Command::new("python3").args(["-m", "venv"]).arg(&venv));
+        let pip = |_| step("pip", Command::new(&inside).args(["-m", "pip", "install", "--quiet", "scapy", "cryptography"]));
+        if made.and_then(pip).is_ok() && imports(&inside) {
+            return Some(inside);
+        }
+    }
+    let debian = PathBuf::from("/usr/bin/python3");
+    if may_install {
+        let _ = apt(&["python3-scapy", "python3-cryptography"]);
+    }
+    imports(&debian).then_some(debian)
+}
+
+fn imports(python: &Path) -> bool {
+    works(Command::new(python).args(["-c", "import scapy.layers.ipsec, cryptography"]))
+}
+
+fn apt(packages: &[&str]) -> Result<(), Failed> {
+    let install = |packages: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+        step(&format!("apt-get install {}", packages.join(" ")), &mut command)
+    };
+    install(packages).or_else(|_| {
+        // The lists may be older than what the mirror still has.
+        step("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
+        install(packages)
+    })
+}
