@@ -18,7 +18,9 @@ pub(crate) fn lint() -> Result<(), Failed> {
     if works(&mut cargo(&["deny", "--version"])) {
         // Advisories need their database from the network; everything else is decided by what is in the tree.
         step("deny", &mut cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"]))?;
-        if step("deny advisories", &mut cargo(&["deny", "--log-level", "error", "check", "advisories"])).is_err() {
+        if step("deny advisories", &mut cargo(&["deny", "--log-level", "error", "check", "advisories"]))
+            .is_err()
+        {
             if std::env::var_os("TULIPS_ADVISORIES").is_some() {
                 return Err(Failed("cargo deny check advisories failed".into()));
             }

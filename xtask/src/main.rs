@@ -45,5 +45,8 @@ fn main() -> ExitCode {
 
 fn bench(args: &BenchArgs) -> Result<(), run::Failed> {
     run::step("build", &mut run::cargo(&["build", "--quiet", "--release", "-p", "ipsec", "-p", "bench"]))?;
-    run::step("bench", run::cargo(&["run", "--quiet", "--release", "-p", "bench", "--"]).args(&args.arguments))
+    run::step(
+        "bench",
+        run::cargo(&["run", "--quiet", "--release", "-p", "bench", "--"]).args(&args.arguments),
+    )
 }

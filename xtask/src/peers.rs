@@ -24,7 +24,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
 pub(crate) fn prepare(install: bool) -> Peers {
     println!("=== peers");
     let may = install && rustix::process::geteuid().is_root() && has("apt-get");
-    let wanted: Vec<&str> = PROGRAMS.iter().filter(|(program, ..)| !has(program)).map(|(_, package, _)| *package).collect();
+    let wanted: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, ..)| !has(program)).map(|(_, package, _)| *package).collect();
     if may && !wanted.is_empty() && apt(&wanted).is_err() {
         // One package that cannot be had must not keep the others away.
         for package in wanted {
@@ -63,7 +64,12 @@ fn python(may_install: bool) -> Option<PathBuf> {
         }
         // Needs no privilege, only the network; pip's own settings are respected.
         let made = step("venv", Command::new("python3").args(["-m", "venv"]).arg(&venv));
-        let pip = |_| step("pip", Command::new(&inside).args(["-m", "pip", "install", "--quiet", "scapy", "cryptography"]));
+        let pip = |_| {
+            step(
+                "pip",
+                Command::new(&inside).args(["-m", "pip", "install", "--quiet", "scapy", "cryptography"]),
+            )
+        };
         if made.and_then(pip).is_ok() && imports(&inside) {
             return Some(inside);
         }

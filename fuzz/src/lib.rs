@@ -1,0 +1,24 @@
+//! The fuzz targets: each takes octets and panics if something that must never happen happens.
+//!
+//! `cargo run -p fuzz` replays the committed corpora and mutates them for a bounded number of steps; `fuzz/libfuzzer`
+//! has the same targets for `cargo fuzz`, which sees coverage and explores for as long as it is left alone.
+
+pub mod esp_open;
+pub mod ip_walk;
+mod packets;
+
+/// One target.
+pub struct Target {
+    /// Its name, and that of its corpus directory.
+    pub name: &'static str,
+    /// What it does with octets.
+    pub run: fn(&[u8]),
+    /// Where its corpus begins: valid inputs, made by the code that makes them in earnest.
+    pub seeds: fn() -> Vec<(String, Vec<u8>)>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target { name: "ip_walk", run: ip_walk::run, seeds: ip_walk::seeds },
+    Target { name: "esp_open", run: esp_open::run, seeds: esp_open::seeds },
+];
