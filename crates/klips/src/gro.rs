@@ -411,3 +411,6 @@ fn measure_udp(ip: &Plain<'_>) -> Option<(usize, u32, bool)> {
     let summed = [c0, c1] != [0, 0];
     (!tunnel && whole && summed && ip.segment.len() > 8).then_some((8, 0, false))
 }
+
+#[cfg(test)]
+mod tests;
