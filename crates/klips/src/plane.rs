@@ -2,7 +2,7 @@
 
 use crate::discard::{Counters, Discard};
 use crate::eroute::Eroutes;
-use crate::sa::Sa;
+use crate::sa::{Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ipsec_core::SaId;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -57,16 +57,21 @@ impl Plane {
         self.sas.pin().get(id).cloned()
     }
 
-    /// Puts an SA in use. Flow caches stay valid: they never remember that an SA was missing.
+    /// Puts an SA in use, in the place of any of that name. Flow caches stay valid: they never remember that an SA was
+    /// missing, and ask again for one that is dead.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn publish(&self, sa: Arc<Sa>) {
-        self.sas.pin().insert(sa.id, sa);
+        if let Some(replaced) = self.sas.pin().insert(sa.id, sa) {
+            replaced.advance(SaState::Dead);
+        }
     }
 
-    /// Takes an SA out of use. Workers that still hold it see its state.
+    /// Takes an SA out of use. Workers that still remember it see that it is dead.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn withdraw(&self, id: &SaId) {
-        self.sas.pin().remove(id);
+        if let Some(sa) = self.sas.pin().remove(id) {
+            sa.advance(SaState::Dead);
+        }
     }
 
     /// Tells control something. Each kind happens at most once per SA, so the queue is bounded by the SAs there are.

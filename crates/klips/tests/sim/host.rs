@@ -1,0 +1,303 @@
+//! One host: a plane, its engines, and a model of a TUN device above them.
+
+use crate::device;
+use crate::net::Datagram;
+use ipsec_core::algorithm::{Encryption, Suite};
+use ipsec_core::transform::Transform;
+use ipsec_core::{Protocol, SaId, Selector, Spi, Time};
+use klips::{
+    Action, Arrival, Blueprint, Carrier, Discard, Encapsulation, Eroute, Event, Inbound, Keys, Limits, Link,
+    Mode, Opened, Outbound, Plane, Route, Sa, Sealed, Verdict, Vnet,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Which end of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Left = 0,
+    Right = 1,
+}
+
+impl Side {
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Left => Self::Right,
+            Self::Right => Self::Left,
+        }
+    }
+}
+
+/// What two hosts agreed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    pub suite: Suite,
+    /// Octets of encryption key, salt included.
+    pub key: usize,
+    pub esn: bool,
+    pub window: u32,
+    /// ESP in UDP.
+    pub udp: bool,
+    pub inner6: bool,
+    pub outer6: bool,
+    pub limits: Limits,
+    /// Whether received segments are merged.
+    pub merge: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            suite: Suite { encryption: Some(Encryption::AesGcm16), auth: None },
+            key: 20,
+            esn: false,
+            window: 64,
+            udp: false,
+            inner6: false,
+            outer6: false,
+            limits: Limits::default(),
+            merge: true,
+        }
+    }
+}
+
+impl Setup {
+    /// Every suite ESP knows, with every length of key.
+    pub fn every_suite() -> Vec<Self> {
+        use ipsec_core::algorithm::{AUTH, Auth, ENCRYPTION};
+        let mut all = Vec::new();
+        for row in &ENCRYPTION {
+            let auths: Vec<Option<Auth>> = if row.algorithm.is_combined() {
+                vec![None]
+            } else {
+                // GMAC is for AH; ESP has it in combined-mode clothes.
+                AUTH.iter().map(|row| row.algorithm).filter(|auth| *auth != Auth::AesGmac).map(Some).collect()
+            };
+            for auth in auths {
+                for key in row.keymat_lengths() {
+                    let suite = Suite { encryption: Some(row.algorithm), auth };
+                    all.push(Self { suite, key, ..Self::default() });
+                }
+            }
+        }
+        all
+    }
+
+    pub fn outer(&self, side: Side) -> IpAddr {
+        let n = side as u8 + 1;
+        match self.outer6 {
+            false => Ipv4Addr::new(192, 0, 2, n).into(),
+            true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n.into()).into(),
+        }
+    }
+
+    /// A machine behind `side`.
+    pub fn inner(&self, side: Side) -> IpAddr {
+        let n = side as u8 + 1;
+        match self.inner6 {
+            false => Ipv4Addr::new(10, n, 0, 9).into(),
+            true => Ipv6Addr::new(0xfd00, n.into(), 0, 0, 0, 0, 0, 9).into(),
+        }
+    }
+
+    pub fn selector(&self, from: Side) -> Selector {
+        let bits = if self.inner6 { 32 } else { 16 };
+        let net = |side| format!("{}/{bits}", self.inner(side)).parse::<ipnet::IpNet>().unwrap();
+        Selector::nets(net(from), net(from.other()))
+    }
+
+    pub const fn port(side: Side) -> u16 {
+        4500 + side as u16
+    }
+
+    pub const fn spi(from: Side) -> Spi {
+        Spi(0x1000_0001 + from as u32)
+    }
+
+    pub fn id(&self, from: Side) -> SaId {
+        SaId { dst: self.outer(from.other()), protocol: Protocol::Esp, spi: Self::spi(from) }
+    }
+
+    pub fn keys(&self, from: Side) -> Keys {
+        let octets = |len: usize, salt: u8| {
+            Zeroizing::new(
+                (0..len).map(|i| (i as u8).wrapping_mul(37) ^ salt ^ from as u8).collect::<Vec<_>>(),
+            )
+        };
+        Keys {
+            encryption: octets(self.key, 0x5a),
+            auth: octets(self.suite.auth.map_or(0, |auth| usize::from(auth.row().min_bits / 8)), 0xa6),
+            iv: Zeroizing::new([0x77 ^ from as u8; 16]),
+        }
+    }
+
+    /// The SA from `from` to the other side, as `at` sees it.
+    pub fn blueprint(&self, from: Side, at: Side) -> Blueprint {
+        let encapsulation = Encapsulation { local: Self::port(at), remote: Self::port(at.other()) };
+        Blueprint {
+            id: self.id(from),
+            src: self.outer(from),
+            mode: Mode::Tunnel,
+            suite: self.suite,
+            keys: self.keys(from),
+            esn: self.esn,
+            window: self.window,
+            encapsulation: self.udp.then_some(encapsulation),
+            selector: Some(self.selector(from)),
+            limits: self.limits,
+        }
+    }
+
+    /// The keyed algorithms of the SA from `from`, for packets made by hand.
+    pub fn transform(&self, from: Side) -> Transform {
+        let keys = self.keys(from);
+        Transform::new(self.suite, &keys.encryption, &keys.auth, &keys.iv).unwrap()
+    }
+
+    /// How a packet from `from` arrives.
+    pub fn datagram(&self, from: Side, octets: Vec<u8>) -> Datagram {
+        let to = from.other();
+        Datagram {
+            src: self.outer(from),
+            dst: self.outer(to),
+            ports: self.udp.then_some([Self::port(from), Self::port(to)]),
+            tos: 0,
+            octets,
+        }
+    }
+
+    /// Two hosts that have both SAs and an eroute each.
+    pub fn pair(&self) -> [Host; 2] {
+        [Host::new(self, Side::Left), Host::new(self, Side::Right)]
+    }
+}
+
+/// See the module.
+pub struct Host {
+    pub plane: Arc<Plane>,
+    /// The SA it sends on.
+    pub sends: Arc<Sa>,
+    /// The SA it receives on.
+    pub receives: Arc<Sa>,
+    pub now: Time,
+    /// What its device was given, cut into packets.
+    pub delivered: Vec<Vec<u8>>,
+    /// In how many writes.
+    pub writes: usize,
+    /// IKE messages found on port 4500.
+    pub ike: Vec<Vec<u8>>,
+    outbound: Outbound,
+    inbound: Inbound,
+    sealed: Sealed,
+    opened: Opened,
+    merge: bool,
+}
+
+impl Host {
+    fn new(setup: &Setup, side: Side) -> Self {
+        let plane = Arc::new(Plane::default());
+        let sends = Arc::new(Sa::new(setup.blueprint(side, side)));
+        let receives = Arc::new(Sa::new(setup.blueprint(side.other(), side)));
+        plane.publish(Arc::clone(&sends));
+        plane.publish(Arc::clone(&receives));
+        let eroute = Eroute::new(setup.selector(side), Action::Protect(sends.id));
+        plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
+        let link = Link {
+            mtu: 9000,
+            icmp_source4: Some(Ipv4Addr::new(192, 0, 2, side as u8 + 1)),
+            icmp_source6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1 + side as u16)),
+            hide_tos: false,
+            frag_icmp: true,
+        };
+        let (out, inn) = (plane.new_counters(), plane.new_counters());
+        Self {
+            outbound: Outbound::new(Arc::clone(&plane), out, link),
+            inbound: Inbound::new(Arc::clone(&plane), inn),
+            plane,
+            sends,
+            receives,
+            now: Time::from_secs(1),
+            delivered: Vec::new(),
+            writes: 0,
+            ike: Vec::new(),
+            sealed: Sealed::new(256 * 1024),
+            opened: Opened::new(64),
+            merge: setup.merge,
+        }
+    }
+
+    /// What the wire gets for a packet or superpacket that the host routes into its device.
+    pub fn send(&mut self, vnet: &Vnet, packet: &[u8]) -> (Verdict, Vec<Datagram>) {
+        let mut scratch = packet.to_vec();
+        assert!(self.sealed.has_room());
+        let verdict = self.outbound.packet(vnet, &mut scratch, self.now, &mut self.sealed);
+        let mut sent = Vec::new();
+        for run in self.sealed.runs() {
+            let Route::Esp(path) = run.route else { continue };
+            sent.extend(run.octets.chunks(run.stride).map(|octets| Datagram {
+                src: path.src,
+                dst: path.dst,
+                ports: path.encapsulation.map(|ports| [ports.local, ports.remote]),
+                tos: path.tos,
+                octets: octets.to_vec(),
+            }));
+        }
+        self.sealed.clear();
+        (verdict, sent)
+    }
+
+    /// Takes what arrived, as one batch: neighbours of one kind and size come as `UDP_GRO` would deliver them.
+    pub fn receive(&mut self, arrived: &[Datagram]) {
+        let mut rx = Vec::new();
+        let mut reads: Vec<(Arrival, core::ops::Range<usize>, usize, usize)> = Vec::new();
+        for datagram in arrived {
+            let carrier = match datagram.ports {
+                None => Carrier::Esp,
+                Some([remote, local]) => Carrier::Udp { local, remote },
+            };
+            let arrival = Arrival { src: datagram.src, dst: datagram.dst, carrier, tos: datagram.tos };
+            let begin = rx.len();
+            rx.extend(&datagram.octets);
+            match reads.last_mut() {
+                Some((last, range, stride, end))
+                    if *last == arrival
+                        && *end == *stride
+                        && (1..=*stride).contains(&datagram.octets.len()) =>
+                {
+                    *end = datagram.octets.len();
+                    range.end = rx.len();
+                }
+                _ => reads.push((arrival, begin..rx.len(), datagram.octets.len(), datagram.octets.len())),
+            }
+        }
+        for (arrival, range, stride, _) in reads {
+            self.inbound.datagrams(&arrival, &mut rx, range, stride, self.now, &mut self.opened);
+        }
+        self.opened.merge(&mut rx, self.merge, self.merge);
+        for write in self.opened.writes() {
+            let cut = |(at, len): &(u32, u32)| rx[*at as usize..][..*len as usize].to_vec();
+            let octets: Vec<u8> = write.pieces.iter().flat_map(cut).collect();
+            self.writes += 1;
+            self.delivered.extend(device::cut(&write.vnet, &octets));
+        }
+        self.ike.extend(self.opened.ike().map(|(_, range)| rx[range].to_vec()));
+        self.opened.clear();
+    }
+
+    /// Takes what was delivered so far.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        core::mem::take(&mut self.delivered)
+    }
+
+    /// The counters that are not zero.
+    pub fn refused(&self) -> Vec<(Discard, u64)> {
+        let all = Discard::ALL.iter().map(|why| (*why, self.plane.discarded(*why)));
+        all.filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// What control would have been told.
+    pub fn events(&self) -> Vec<Event> {
+        self.plane.take_events()
+    }
+}
