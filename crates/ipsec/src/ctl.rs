@@ -38,8 +38,11 @@ pub enum Request {
     Attach {
         /// `ipsecN`, made if it is not there.
         r#virtual: String,
-        /// An interface of the host.
+        /// An interface of the host, or `%defaultroute`.
         physical: String,
+        /// Its addresses, as `address/bits`; those of the physical interface where it is not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        addresses: Option<Vec<String>>,
     },
     /// Detach a virtual device and remove it.
     Detach {
@@ -90,7 +93,7 @@ pub struct Settings {
     pub fragicmp: Option<bool>,
     /// `overridemtu`: MTU of the devices; 0 for that of the physical one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub overridemtu: Option<usize>,
+    pub overridemtu: Option<u32>,
 }
 
 /// A request and the number its replies carry.

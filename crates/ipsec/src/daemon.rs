@@ -10,38 +10,41 @@ pub mod mailbox;
 
 use crate::ctl::{self, Refusal, Request, Settings};
 use crate::host::clock;
-use crate::host::netlink::{Netlink, Watch};
+use crate::host::interfaces::{self, Addresses, AttachError, Interfaces, Physical};
 use crate::keysock::KeySockets;
 use crate::peer::Trust;
 use crate::process::Process;
 use crate::rundir::Rundir;
-use crate::table::{Klipsdebug, Snapshot, Table};
+use crate::table::{Device, Klipsdebug, Snapshot, Table};
 use crate::{command::version, proc_fs};
 use instance::{ClaimError, Instance};
+use ipnet::IpNet;
 use ipsec_core::Time;
-use klips::{Config, Control, Discard, Plane};
+use klips::{Arrival, Config, Control, Discard, Plane};
 use mailbox::{Answer, Ask, Inbox, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 use serde_json::{Value, json};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What a daemon is told when it starts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Where its files are.
     pub rundir: Rundir,
     /// Who may speak PF_KEY.
     pub trust: Trust,
+    /// How devices are attached, until [`Request::Configure`] says otherwise.
+    pub interfaces: interfaces::Settings,
 }
 
 /// Octets of unread PF_KEY messages a socket may leave with us.
@@ -92,9 +95,8 @@ struct Daemon {
     signals: SignalFd,
     timer: OwnedFd,
     epoll: Arc<OwnedFd>,
-    netlink: Netlink,
-    watch: Watch,
-    settings: Settings,
+    interfaces: Interfaces,
+    how: interfaces::Settings,
     debug: Klipsdebug,
     /// The counters as last logged, while debugging.
     logged: Vec<u64>,
@@ -131,18 +133,21 @@ impl Daemon {
         }
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        let workers = Waker::new()?;
+        // The key daemon takes IKE messages from the UDP port; until there is one nobody does, and they are counted.
+        let ike = Arc::new(|_: &Arrival, _: &[u8]| false);
+        let interfaces = Interfaces::new(Arc::clone(&plane), workers.fd(), ike, options.interfaces.clone())?;
         let mut daemon = Self {
             control,
             plane,
             sockets,
             inbox,
-            workers: Waker::new()?,
+            workers,
             signals,
             timer,
             epoll,
-            netlink: Netlink::open()?,
-            watch: Watch::open()?,
-            settings: Settings::default(),
+            interfaces,
+            how: options.interfaces.clone(),
             debug: Klipsdebug::default(),
             logged: Vec::new(),
             no_files,
@@ -155,7 +160,7 @@ impl Daemon {
             (number::TIMER, daemon.timer.as_fd()),
             (number::MAIL, daemon.inbox.waker.as_fd()),
             (number::WORKERS, daemon.workers.as_fd()),
-            (number::NETLINK, daemon.watch.as_fd()),
+            (number::NETLINK, daemon.interfaces.changes()),
         ] {
             epoll::add(&daemon.epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
         }
@@ -169,7 +174,7 @@ impl Daemon {
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             let watching = self.debug != Klipsdebug::default();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), watching.then_some(&second)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             for event in events.drain(..) {
@@ -202,9 +207,11 @@ impl Daemon {
                 self.control.expire(now);
             }
             number::NETLINK => {
-                if self.watch.take() {
-                    self.look_at_addresses();
+                match self.interfaces.follow() {
+                    Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                    Err(error) => tracing::warn!("following the physical interfaces: {error}"),
                 }
+                self.look_at_addresses();
             }
             client => {
                 let debug = self.debug.is_set("pfkey");
@@ -247,11 +254,8 @@ impl Daemon {
     }
 
     fn look_at_addresses(&mut self) {
-        match self.netlink.addresses(None) {
-            Ok(all) => {
-                let mine: Vec<IpAddr> = all.iter().map(|address| address.net.addr()).collect();
-                self.control.set_local_addresses(mine);
-            }
+        match self.interfaces.local_addresses() {
+            Ok(mine) => self.control.set_local_addresses(mine),
             Err(error) => tracing::warn!("netlink: addresses: {error}"),
         }
     }
@@ -272,7 +276,7 @@ impl Daemon {
             Table::Eroute => Snapshot::Eroute(self.plane.eroutes().list()),
             Table::Spi => Snapshot::Spi(self.control.sas().collect(), clock::now()),
             Table::Spigrp => Snapshot::Spigrp(self.control.sas().collect()),
-            Table::Tncfg => Snapshot::Tncfg(Vec::new()),
+            Table::Tncfg => Snapshot::Tncfg(self.interfaces.list().into_iter().map(Into::into).collect()),
             Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
             Table::Version => Snapshot::Version,
             Table::PfKey => Snapshot::PfKey(self.control.sockets().collect()),
@@ -290,17 +294,27 @@ impl Daemon {
         match request {
             Request::Table { .. } => Err(Refusal::new("a table is not an action")),
             Request::Status => Ok(self.status()),
-            Request::Attach { .. } | Request::Detach { .. } | Request::Clear => {
-                Err(Refusal::with("EOPNOTSUPP", "devices cannot be attached yet"))
+            Request::Attach { r#virtual, physical, addresses } => {
+                let given = addresses.map_or(Ok(Addresses::Copy), |all| nets(&all).map(Addresses::Given))?;
+                let on = match physical.as_str() {
+                    "%defaultroute" => Physical::DefaultRoute,
+                    name => Physical::Name(name.to_owned()),
+                };
+                let done = self.interfaces.attach(&r#virtual, &on, &given);
+                done.map_err(|error| refused(error, &format!("{virtual} on {physical}")))?;
+                self.attached(&r#virtual)
             }
-            Request::Configure(new) => {
-                let Settings { hidetos, fragicmp, overridemtu } = new;
-                let all = &mut self.settings;
-                all.hidetos = hidetos.or(all.hidetos);
-                all.fragicmp = fragicmp.or(all.fragicmp);
-                all.overridemtu = overridemtu.or(all.overridemtu);
-                Ok(json!(self.settings))
+            Request::Detach { r#virtual } => {
+                self.interfaces.detach(&r#virtual).map_err(|error| refused(error, &r#virtual))?;
+                tracing::info!("{virtual} detached");
+                Ok(Value::Null)
             }
+            Request::Clear => {
+                self.interfaces.clear();
+                tracing::info!("all devices detached");
+                Ok(Value::Null)
+            }
+            Request::Configure(new) => Ok(self.configure(&new)),
             Request::Debug { set, clear } => self.set_debug(&set, &clear),
             Request::Explain { src, dst, proto, sport, dport } => {
                 let flow = ipsec_core::Flow { src, dst, proto, sport, dport };
@@ -312,6 +326,31 @@ impl Daemon {
                 Ok(Value::Null)
             }
         }
+    }
+
+    /// What was attached, as the table shows it.
+    fn attached(&self, name: &str) -> Result<Value, Refusal> {
+        let found = self.interfaces.list().into_iter().find(|status| status.name == name);
+        let device: Device =
+            found.map(Into::into).ok_or_else(|| Refusal::new(format!("{name} has gone again")))?;
+        let Device { name, physical, mtu, .. } = &device;
+        tracing::info!("{name} attached to {} mtu {mtu}", physical.as_deref().unwrap_or("NULL"));
+        Ok(json!(device))
+    }
+
+    fn configure(&mut self, new: &Settings) -> Value {
+        let &Settings { hidetos, fragicmp, overridemtu } = new;
+        let how = &mut self.how;
+        how.hide_tos = hidetos.unwrap_or(how.hide_tos);
+        how.frag_icmp = fragicmp.unwrap_or(how.frag_icmp);
+        how.override_mtu = overridemtu.map_or(how.override_mtu, |mtu| (mtu != 0).then_some(mtu));
+        self.interfaces.set_settings(how.clone());
+        self.settings()
+    }
+
+    fn settings(&self) -> Value {
+        let interfaces::Settings { hide_tos, frag_icmp, override_mtu, .. } = self.how;
+        json!(Settings { hidetos: Some(hide_tos), fragicmp: Some(frag_icmp), overridemtu: override_mtu })
     }
 
     fn set_debug(&mut self, set: &[String], clear: &[String]) -> Result<Value, Refusal> {
@@ -342,7 +381,8 @@ impl Daemon {
             "sockets": self.sockets.len(),
             "files": self.no_files.is_none(),
             "no_files": self.no_files,
-            "settings": self.settings,
+            "settings": self.settings(),
+            "devices": self.interfaces.list().len(),
             "discards": self.discards().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)))
                 .collect::<serde_json::Map<_, _>>(),
         })
@@ -359,6 +399,32 @@ impl Daemon {
         }
         self.logged = now.into_iter().map(|(_, count)| count).collect();
     }
+}
+
+fn refused(error: AttachError, what: &str) -> Refusal {
+    let errno = errno_name(error.errno());
+    Refusal { error: format!("{what}: {error}"), errno }
+}
+
+/// The name of an errno that attaching can end with.
+fn errno_name(errno: Errno) -> Option<String> {
+    let names = [
+        (Errno::NODEV, "ENODEV"),
+        (Errno::BUSY, "EBUSY"),
+        (Errno::NXIO, "ENXIO"),
+        (Errno::NOENT, "ENOENT"),
+        (Errno::PERM, "EPERM"),
+        (Errno::INVAL, "EINVAL"),
+        (Errno::ADDRINUSE, "EADDRINUSE"),
+    ];
+    names.iter().find(|(known, _)| *known == errno).map(|(_, name)| (*name).to_owned())
+}
+
+fn nets(all: &[String]) -> Result<Vec<IpNet>, Refusal> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| Refusal::with("EINVAL", format!("{text}: not ADDRESS/BITS")))
+    };
+    all.iter().map(parse).collect()
 }
 
 /// The header of a PF_KEY message in one line; never its body, which may hold keys.

@@ -3,7 +3,6 @@
 //! * [`command`]: one module per `ipsec COMMAND`.
 //! * [`host`]: devices, sockets, namespaces, threads.
 //! * [`conf`]: what ipsec.conf says.
-//! * [`conf`]: the grammar of ipsec.conf.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 

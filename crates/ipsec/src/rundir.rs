@@ -2,10 +2,12 @@
 //!
 //! Two instances with different directories never meet. Everything of an instance is named here and nowhere else.
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The directory with `ipsec.conf`: `IPSEC_CONFS`, else `/etc`.
@@ -59,7 +61,12 @@ impl Rundir {
         self.0.join("klips.lock")
     }
 
-    /// The lock file of `ipsec setup`.
+    /// Held locked by `ipsec setup` while it changes something.
+    pub fn setup_lock(&self) -> PathBuf {
+        self.0.join("ipsec_setup.lock")
+    }
+
+    /// The lock file of `ipsec setup`: there while the subsystem runs.
     pub fn setup_pid(&self) -> PathBuf {
         self.0.join("ipsec_setup.pid")
     }
@@ -72,5 +79,22 @@ impl Rundir {
     /// Where the tables appear as files.
     pub fn proc(&self) -> PathBuf {
         self.0.join("proc")
+    }
+}
+
+/// Makes and locks a file that is removed while still locked; `None` if another holds it.
+pub fn lock(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        // Readable for nobody else: who can open a file can lock it, and would keep us from starting.
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        // The holder before us may have removed the name between our open and our lock.
+        if fs::metadata(path).is_ok_and(|at| file.metadata().is_ok_and(|our| at.ino() == our.ino())) {
+            return Ok(Some(file));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ipsec::command;
+use ipsec::table::Table;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -44,6 +45,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show or change which virtual device stands on which physical one
+    Tncfg(command::tncfg::Args),
+    /// Show or change what the data plane logs
+    Klipsdebug(command::klipsdebug::Args),
+    /// Everything at a glance
+    Look(command::look::Args),
+    /// Show open PF_KEY sockets, registrations, algorithms
+    #[command(name = "pf_key")]
+    PfKey(command::pf_key::Args),
+    /// Start, stop, restart the subsystem, or say how it is
+    Setup(command::setup::Args),
+    /// Show which SAs are applied together
+    Spigrp(command::listing::Args),
     /// Print the version of the data plane
     Version(command::version::Args),
 }
@@ -51,6 +65,12 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments(std::env::args_os()));
     match cli.command {
+        Some(Command::Klipsdebug(args)) => command::klipsdebug::run(args),
+        Some(Command::Look(args)) => command::look::run(args),
+        Some(Command::PfKey(args)) => command::pf_key::run(args),
+        Some(Command::Setup(args)) => command::setup::run(args),
+        Some(Command::Spigrp(args)) => command::listing::run("spigrp", Table::Spigrp, args),
+        Some(Command::Tncfg(args)) => command::tncfg::run(args),
         Some(Command::Version(args)) => command::version::run(args),
         None => facts(&cli),
     }

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use ipsec::daemon::{self, Options};
+use ipsec::host::interfaces::Settings;
 use ipsec::log::{self, Priority, Syslog};
 use ipsec::peer::Trust;
 use ipsec::rundir::Rundir;
@@ -36,6 +37,12 @@ struct Args {
     /// Facility and priority of syslog lines
     #[arg(long, value_name = "FACILITY.PRIORITY", default_value = "daemon.error", value_parser = priority)]
     syslog: Priority,
+    /// Workers for each device; one for each core, up to eight, if not given
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Ask nothing of TUN and UDP offloads: one packet in each system call, slow and simple
+    #[arg(long)]
+    no_offload: bool,
     /// The half that stays when the daemon has left the foreground
     #[arg(long, hide = true)]
     left: bool,
@@ -56,7 +63,9 @@ fn main() -> ExitCode {
     let syslog = Syslog::new("klips", args.syslog);
     log::init(args.left.then_some(syslog));
     let outcome = group(args.pfkeygroup.as_deref()).and_then(|group| {
-        let options = Options { rundir: Rundir::from_env(), trust: Trust { group } };
+        let settings = Settings { workers: args.workers, ..Settings::default() };
+        let interfaces = if args.no_offload { settings.without_offloads() } else { settings };
+        let options = Options { rundir: Rundir::from_env(), trust: Trust { group }, interfaces };
         daemon::run(&options, || {
             if args.left {
                 let _ = settle();

@@ -6,9 +6,15 @@ use core::fmt;
 use std::process::ExitCode;
 
 pub mod eroute;
+pub mod klipsdebug;
+pub mod listing;
+pub mod look;
+pub mod pf_key;
 mod said;
 mod service;
+pub mod setup;
 pub mod spi;
+pub mod tncfg;
 mod usage;
 pub mod version;
 

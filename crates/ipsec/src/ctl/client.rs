@@ -75,6 +75,12 @@ impl Client {
         Ok(Self { reader: BufReader::new(stream), next: 1 })
     }
 
+    /// The process that answers, found by the connection itself.
+    pub fn server(&self) -> Option<Process> {
+        let cred = rustix::net::sockopt::socket_peercred(self.reader.get_ref()).ok()?;
+        Process::now(u32::try_from(cred.pid.as_raw_nonzero().get()).ok()?)
+    }
+
     /// Asks for anything but a table.
     pub fn call(&mut self, request: Request) -> Result<Value, CtlError> {
         self.exchange(request, |_| Ok(()))

@@ -3,13 +3,10 @@
 //! The lock goes when its holder goes, however it goes; it decides. The pid file tells others who the holder is.
 
 use crate::process::Process;
-use crate::rundir::Rundir;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use crate::rundir::{self, Rundir};
 use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 /// Why the run directory cannot be ours.
 #[derive(Debug)]
@@ -34,7 +31,8 @@ impl Instance {
             ClaimError::Io(format!("{what} {}: {error}", rundir.path().display()))
         };
         rundir.create().map_err(|e| failed("cannot make the run directory", e))?;
-        let lock = lock(rundir).map_err(|e| failed("cannot lock the run directory", e))?;
+        let lock =
+            rundir::lock(&rundir.klips_lock()).map_err(|e| failed("cannot lock the run directory", e))?;
         let Some(lock) = lock else {
             return Err(ClaimError::Taken(Process::read(&rundir.klips_pid()).filter(Process::is_alive)));
         };
@@ -67,27 +65,10 @@ impl Drop for Instance {
     }
 }
 
-/// Takes the lock; `None` if another holds it.
-fn lock(rundir: &Rundir) -> io::Result<Option<File>> {
-    let path = rundir.klips_lock();
-    loop {
-        // Readable for nobody else: who can open a file can lock it, and would keep us from starting.
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
-        // The holder before us may have removed the name between our open and our lock.
-        if fs::metadata(&path).is_ok_and(|at| file.metadata().is_ok_and(|our| at.ino() == our.ino())) {
-            return Ok(Some(file));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     fn fresh() -> (tempfile::TempDir, Rundir) {
         let dir = tempfile::tempdir().unwrap();

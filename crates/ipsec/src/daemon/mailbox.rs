@@ -47,6 +47,11 @@ impl Waker {
         Ok(Self(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
+    /// The descriptor, for those who wake by writing to it themselves.
+    pub fn fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.0)
+    }
+
     /// Makes the descriptor readable.
     pub fn wake(&self) {
         // It can only fail by overflow, and then it is readable already.

@@ -256,9 +256,13 @@ impl Interfaces {
         Ok(Self { plane, wake, ike, settings, netlink, watch, attached: BTreeMap::new() })
     }
 
-    /// Changes what the next attachments go by.
+    /// Changes what the next attachments go by; `hide_tos` and `frag_icmp` also hold for those that are there.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
+        for attached in self.attached.values() {
+            let link = klips_link(attached.physical_mtu, &attached.addresses, &self.settings);
+            attached.shared.link.store(link);
+        }
     }
 
     /// Makes the device `name` on top of a physical interface, and starts its workers.

@@ -2,6 +2,7 @@
 
 use super::Form;
 use crate::command::version;
+use crate::host::interfaces::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -14,14 +15,32 @@ pub struct Device {
     /// What it is attached to.
     pub physical: Option<String>,
     /// MTU of the device.
-    pub mtu: usize,
+    pub mtu: u32,
     /// The MTU packets must fit to leave unfragmented, 0 when detached.
-    pub effective_mtu: usize,
+    pub effective_mtu: u32,
     /// MTU of the physical interface, 0 when detached.
-    pub physical_mtu: usize,
+    pub physical_mtu: u32,
     /// What else is known about it, for `--json` alone.
     #[serde(flatten)]
     pub more: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<Status> for Device {
+    fn from(status: Status) -> Self {
+        let Status { name, physical, present, mtu, effective_mtu, physical_mtu, .. } = status;
+        let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
+        let counters: serde_json::Map<_, _> =
+            status.counters.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+        let more = [
+            ("present", json!(present)),
+            ("addresses", json!(addresses)),
+            ("offloads", json!(status.offloads)),
+            ("workers", json!(status.workers)),
+            ("counters", json!(counters)),
+        ];
+        let more = more.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Self { name, physical: Some(physical), mtu, effective_mtu, physical_mtu, more }
+    }
 }
 
 pub(super) fn line(device: &Device, form: Form) -> String {

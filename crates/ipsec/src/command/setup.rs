@@ -1,0 +1,189 @@
+//! `ipsec setup`: starts, stops and asks after the subsystem (ipsec_setup(8)).
+//!
+//! A start is all or nothing: what a start that fails has made, it takes away again. A stop cleans up whatever it finds.
+//! Both keep others of their kind out of the run directory while they work.
+
+mod start;
+mod status;
+mod stop;
+
+use crate::conf::{Conf, Problem};
+use crate::log::{Priority, Syslog};
+use crate::rundir::{self, Rundir};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// What the subsystem is called in messages.
+const NAME: &str = "tulips IPsec";
+
+const USAGE: &str = "Usage: ipsec setup {--start|--stop|--restart|--status}";
+
+/// What `ipsec setup` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+COMMAND, with or without dashes before it:
+  start    start the data plane and attach the devices that `config setup` in ipsec.conf names
+  stop     stop it and remove everything it made; cleans up even if nothing runs
+  restart  stop, then start
+  status   say how it is
+
+Exit codes: 0 started, stopped; status: running or cleanly stopped.  1 failed; status: something is strange and follows
+\"but...\".  2 usage.  With --lsb: status 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 stopped;
+start and stop 0 also if there was nothing to do, 4 not root, 5 klips not installed, 6 not configured.
+
+A first ipsec.conf for the data plane alone:
+  config setup
+          interfaces=%defaultroute
+          protostack=klips
+          pluto=no")]
+pub struct Args {
+    /// start, stop, restart or status
+    #[arg(value_name = "COMMAND", allow_hyphen_values = true)]
+    command: Option<String>,
+    /// Exit codes of the Linux Standard Base
+    #[arg(long)]
+    lsb: bool,
+    /// Read this file instead of ipsec.conf
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// status: print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    /// There was nothing to do: it ran already, or did not run.
+    Already,
+    Failed,
+    NotRoot,
+    NotInstalled,
+    NotConfigured,
+}
+
+impl End {
+    const fn code(self, lsb: bool) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Already if lsb => 0,
+            Self::NotRoot if lsb => 4,
+            Self::NotInstalled if lsb => 5,
+            Self::NotConfigured if lsb => 6,
+            Self::Already | Self::Failed | Self::NotRoot | Self::NotInstalled | Self::NotConfigured => 1,
+        }
+    }
+}
+
+/// Where the lines of start and stop go: standard output and the system's log, under the same name.
+struct Voice(Syslog);
+
+const TAG: &str = "ipsec_setup";
+
+impl Voice {
+    const fn new(priority: Priority) -> Self {
+        Self(Syslog::new(TAG, priority))
+    }
+
+    fn say(&self, text: &str) {
+        println!("{TAG}: {text}");
+        self.0.line(text);
+    }
+
+    fn log(&self, text: &str) {
+        self.0.line(text);
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    let rundir = Rundir::from_env();
+    let command = args.command.as_deref().unwrap_or("");
+    let lsb = args.lsb;
+    match command.strip_prefix("--").unwrap_or(command) {
+        "start" => start::run(&rundir, args.config.as_deref()).code(lsb).into(),
+        "stop" => stop::run(&rundir).code(lsb).into(),
+        "restart" => {
+            // Whatever stop found to complain about, it has cleaned up.
+            if stop::run(&rundir) == End::NotRoot {
+                return End::NotRoot.code(lsb).into();
+            }
+            start::run(&rundir, args.config.as_deref()).code(lsb).into()
+        }
+        "status" => status::run(&rundir, lsb, args.json),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Says so if we are not root, in our own user namespace.
+fn is_root(voice: &Voice) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        voice.say("permission denied (must be superuser)");
+    }
+    root
+}
+
+/// Keeps other starts and stops of this run directory out for as long as it lives.
+struct Turn {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Turn {
+    fn take(rundir: &Rundir, voice: &Voice) -> Option<Self> {
+        let path = rundir.setup_lock();
+        let lock = rundir.create().and_then(|()| rundir::lock(&path));
+        match lock {
+            Ok(Some(lock)) => Some(Self { path, _lock: lock }),
+            Ok(None) => {
+                let dir = rundir.path().display();
+                voice.say(&format!("another ipsec setup is at work in {dir}: try again when it is done"));
+                None
+            }
+            Err(error) => {
+                voice.say(&format!("...unable to create {}, aborting: {error}", path.display()));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Reads the configuration, and complains where it must.
+fn configuration(voice: &Voice, file: Option<&Path>) -> Option<Conf> {
+    let file = file.map_or_else(|| rundir::confs().join("ipsec.conf"), Path::to_path_buf);
+    if !file.exists() {
+        let name = file.display();
+        voice.say(&format!(
+            "no {name}: `ipsec setup --help` shows a first one (IPSEC_CONFS names another directory)"
+        ));
+        return None;
+    }
+    let complain = |problems: &[Problem], kind: &str| {
+        for problem in problems {
+            voice.say(&format!("{kind}{problem}"));
+        }
+    };
+    match Conf::read(&file) {
+        Ok(conf) => {
+            complain(&conf.warnings, "warning: ");
+            Some(conf)
+        }
+        Err(problems) => {
+            complain(&problems, "");
+            voice.say(&format!("cannot use {}", file.display()));
+            None
+        }
+    }
+}

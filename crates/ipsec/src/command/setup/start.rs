@@ -1,0 +1,262 @@
+//! `ipsec setup start`.
+
+use super::{End, NAME, Turn, Voice, configuration, is_root, stop};
+use crate::command::version::VERSION;
+use crate::conf::{Conf, Interface, Protostack};
+use crate::ctl::{Client, CtlError, Request, Settings};
+use crate::host::netlink::Netlink;
+use crate::log::Priority;
+use crate::process::Process;
+use crate::rundir::Rundir;
+use crate::table::Device;
+use nix::sys::signal::{SigSet, Signal};
+use serde_json::Value;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// What `config setup` asks of the data plane.
+struct Wanted {
+    interfaces: Vec<(String, String)>,
+    settings: Settings,
+    debug: Vec<String>,
+    pfkeygroup: Option<String>,
+    syslog: String,
+}
+
+pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
+    let voice = Voice::new(Priority::DEFAULT);
+    if !is_root(&voice) {
+        return End::NotRoot;
+    }
+    let Some(conf) = configuration(&voice, file) else { return End::NotConfigured };
+    let wanted = match wanted(&conf) {
+        Ok(wanted) => wanted,
+        Err(why) => {
+            voice.say(&why);
+            return End::NotConfigured;
+        }
+    };
+    let voice = Voice::new(Priority::parse(&wanted.syslog).unwrap_or(Priority::DEFAULT));
+    // A start is short, and half of one is of no use to anybody: Ctrl-C waits.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    let _ = signals.thread_block();
+    let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
+    let daemon = Process::read(&rundir.klips_pid());
+    if let Some(Process { pid, .. }) = daemon.filter(Process::is_alive) {
+        voice.say(&format!("{NAME} apparently already running (klips pid {pid}), start aborted"));
+        return End::Already;
+    }
+    voice.say(&format!("Starting {NAME} {VERSION}..."));
+    if daemon.is_some() || rundir.setup_pid().exists() {
+        voice.say("an earlier start was not stopped, cleaning up after it...");
+        if let Err(why) = stop::clean(rundir) {
+            voice.say(&why);
+            return End::Failed;
+        }
+    }
+    match bring_up(rundir, &wanted, &voice) {
+        Ok(()) => {
+            voice.log(&format!("...{NAME} started"));
+            End::Done
+        }
+        Err(Failed { end, why }) => {
+            voice.say(&why);
+            if let Err(why) = stop::take_down(rundir, &voice) {
+                voice.say(&why);
+            }
+            voice.say(&format!("...unable to start {NAME}; nothing is left running"));
+            end
+        }
+    }
+}
+
+/// Checks what can be checked before anything is touched.
+fn wanted(conf: &Conf) -> Result<Wanted, String> {
+    let setup = &conf.setup;
+    let stack = match setup.protostack {
+        Protostack::Auto | Protostack::Klips => None,
+        Protostack::Netkey => Some("netkey"),
+        Protostack::Mast => Some("mast"),
+        Protostack::None => Some("none"),
+    };
+    if let Some(stack) = stack {
+        return Err(format!(
+            "protostack={stack}: {NAME} has its own data plane only, write protostack=klips"
+        ));
+    }
+    if setup.pluto {
+        return Err("pluto=yes: the key daemon is not part of this version, write pluto=no and give keys by `ipsec spi`".into());
+    }
+    let syslog = setup.get("syslog").unwrap_or("daemon.error").to_owned();
+    if Priority::parse(&syslog).is_none() {
+        return Err(format!("syslog={syslog}: not a facility and a priority, such as daemon.error"));
+    }
+    let debug = setup.get("klipsdebug").unwrap_or("none");
+    let debug = debug.split([' ', '\t', ',']).filter(|word| !word.is_empty() && *word != "none");
+    let interfaces = setup.interfaces.iter().map(|interface| match interface {
+        Interface::DefaultRoute => ("ipsec0".to_owned(), "%defaultroute".to_owned()),
+        Interface::Pair { name, physical } => (name.clone(), physical.clone()),
+    });
+    Ok(Wanted {
+        interfaces: interfaces.collect(),
+        settings: Settings {
+            hidetos: Some(setup.hidetos),
+            fragicmp: Some(setup.fragicmp),
+            overridemtu: setup.overridemtu,
+        },
+        debug: debug.map(str::to_owned).collect(),
+        pfkeygroup: setup.pfkeygroup.clone(),
+        syslog,
+    })
+}
+
+/// Why a start did not succeed.
+struct Failed {
+    end: End,
+    why: String,
+}
+
+impl Failed {
+    fn new(why: impl ToString) -> Self {
+        Self { end: End::Failed, why: why.to_string() }
+    }
+}
+
+impl From<CtlError> for Failed {
+    fn from(error: CtlError) -> Self {
+        Self::new(error)
+    }
+}
+
+fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+    let lock = rundir.setup_pid();
+    let unwritten = |path: &Path, error: std::io::Error| {
+        Failed::new(format!("...unable to create {}, aborting start!  {error}", path.display()))
+    };
+    // First ourselves, so that status never finds a daemon without a lock; then the daemon, which stays.
+    Process::me().and_then(|me| me.write(&lock)).map_err(|error| unwritten(&lock, error))?;
+    spawn(wanted, voice)?;
+    let daemon = Process::read(&rundir.klips_pid())
+        .ok_or_else(|| Failed::new("klips ended as soon as it had started"))?;
+    daemon.write(&lock).map_err(|error| unwritten(&lock, error))?;
+    let mut client = Client::connect(rundir)?;
+    client.call(Request::Configure(wanted.settings.clone()))?;
+    if !wanted.debug.is_empty() {
+        client.call(Request::Debug { set: wanted.debug.clone(), clear: Vec::new() })?;
+    }
+    let mut info = String::new();
+    for (name, physical) in &wanted.interfaces {
+        let (r#virtual, on) = (name.clone(), physical.clone());
+        let device = client.call(Request::Attach { r#virtual, physical: on, addresses: None })?;
+        let device: Device = serde_json::from_value(device).map_err(Failed::new)?;
+        voice.log(&format!(
+            "KLIPS {name} on {} mtu {}",
+            device.physical.as_deref().unwrap_or(physical),
+            device.mtu
+        ));
+        info.push_str(&facts(physical, &device));
+    }
+    fs::write(rundir.info(), info).map_err(|error| unwritten(&rundir.info(), error))?;
+    if let Some(why) = client.call(Request::Status)?.get("no_files").and_then(Value::as_str) {
+        let at = rundir.proc();
+        voice.say(&format!(
+            "no table files below {}: {why}; `ipsec eroute` and the others still work",
+            at.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Starts klips, which returns when it can be asked.
+fn spawn(wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+    let program = program().ok_or_else(|| Failed {
+        end: End::NotInstalled,
+        why: "klips is not installed beside ipsec: `ipsec --directory` says where it should be".into(),
+    })?;
+    let mut command = Command::new(program);
+    command.arg("--syslog").arg(&wanted.syslog).stdin(Stdio::null()).stdout(Stdio::null());
+    if let Some(group) = &wanted.pfkeygroup {
+        command.arg("--pfkeygroup").arg(group);
+    }
+    let out =
+        command.stderr(Stdio::piped()).output().map_err(|error| Failed::new(format!("klips: {error}")))?;
+    let said = String::from_utf8_lossy(&out.stderr);
+    if out.status.success() {
+        said.lines().for_each(|line| voice.say(line));
+        return Ok(());
+    }
+    let why = said.trim_end();
+    Err(Failed::new(if why.is_empty() { format!("klips: {}", out.status) } else { why.replace('\n', "; ") }))
+}
+
+/// The daemon's program: beside ours.
+fn program() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok()?.with_file_name("klips");
+    beside.exists().then_some(beside)
+}
+
+/// What other scripts source: shell syntax, as `_startklips` wrote it.
+fn facts(asked: &str, device: &Device) -> String {
+    if asked != "%defaultroute" {
+        return "#dr: no default route\n".into();
+    }
+    let physical = device.physical.as_deref().unwrap_or("");
+    let mut out = format!("defaultroutephys={physical}\ndefaultroutevirt={}\n", device.name);
+    let addresses = device.more.get("addresses").and_then(Value::as_array).into_iter().flatten();
+    let first = addresses.filter_map(Value::as_str).filter_map(|net| net.split('/').next()).next();
+    if let Some(address) = first {
+        out.push_str(&format!("defaultrouteaddr={address}\n"));
+    }
+    let four = first.is_none_or(|address| address.parse::<IpAddr>().is_ok_and(|a| a.is_ipv4()));
+    let routes = Netlink::open().and_then(|mut netlink| netlink.default_routes()).unwrap_or_default();
+    let route = routes.iter().find(|route| route.dst.addr().is_ipv4() == four);
+    let next = route.and_then(|route| route.via).map_or_else(|| "%direct".to_owned(), |via| via.to_string());
+    out.push_str(&format!("defaultroutenexthop={next}\n"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(text: &str) -> Result<Wanted, String> {
+        wanted(&Conf::parse("ipsec.conf", &format!("config setup\n{text}")).unwrap())
+    }
+
+    #[test]
+    fn the_data_plane_alone_must_be_asked_for() {
+        let Err(why) = conf("\tinterfaces=%none\n") else { panic!() };
+        assert!(why.contains("write pluto=no"), "{why}");
+        assert!(conf("\tpluto=no\n").is_ok());
+    }
+
+    #[test]
+    fn another_stack_is_refused_by_name() {
+        let Err(why) = conf("\tpluto=no\n\tprotostack=netkey\n") else { panic!() };
+        assert!(why.starts_with("protostack=netkey:"), "{why}");
+    }
+
+    #[test]
+    fn interfaces_and_debug_words_are_taken_over() {
+        let text = "\tpluto=no\n\tinterfaces=\"ipsec0=eth0 ipsec1=eth1\"\n\tklipsdebug=\"pfkey rcv\"\n\thidetos=no\n";
+        let all = conf(text).unwrap_or_else(|why| panic!("{why}"));
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(all.interfaces, [pair("ipsec0", "eth0"), pair("ipsec1", "eth1")]);
+        assert_eq!(all.debug, ["pfkey", "rcv"]);
+        assert_eq!(all.settings.hidetos, Some(false));
+        assert_eq!(
+            conf("\tpluto=no\n").unwrap_or_else(|w| panic!("{w}")).interfaces,
+            [pair("ipsec0", "%defaultroute")]
+        );
+    }
+
+    #[test]
+    fn a_wrong_log_priority_is_said_before_anything_is_started() {
+        let Err(why) = conf("\tpluto=no\n\tsyslog=nowhere\n") else { panic!() };
+        assert!(why.starts_with("syslog=nowhere"), "{why}");
+    }
+}

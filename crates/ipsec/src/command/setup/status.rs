@@ -1,0 +1,226 @@
+//! `ipsec setup status`.
+
+use super::stop;
+use crate::ctl::{Client, Request};
+use crate::process::Process;
+use crate::rundir::Rundir;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+/// What is found of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Klips {
+    /// It runs, and its pid file says so.
+    Normal(u32),
+    /// It runs without a pid file.
+    Orphaned(u32),
+    /// A pid file of a process that has ended.
+    Dead,
+    /// Nothing.
+    No,
+}
+
+/// What is found altogether.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    klips: Klips,
+    /// The process in the lock file; 0 if it cannot be read.
+    lock: Option<u32>,
+    info: bool,
+    /// Eroutes, if they can be asked for.
+    tunnels: Option<u64>,
+}
+
+pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
+    let found = look(rundir);
+    let (headline, details, strange) = found.report(rundir);
+    if json {
+        println!("{}", found.object(&details, strange));
+    } else {
+        println!("{headline}");
+        if strange {
+            println!("but...");
+        }
+        for detail in &details {
+            println!("{detail}");
+        }
+    }
+    let code = if lsb { found.lsb() } else { u8::from(strange) };
+    code.into()
+}
+
+fn look(rundir: &Rundir) -> Found {
+    let klips = match (Process::read(&rundir.klips_pid()), stop::who(rundir)) {
+        (Some(file), Some(alive)) if file == alive => Klips::Normal(alive.pid),
+        (_, Some(alive)) => Klips::Orphaned(alive.pid),
+        (Some(_), None) => Klips::Dead,
+        (None, None) => Klips::No,
+    };
+    let status = Client::connect(rundir).ok().and_then(|mut client| client.call(Request::Status).ok());
+    let lock = rundir.setup_pid();
+    Found {
+        klips,
+        lock: lock.exists().then(|| Process::read(&lock).map_or(0, |process| process.pid)),
+        info: rundir.info().exists(),
+        tunnels: status.as_ref().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
+    }
+}
+
+impl Found {
+    /// The headline, what follows it, and whether something is strange.
+    fn report(&self, rundir: &Rundir) -> (&'static str, Vec<String>, bool) {
+        let mut strange = Vec::new();
+        let info = rundir.info().display().to_string();
+        if let Some(owner) = self.lock {
+            match self.klips {
+                Klips::Normal(pid) if owner != 0 && owner != pid => {
+                    strange.push(format!("the lock file names process {owner}, klips is {pid}!"));
+                }
+                Klips::Normal(_) => {}
+                Klips::Orphaned(pid) => strange.push(format!("orphaned klips running (pid {pid})!")),
+                Klips::Dead => {
+                    strange.push("no klips running!  It has died: `ipsec setup start` cleans up".into())
+                }
+                Klips::No => strange.push("no klips running!".into()),
+            }
+            if !self.info {
+                strange.push(format!("{info} file missing!"));
+            }
+            if !strange.is_empty() {
+                return ("IPsec running", strange, true);
+            }
+            let mut lines = Vec::new();
+            if let Klips::Normal(pid) = self.klips {
+                lines.push(format!("klips pid {pid}"));
+            }
+            match self.tunnels {
+                Some(0) => lines.push("No tunnels up".into()),
+                Some(n) => lines.push(format!("{n} tunnels up")),
+                None => {}
+            }
+            return ("IPsec running", lines, false);
+        }
+        match self.klips {
+            Klips::Normal(pid) => {
+                strange.push(format!("a klips is running that setup did not start (pid {pid})!"))
+            }
+            Klips::Orphaned(pid) => strange.push(format!("orphaned klips is running (pid {pid})!")),
+            Klips::Dead => strange.push(format!("has stale {} file!", rundir.klips_pid().display())),
+            Klips::No => {}
+        }
+        if self.info {
+            strange.push(format!("has {info} file!"));
+        }
+        if self.tunnels.is_some_and(|n| n > 0) {
+            strange.push("some eroutes exist!".into());
+        }
+        let is_strange = !strange.is_empty();
+        ("IPsec stopped", strange, is_strange)
+    }
+
+    /// The Linux Standard Base: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running.
+    const fn lsb(&self) -> u8 {
+        match (self.klips, self.lock) {
+            (Klips::Normal(_) | Klips::Orphaned(_), _) => 0,
+            (Klips::Dead, _) => 1,
+            (Klips::No, Some(_)) => 2,
+            (Klips::No, None) => 3,
+        }
+    }
+
+    fn object(&self, details: &[String], strange: bool) -> Value {
+        let (kind, pid) = match self.klips {
+            Klips::Normal(pid) => ("normal", Some(pid)),
+            Klips::Orphaned(pid) => ("orphaned", Some(pid)),
+            Klips::Dead => ("dead", None),
+            Klips::No => ("no", None),
+        };
+        json!({
+            "running": self.lock.is_some(),
+            "strange": strange,
+            "details": if strange { details } else { &[] },
+            "klips": kind,
+            "klips_pid": pid,
+            "tunnels": self.tunnels,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(klips: Klips, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
+        let found = Found { klips, lock, info, tunnels };
+        let (headline, details, strange) = found.report(&Rundir::new("/r"));
+        let mut text = headline.to_owned();
+        if strange {
+            text.push_str("|but...");
+        }
+        for line in details {
+            text.push('|');
+            text.push_str(&line);
+        }
+        (text, strange, found.lsb())
+    }
+
+    #[test]
+    fn every_state_has_its_words_and_its_codes() {
+        for (klips, lock, info, tunnels, text, strange, lsb) in [
+            (Klips::No, None, false, None, "IPsec stopped", false, 3),
+            (Klips::Normal(7), Some(7), true, Some(0), "IPsec running|klips pid 7|No tunnels up", false, 0),
+            (Klips::Normal(7), Some(7), true, Some(3), "IPsec running|klips pid 7|3 tunnels up", false, 0),
+            // Not root: the daemon is not asked.
+            (Klips::Normal(7), Some(7), true, None, "IPsec running|klips pid 7", false, 0),
+            (
+                Klips::Dead,
+                Some(7),
+                true,
+                None,
+                "IPsec running|but...|no klips running!  It has died: `ipsec setup start` cleans up",
+                true,
+                1,
+            ),
+            (
+                Klips::No,
+                Some(7),
+                false,
+                None,
+                "IPsec running|but...|no klips running!|/r/ipsec.info file missing!",
+                true,
+                2,
+            ),
+            (
+                Klips::Normal(7),
+                Some(8),
+                true,
+                Some(0),
+                "IPsec running|but...|the lock file names process 8, klips is 7!",
+                true,
+                0,
+            ),
+            (
+                Klips::Orphaned(7),
+                Some(7),
+                true,
+                Some(0),
+                "IPsec running|but...|orphaned klips running (pid 7)!",
+                true,
+                0,
+            ),
+            (Klips::No, None, true, None, "IPsec stopped|but...|has /r/ipsec.info file!", true, 3),
+            (Klips::Dead, None, false, None, "IPsec stopped|but...|has stale /r/klips.pid file!", true, 1),
+            (
+                Klips::Normal(7),
+                None,
+                false,
+                Some(2),
+                "IPsec stopped|but...|a klips is running that setup did not start (pid 7)!|some eroutes exist!",
+                true,
+                0,
+            ),
+        ] {
+            assert_eq!(check(klips, lock, info, tunnels), (text.to_owned(), strange, lsb));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `ipsec setup stop`.
+
+use super::{End, NAME, Turn, Voice, is_root};
+use crate::ctl::{Client, Request};
+use crate::daemon::instance::{ClaimError, Instance};
+use crate::log::Priority;
+use crate::process::Process;
+use crate::rundir::Rundir;
+use rustix::process::Signal;
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+/// How long the daemon may take to end before it is told more firmly.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
+
+pub(super) fn run(rundir: &Rundir) -> End {
+    let voice = Voice::new(Priority::DEFAULT);
+    if !is_root(&voice) {
+        return End::NotRoot;
+    }
+    let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
+    voice.say(&format!("Stopping {NAME}..."));
+    let running = rundir.setup_pid().exists() || who(rundir).is_some();
+    if !running {
+        voice.say("stop ordered, but IPsec does not appear to be running!");
+        voice.say("doing cleanup anyway...");
+    }
+    let end = match take_down(rundir, &voice) {
+        Ok(()) if running => End::Done,
+        Ok(()) => End::Already,
+        Err(why) => {
+            voice.say(&why);
+            End::Failed
+        }
+    };
+    voice.log(&format!("...{NAME} stopped"));
+    end
+}
+
+/// The daemon of this run directory, whether or not its pid file is still there.
+pub(super) fn who(rundir: &Rundir) -> Option<Process> {
+    Process::read(&rundir.klips_pid())
+        .filter(Process::is_alive)
+        .or_else(|| Client::connect(rundir).ok().and_then(|client| client.server()))
+}
+
+/// Ends the daemon if there is one, and removes what it and a start have made. Says everything that did not go smoothly.
+pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
+    match who(rundir) {
+        Some(daemon) => {
+            let asked = Client::connect(rundir).and_then(|mut client| client.call(Request::Stop));
+            end(daemon, asked.is_ok(), voice)
+                .map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?;
+        }
+        None if rundir.klips_pid().exists() => {
+            voice.say(&format!("Removing orphaned {}:", rundir.klips_pid().display()));
+        }
+        None => {}
+    }
+    clean(rundir)
+}
+
+fn end(daemon: Process, asked: bool, voice: &Voice) -> io::Result<()> {
+    let Process { pid, .. } = daemon;
+    if asked && patiently(daemon, PATIENCE[0], voice)? {
+        return Ok(());
+    }
+    voice.say("Attempt to shut klips down failed!  Trying kill:");
+    daemon.signal(Signal::TERM)?;
+    if patiently(daemon, PATIENCE[1], voice)? {
+        return Ok(());
+    }
+    voice.say(&format!("klips (pid {pid}) does not hear SIGTERM, killing it"));
+    daemon.signal(Signal::KILL)?;
+    if patiently(daemon, PATIENCE[1], voice)? {
+        return Ok(());
+    }
+    Err(io::Error::other("cannot be killed; see `ps` for what it waits for"))
+}
+
+/// Waits, and says so if it takes longer than a person likes to wait without a word.
+fn patiently(daemon: Process, at_most: Duration, voice: &Voice) -> io::Result<bool> {
+    let first = Duration::from_secs(1);
+    if daemon.wait(first)? {
+        return Ok(true);
+    }
+    voice.say(&format!("waiting for klips (pid {}) to end...", daemon.pid));
+    daemon.wait(at_most.saturating_sub(first))
+}
+
+/// Removes what a dead daemon and a start have left.
+pub(super) fn clean(rundir: &Rundir) -> Result<(), String> {
+    // Claiming the directory removes what a daemon leaves; giving it back removes the rest.
+    match Instance::claim(rundir) {
+        Ok(instance) => drop(instance),
+        Err(ClaimError::Io(why)) => return Err(why),
+        Err(ClaimError::Taken(_)) => {
+            let dir = rundir.path().display();
+            return Err(format!(
+                "a klips that does not answer holds {dir}: `fuser -v {}` names it",
+                rundir.klips_lock().display()
+            ));
+        }
+    }
+    for path in [rundir.info(), rundir.setup_pid()] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot remove {}: {error}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
