@@ -2,7 +2,8 @@
 //!
 //! * [`command`]: one module per `ipsec COMMAND`.
 //! * [`host`]: devices, sockets, namespaces, threads.
-//! * [`conf`]: what ipsec.conf says.
+//! * [`conf`]: the grammar of ipsec.conf.
+//! * [`keyclient`]: a connection to the PF_KEY service.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 
@@ -11,6 +12,7 @@ pub mod conf;
 pub mod ctl;
 pub mod daemon;
 pub mod host;
+pub mod keyclient;
 pub mod keysock;
 pub mod log;
 pub mod peer;

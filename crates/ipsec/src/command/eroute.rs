@@ -3,12 +3,18 @@
 //! The options are those of ipsec_eroute(8), in any order. What is asked for becomes a [`Plan`] before anything is
 //! done, so that a mistake changes nothing.
 
+use super::Failure;
 use super::said::{Af, SaidArgs};
 use super::service;
 use super::usage::Usage;
+use crate::ctl::{Client, CtlError, Request};
+use crate::rundir::Rundir;
+use crate::table::{Form, Table};
 use ipnet::IpNet;
 use ipsec_core::text::{self, Family};
 use ipsec_core::{Flow, Said, Selector};
+use serde_json::Value;
+use std::io::{self, Write};
 
 /// Show or change the policy: what happens to a packet with these addresses
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -182,6 +188,59 @@ impl Args {
     pub fn name(&self) -> String {
         self.label.as_ref().map_or_else(|| "eroute".to_owned(), |label| format!("eroute {label}"))
     }
+}
+
+/// Prints the table, or one object per row.
+pub(super) fn list(table: Table, json: bool) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let form = if json { Form::Json } else { Form::Man };
+    let end = if json { "\n" } else { "" };
+    let mut client = Client::connect(&Rundir::from_env()).map_err(Failure::new)?;
+    let printed = client.table(table, form, |piece| write!(out, "{piece}{end}"));
+    match printed {
+        // `ipsec eroute | head` has read enough.
+        Err(CtlError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Failure::new),
+    }
+}
+
+/// Asks the daemon and prints the eroute that wins, why, and those it beats.
+fn explain(flow: &Flow, json: bool) -> Result<(), Failure> {
+    let &Flow { src, dst, proto, sport, dport } = flow;
+    let mut client = Client::connect(&Rundir::from_env()).map_err(Failure::new)?;
+    let answer = client.call(Request::Explain { src, dst, proto, sport, dport }).map_err(Failure::new)?;
+    if json {
+        println!("{answer}");
+        return Ok(());
+    }
+    print!("{}", explanation(&answer));
+    Ok(())
+}
+
+/// The daemon's answer for a person: the winner, the reason, and the others with what they lack.
+fn explanation(answer: &Value) -> String {
+    let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+    let row = |row: &Value| {
+        let proto = match row.get("proto").and_then(Value::as_u64).unwrap_or(0) {
+            0 => String::new(),
+            number => format!(" proto {number}"),
+        };
+        let side = |net: &str, port: &str| match row.get(port).and_then(Value::as_u64).unwrap_or(0) {
+            0 => text(row, net),
+            port => format!("{}:{port}", text(row, net)),
+        };
+        format!("{} -> {}{proto} => {}", side("src", "sport"), side("dst", "dport"), text(row, "said"))
+    };
+    let mut out = String::new();
+    if let Some(winner) = answer.get("eroute").filter(|winner| !winner.is_null()) {
+        out = format!("{}\n", row(winner));
+    }
+    out.push_str(&format!("{}\n", text(answer, "why")));
+    for other in answer.get("others").and_then(Value::as_array).into_iter().flatten() {
+        let beaten = other.get("eroute").map(row).unwrap_or_default();
+        out.push_str(&format!("  not {beaten}: {}\n", text(other, "beaten")));
+    }
+    out
 }
 
 fn explained(src: &str, dst: &str, rest: &[String]) -> Result<Flow, Usage> {

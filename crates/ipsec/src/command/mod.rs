@@ -10,6 +10,7 @@ pub mod klipsdebug;
 pub mod listing;
 pub mod look;
 pub mod pf_key;
+pub mod optionsfrom;
 mod said;
 mod service;
 pub mod setup;
