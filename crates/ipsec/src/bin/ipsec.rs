@@ -45,6 +45,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show or change the policy: which packets go through which SA, or nowhere, or in clear
+    Eroute(Box<command::eroute::Args>),
+    /// Show or change the security associations by hand
+    Spi(Box<command::spi::Args>),
     /// Show or change which virtual device stands on which physical one
     Tncfg(command::tncfg::Args),
     /// Show or change what the data plane logs
@@ -63,8 +67,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments(std::env::args_os()));
+    let arguments = match command::optionsfrom::expand(arguments(std::env::args_os())) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("ipsec: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let cli = Cli::parse_from(arguments);
     match cli.command {
+        Some(Command::Eroute(args)) => command::eroute::run(&args),
+        Some(Command::Spi(args)) => command::spi::run(&args),
         Some(Command::Klipsdebug(args)) => command::klipsdebug::run(args),
         Some(Command::Look(args)) => command::look::run(args),
         Some(Command::PfKey(args)) => command::pf_key::run(args),

@@ -3,18 +3,23 @@
 //! The options are those of ipsec_eroute(8), in any order. What is asked for becomes a [`Plan`] before anything is
 //! done, so that a mistake changes nothing.
 
+mod message;
+
 use super::Failure;
+use super::ask::ask;
+use super::listing;
 use super::said::{Af, SaidArgs};
 use super::service;
 use super::usage::Usage;
-use crate::ctl::{Client, CtlError, Request};
+use crate::ctl::{Client, Request};
 use crate::rundir::Rundir;
-use crate::table::{Form, Table};
+use crate::table::Table;
 use ipnet::IpNet;
 use ipsec_core::text::{self, Family};
 use ipsec_core::{Flow, Said, Selector};
+use pfkey::{Diagnostic, Errno, Fault, MessageType, SaType};
 use serde_json::Value;
-use std::io::{self, Write};
+use std::process::ExitCode;
 
 /// Show or change the policy: what happens to a packet with these addresses
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -50,7 +55,7 @@ pub struct Args {
     /// Packets to this port only, by name or number
     #[arg(long, value_name = "PORT")]
     dst_port: Option<String>,
-    /// Print one JSON object per row
+    /// Print a JSON array with one object per row
     #[arg(long)]
     json: bool,
     /// A name for error messages
@@ -179,28 +184,49 @@ impl Args {
         }
     }
 
-    /// Whether tables are wanted as JSON.
-    pub const fn json(&self) -> bool {
-        self.json
-    }
-
     /// How messages call the command.
     pub fn name(&self) -> String {
         self.label.as_ref().map_or_else(|| "eroute".to_owned(), |label| format!("eroute {label}"))
     }
 }
 
-/// Prints the table, or one object per row.
-pub(super) fn list(table: Table, json: bool) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let form = if json { Form::Json } else { Form::Man };
-    let end = if json { "\n" } else { "" };
-    let mut client = Client::connect(&Rundir::from_env()).map_err(Failure::new)?;
-    let printed = client.table(table, form, |piece| write!(out, "{piece}{end}"));
-    match printed {
-        // `ipsec eroute | head` has read enough.
-        Err(CtlError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Failure::new),
+/// Runs the command.
+pub fn run(args: &Args) -> ExitCode {
+    match args.plan() {
+        Ok(plan) => super::finish(&args.name(), carry_out(&plan, args.json)),
+        Err(usage) => usage.report(&args.name()),
+    }
+}
+
+fn carry_out(plan: &Plan, json: bool) -> Result<(), Failure> {
+    let outcome = match plan {
+        Plan::List => return listing::print(Table::Eroute, json),
+        Plan::Explain(flow) => return explain(flow, json),
+        Plan::Clear => ask(MessageType::FlushFlows, SaType::Unspec, |_| {}),
+        Plan::Delete(selector) => {
+            ask(MessageType::DelFlow, SaType::Unspec, |writer| message::selector(writer, selector))
+        }
+        Plan::Add { selector, said, replace } => {
+            let kind = if *replace { MessageType::ReplaceFlow } else { MessageType::AddFlow };
+            ask(kind, message::satype_of(said), |writer| message::flow(writer, selector, said))
+        }
+    };
+    outcome?.map_err(|fault| refusal(plan, fault))
+}
+
+/// What a refusal means for what was asked.
+fn refusal(plan: &Plan, fault: Fault) -> Failure {
+    match (plan, fault.errno) {
+        (Plan::Add { .. }, Errno::EEXIST) => {
+            Failure::new("an eroute with this selector is there already; delete it first, or use --replace")
+        }
+        (Plan::Delete(_), Errno::ENOENT | Errno::ESRCH) => {
+            Failure::new("there is no eroute with exactly this selector, so none was deleted")
+        }
+        _ if fault.diagnostic != Diagnostic::None => {
+            Failure::new(format_args!("refused: {} ({})", fault.diagnostic.text(), fault.errno.name()))
+        }
+        _ => Failure::new(format_args!("refused: {fault}")),
     }
 }
 

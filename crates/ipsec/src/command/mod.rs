@@ -5,12 +5,13 @@
 use core::fmt;
 use std::process::ExitCode;
 
+mod ask;
 pub mod eroute;
 pub mod klipsdebug;
 pub mod listing;
 pub mod look;
-pub mod pf_key;
 pub mod optionsfrom;
+pub mod pf_key;
 mod said;
 mod service;
 pub mod setup;

@@ -7,16 +7,23 @@
 mod algorithm;
 mod key;
 mod life;
+mod message;
 
 pub use life::{Life, Limits};
 
+use super::Failure;
+use super::ask::{self, ask, satype};
+use super::listing;
 use super::said::SaidArgs;
 use super::usage::Usage;
+use crate::table::Table;
 use core::net::IpAddr;
 use ipnet::IpNet;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::text::{self, Family};
 use ipsec_core::{Protocol, SaId};
+use pfkey::{Diagnostic, Errno, Fault, MessageType, SaType};
+use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 /// Show or change the security associations
@@ -86,7 +93,7 @@ pub struct Args {
     /// UDP port of this SA's destination, 4500 if not given
     #[arg(long, value_name = "PORT", requires = "natt", value_parser = udp_port)]
     dport: Option<u16>,
-    /// Print one JSON object per row
+    /// Print a JSON array with one object per row
     #[arg(long)]
     json: bool,
     /// A name for error messages
@@ -186,6 +193,44 @@ pub struct NewSa {
 impl core::fmt::Debug for NewSa {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "NewSa({}, {:?})", self.id, self.suite)
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> ExitCode {
+    match args.plan() {
+        Ok(plan) => super::finish(&args.name(), carry_out(&plan, args.json)),
+        Err(usage) => usage.report(&args.name()),
+    }
+}
+
+fn carry_out(plan: &Plan, json: bool) -> Result<(), Failure> {
+    let outcome = match plan {
+        Plan::List => return listing::print(Table::Spi, json),
+        Plan::Clear => ask(MessageType::Flush, SaType::Unspec, |_| {}),
+        Plan::Delete(id) => ask(MessageType::Delete, satype(id.protocol), |writer| ask::name(writer, id)),
+        Plan::Add(sa) => {
+            let direction = message::direction(sa);
+            ask(MessageType::Add, satype(sa.id.protocol), |writer| message::add(writer, sa, direction))
+        }
+    };
+    outcome?.map_err(|fault| refusal(plan, fault))
+}
+
+/// What a refusal means for what was asked.
+fn refusal(plan: &Plan, fault: Fault) -> Failure {
+    match (plan, fault.errno) {
+        (Plan::Add(sa), Errno::EEXIST) => {
+            Failure::new(format_args!("{} is in use already; delete the old one first", sa.id))
+        }
+        (Plan::Delete(id), Errno::ESRCH | Errno::ENOENT) => {
+            Failure::new(format_args!("{id} does not exist, so it cannot be deleted"))
+        }
+        (_, Errno::ENOMEM) => Failure::new("klips is flushing or listing SAs, try again"),
+        _ if fault.diagnostic != Diagnostic::None => {
+            Failure::new(format_args!("refused: {} ({})", fault.diagnostic.text(), fault.errno.name()))
+        }
+        _ => Failure::new(format_args!("refused: {fault}")),
     }
 }
 
@@ -331,11 +376,6 @@ impl Args {
             )));
         }
         Ok(Some((src, dst)))
-    }
-
-    /// Whether tables are wanted as JSON.
-    pub const fn json(&self) -> bool {
-        self.json
     }
 
     /// How messages call the command.
