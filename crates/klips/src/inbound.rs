@@ -55,6 +55,8 @@ pub struct Inbound {
     counters: Arc<Counters>,
     /// The SA of the last run: most runs are followed by another of the same SA.
     last: Option<Arc<Sa>>,
+    /// The flow of the last packet that SA was found entitled to carry.
+    entitled: Option<Plain>,
 }
 
 /// What a datagram is, before any SA is asked.
@@ -70,7 +72,7 @@ type Run<'p> = ArrayVec<(&'p mut [u8], usize), RUN>;
 impl Inbound {
     /// An engine on `plane`.
     pub const fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
-        Self { plane, counters, last: None }
+        Self { plane, counters, last: None, entitled: None }
     }
 
     /// Takes datagrams of one arrival, `stride` octets apart in `rx[range]` (the last may be shorter), as `UDP_GRO`
@@ -134,8 +136,13 @@ impl Inbound {
 
     /// The SA of that name, if packets of this arrival may use it.
     fn find(&mut self, id: &SaId, arrival: &Arrival) -> Result<Arc<Sa>, Discard> {
-        let remembered = self.last.take().filter(|sa| sa.id == *id && sa.is_alive());
-        let sa = remembered.or_else(|| self.plane.sa(id)).ok_or(Discard::NoSa)?;
+        let sa = match self.last.take().filter(|sa| sa.id == *id && sa.is_alive()) {
+            Some(sa) => sa,
+            None => {
+                self.entitled = None;
+                self.plane.sa(id).ok_or(Discard::NoSa)?
+            }
+        };
         if !arrives_as_agreed(&sa, arrival) {
             return Err(Discard::WrongEncapsulation);
         }
@@ -147,7 +154,7 @@ impl Inbound {
     }
 
     /// The order below is RFC 4303 §3.4 and RFC 4301 §5.2; each step takes the whole run.
-    fn open(&self, sa: &Sa, arrival: &Arrival, run: &mut Run<'_>, now: Time, out: &mut Opened) {
+    fn open(&mut self, sa: &Sa, arrival: &Arrival, run: &mut Run<'_>, now: Time, out: &mut Opened) {
         let Some(transform) = sa.transform() else {
             return self.refuse(Discard::Internal, run.len());
         };
@@ -187,7 +194,7 @@ impl Inbound {
         let admitted = self.charge(sa, &authentic, now);
         self.refuse(Discard::Expired, authentic.len().saturating_sub(admitted));
         for packet in authentic.drain(..).take(admitted) {
-            match packet.payload().and_then(|payload| admit(sa, arrival, payload)) {
+            match packet.payload().and_then(|payload| admit(sa, arrival, payload, &mut self.entitled)) {
                 Ok(packet) => out.packets.push(packet),
                 Err(why) => self.refuse(why, 1),
             }
@@ -286,7 +293,12 @@ impl Admitted {
 //= https://www.rfc-editor.org/rfc/rfc4301#section-5.2
 //# If an IPsec system receives an inbound packet on an SA and the packet's header fields are not consistent with the
 //# selectors for the SA, it MUST discard the packet.
-fn admit(sa: &Sa, arrival: &Arrival, payload: Payload<'_>) -> Result<Admitted, Discard> {
+fn admit(
+    sa: &Sa,
+    arrival: &Arrival,
+    payload: Payload<'_>,
+    entitled: &mut Option<Plain>,
+) -> Result<Admitted, Discard> {
     let Payload { octets, at, next_header } = payload;
     let version = match (sa.mode, next_header) {
         (Mode::Tunnel, IPV4) => 4,
@@ -296,11 +308,68 @@ fn admit(sa: &Sa, arrival: &Arrival, payload: Payload<'_>) -> Result<Admitted, D
     if octets.first().is_none_or(|first| first >> 4 != version) {
         return Err(Discard::Malformed);
     }
-    let parsed = Parsed::new(octets)?;
-    if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
-        return Err(Discard::PolicyMismatch);
-    }
+    let plain = Plain::read(octets);
+    let len = match plain {
+        // The same question as for the packet before has the same answer.
+        Some((plain, len)) if Some(plain) == *entitled => len,
+        _ => {
+            let parsed = Parsed::new(octets)?;
+            if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
+                return Err(Discard::PolicyMismatch);
+            }
+            *entitled = plain.map(|(plain, _)| plain);
+            parsed.len
+        }
+    };
     ecn::decapsulate(octets, arrival.tos)?;
     // What follows the inner packet is TFC padding (RFC 4303 §2.7).
-    Ok(Admitted { at, len: parsed.len })
+    Ok(Admitted { at, len })
+}
+
+/// All that selectors look at in a TCP or UDP packet without options, extension headers or fragmentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Plain {
+    src: u128,
+    dst: u128,
+    ports: u32,
+    version: u8,
+    proto: u8,
+}
+
+impl Plain {
+    /// The flow of such a packet, and its length; `None` for any other packet, and for one too short to have ports.
+    fn read(octets: &[u8]) -> Option<(Self, usize)> {
+        const TCP: u8 = 6;
+        const UDP: u8 = 17;
+        let (plain, transport, len) =
+            if let [0x45, _, l0, l1, _, _, f0, f1, _, proto, _, _, rest @ ..] = octets {
+                let &[s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, p2, p3] = rest.first_chunk()?;
+                if u16::from_be_bytes([*f0, *f1]) & 0x3fff != 0 {
+                    return None;
+                }
+                let plain = Self {
+                    src: u32::from_be_bytes([s0, s1, s2, s3]).into(),
+                    dst: u32::from_be_bytes([d0, d1, d2, d3]).into(),
+                    ports: u32::from_be_bytes([p0, p1, p2, p3]),
+                    version: 4,
+                    proto: *proto,
+                };
+                (plain, 20, usize::from(u16::from_be_bytes([*l0, *l1])))
+            } else if let [0x60..=0x6f, _, _, _, l0, l1, proto, _, rest @ ..] = octets {
+                let (src, rest) = rest.split_first_chunk()?;
+                let (dst, rest) = rest.split_first_chunk()?;
+                let plain = Self {
+                    src: u128::from_be_bytes(*src),
+                    dst: u128::from_be_bytes(*dst),
+                    ports: u32::from_be_bytes(*rest.first_chunk()?),
+                    version: 6,
+                    proto: *proto,
+                };
+                (plain, 40, usize::from(u16::from_be_bytes([*l0, *l1])).saturating_add(40))
+            } else {
+                return None;
+            };
+        let ported = matches!(plain.proto, TCP | UDP) && len.saturating_sub(transport) >= 8;
+        (ported && len <= octets.len()).then_some((plain, len))
+    }
 }

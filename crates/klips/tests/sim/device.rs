@@ -7,7 +7,7 @@ const UDP: u8 = 17;
 const FIN_PSH: u8 = 0x09;
 
 /// RFC 1071 as it stands there.
-pub fn sum(octets: &[u8], start: u32) -> u16 {
+pub(crate) fn sum(octets: &[u8], start: u32) -> u16 {
     let pairs = octets.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum = pairs.fold(start, |sum, word| sum + word);
     while sum >> 16 != 0 {
@@ -16,18 +16,18 @@ pub fn sum(octets: &[u8], start: u32) -> u16 {
     sum as u16
 }
 
-pub fn is_v4(packet: &[u8]) -> bool {
+pub(crate) fn is_v4(packet: &[u8]) -> bool {
     packet[0] >> 4 == 4
 }
 
 /// The pseudo-header's sum for everything after `transport`.
-pub fn pseudo_start(packet: &[u8], transport: usize, proto: u8) -> u32 {
+fn pseudo_start(packet: &[u8], transport: usize, proto: u8) -> u32 {
     let addresses = if is_v4(packet) { &packet[12..20] } else { &packet[8..40] };
     u32::from(sum(addresses, 0)) + u32::from(proto) + (packet.len() - transport) as u32
 }
 
 /// Computes lengths and checksums of a packet whose transport header begins at `transport`.
-pub fn complete(packet: &mut [u8], transport: usize, proto: u8) {
+pub(crate) fn complete(packet: &mut [u8], transport: usize, proto: u8) {
     let len = packet.len();
     if is_v4(packet) {
         packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
@@ -54,7 +54,7 @@ pub fn complete(packet: &mut [u8], transport: usize, proto: u8) {
 }
 
 /// What a device makes of one write: a model of segmentation offload too simple to be wrong.
-pub fn cut(vnet: &Vnet, packet: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn cut(vnet: &Vnet, packet: &[u8]) -> Vec<Vec<u8>> {
     if *vnet == Vnet::default() {
         return vec![packet.to_vec()];
     }
