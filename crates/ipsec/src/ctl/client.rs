@@ -8,6 +8,10 @@ use core::fmt;
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long an answer, or the next piece of one, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer, or not the wanted one.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub enum CtlError {
     NotRunning(Rundir),
     /// A daemon does, but not us.
     Denied(Rundir),
+    /// It does not answer.
+    Silent,
     /// The connection broke or carried nonsense.
     Io(io::Error),
     /// The daemon said no.
@@ -35,6 +41,9 @@ impl fmt::Display for CtlError {
             Self::Denied(rundir) => {
                 write!(f, "permission denied on {}: this needs root", rundir.klips_ctl().display())
             }
+            Self::Silent => {
+                f.write_str("klips does not answer: `ipsec setup restart` ends it and starts a new one")
+            }
             Self::Io(error) => write!(f, "klips.ctl: {error}"),
             Self::Refused(refusal) => refusal.fmt(f),
         }
@@ -45,7 +54,12 @@ impl core::error::Error for CtlError {}
 
 impl From<io::Error> for CtlError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        // What a socket's time limit looks like depends on the system.
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            Self::Silent
+        } else {
+            Self::Io(error)
+        }
     }
 }
 
@@ -72,6 +86,8 @@ impl Client {
                 CtlError::Io(error)
             }
         })?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self { reader: BufReader::new(stream), next: 1 })
     }
 
@@ -79,6 +95,12 @@ impl Client {
     pub fn server(&self) -> Option<Process> {
         let cred = rustix::net::sockopt::socket_peercred(self.reader.get_ref()).ok()?;
         Process::now(u32::try_from(cred.pid.as_raw_nonzero().get()).ok()?)
+    }
+
+    /// Waits no longer than this for an answer.
+    pub fn within(self, patience: Duration) -> io::Result<Self> {
+        self.reader.get_ref().set_read_timeout(Some(patience))?;
+        Ok(self)
     }
 
     /// Asks for anything but a table.

@@ -45,13 +45,12 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     signals.add(Signal::SIGTERM);
     let _ = signals.thread_block();
     let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
-    let daemon = Process::read(&rundir.klips_pid());
-    if let Some(Process { pid, .. }) = daemon.filter(Process::is_alive) {
+    if let Some(Process { pid, .. }) = stop::who(rundir) {
         voice.say(&format!("{NAME} apparently already running (klips pid {pid}), start aborted"));
         return End::Already;
     }
     voice.say(&format!("Starting {NAME} {VERSION}..."));
-    if daemon.is_some() || rundir.setup_pid().exists() {
+    if rundir.klips_pid().exists() || rundir.setup_pid().exists() {
         voice.say("an earlier start was not stopped, cleaning up after it...");
         if let Err(why) = stop::clean(rundir) {
             voice.say(&why);

@@ -1,11 +1,12 @@
 //! `ipsec setup status`.
 
 use super::stop;
-use crate::ctl::{Client, Request};
+use crate::ctl::{Client, CtlError, Request};
 use crate::process::Process;
 use crate::rundir::Rundir;
 use serde_json::{Value, json};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What is found of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,12 @@ struct Found {
     info: bool,
     /// Eroutes, if they can be asked for.
     tunnels: Option<u64>,
+    /// It was asked and did not answer.
+    silent: bool,
 }
+
+/// How long the daemon may take to answer before that is worth mentioning.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
     let found = look(rundir);
@@ -56,13 +62,14 @@ fn look(rundir: &Rundir) -> Found {
         (Some(_), None) => Klips::Dead,
         (None, None) => Klips::No,
     };
-    let status = Client::connect(rundir).ok().and_then(|mut client| client.call(Request::Status).ok());
+    let status = Client::connect(rundir).and_then(|client| client.within(PATIENCE)?.call(Request::Status));
     let lock = rundir.setup_pid();
     Found {
         klips,
         lock: lock.exists().then(|| Process::read(&lock).map_or(0, |process| process.pid)),
         info: rundir.info().exists(),
-        tunnels: status.as_ref().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
+        tunnels: status.as_ref().ok().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
+        silent: matches!(status, Err(CtlError::Silent)),
     }
 }
 
@@ -82,6 +89,11 @@ impl Found {
                     strange.push("no klips running!  It has died: `ipsec setup start` cleans up".into())
                 }
                 Klips::No => strange.push("no klips running!".into()),
+            }
+            if self.silent {
+                strange.push(
+                    "klips does not answer!  `ipsec setup restart` ends it and starts a new one".into(),
+                );
             }
             if !self.info {
                 strange.push(format!("{info} file missing!"));
@@ -151,7 +163,7 @@ mod tests {
     use super::*;
 
     fn check(klips: Klips, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
-        let found = Found { klips, lock, info, tunnels };
+        let found = Found { klips, lock, info, tunnels, silent: false };
         let (headline, details, strange) = found.report(&Rundir::new("/r"));
         let mut text = headline.to_owned();
         if strange {
@@ -222,5 +234,11 @@ mod tests {
         ] {
             assert_eq!(check(klips, lock, info, tunnels), (text.to_owned(), strange, lsb));
         }
+    }
+    #[test]
+    fn a_daemon_that_does_not_answer_is_strange() {
+        let found = Found { klips: Klips::Normal(7), lock: Some(7), info: true, tunnels: None, silent: true };
+        let (_, details, strange) = found.report(&Rundir::new("/r"));
+        assert!(strange && details[0].starts_with("klips does not answer!"), "{details:?}");
     }
 }

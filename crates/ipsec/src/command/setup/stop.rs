@@ -1,7 +1,7 @@
 //! `ipsec setup stop`.
 
 use super::{End, NAME, Turn, Voice, is_root};
-use crate::ctl::{Client, Request};
+use crate::ctl::{Client, CtlError, Request};
 use crate::daemon::instance::{ClaimError, Instance};
 use crate::log::Priority;
 use crate::process::Process;
@@ -11,8 +11,10 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// How long the daemon may take to end before it is told more firmly.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(5)];
+/// How long a person waits without a word.
+const FIRST: Duration = Duration::from_secs(1);
+/// How long the daemon may take after that before it is told more firmly.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(rundir: &Rundir) -> End {
     let voice = Voice::new(Priority::DEFAULT);
@@ -49,9 +51,7 @@ pub(super) fn who(rundir: &Rundir) -> Option<Process> {
 pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
     match who(rundir) {
         Some(daemon) => {
-            let asked = Client::connect(rundir).and_then(|mut client| client.call(Request::Stop));
-            end(daemon, asked.is_ok(), voice)
-                .map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?;
+            end(rundir, daemon, voice).map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?
         }
         None if rundir.klips_pid().exists() => {
             voice.say(&format!("Removing orphaned {}:", rundir.klips_pid().display()));
@@ -61,32 +61,36 @@ pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
     clean(rundir)
 }
 
-fn end(daemon: Process, asked: bool, voice: &Voice) -> io::Result<()> {
+fn end(rundir: &Rundir, daemon: Process, voice: &Voice) -> io::Result<()> {
     let Process { pid, .. } = daemon;
-    if asked && patiently(daemon, PATIENCE[0], voice)? {
+    // A daemon that is slow to answer may still have heard.
+    let asked = match Client::connect(rundir).map(|client| client.within(FIRST)) {
+        Ok(client) => matches!(client?.call(Request::Stop), Ok(_) | Err(CtlError::Silent)),
+        Err(_) => false,
+    };
+    if asked && patiently(daemon, voice)? {
         return Ok(());
     }
     voice.say("Attempt to shut klips down failed!  Trying kill:");
     daemon.signal(Signal::TERM)?;
-    if patiently(daemon, PATIENCE[1], voice)? {
+    if patiently(daemon, voice)? {
         return Ok(());
     }
     voice.say(&format!("klips (pid {pid}) does not hear SIGTERM, killing it"));
     daemon.signal(Signal::KILL)?;
-    if patiently(daemon, PATIENCE[1], voice)? {
+    if patiently(daemon, voice)? {
         return Ok(());
     }
-    Err(io::Error::other("cannot be killed; see `ps` for what it waits for"))
+    Err(io::Error::other("cannot be killed; `ps` says what it waits for"))
 }
 
 /// Waits, and says so if it takes longer than a person likes to wait without a word.
-fn patiently(daemon: Process, at_most: Duration, voice: &Voice) -> io::Result<bool> {
-    let first = Duration::from_secs(1);
-    if daemon.wait(first)? {
+fn patiently(daemon: Process, voice: &Voice) -> io::Result<bool> {
+    if daemon.wait(FIRST)? {
         return Ok(true);
     }
     voice.say(&format!("waiting for klips (pid {}) to end...", daemon.pid));
-    daemon.wait(at_most.saturating_sub(first))
+    daemon.wait(PATIENCE)
 }
 
 /// Removes what a dead daemon and a start have left.

@@ -1,0 +1,342 @@
+//! `ipsec setup` and the daemon, run as a person runs them, in network namespaces and run directories of their own.
+
+use ipsec::host::netns::{Namespace, available};
+use ipsec::process::Process;
+use ipsec::rundir::Rundir;
+use rustix::process::Signal;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
+const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
+
+/// A host of its own: a network namespace with an interface `eth7`, a run directory, a configuration.
+struct Host {
+    namespace: Namespace,
+    rundir: Rundir,
+    dir: tempfile::TempDir,
+}
+
+/// What a command said, and its exit code.
+#[derive(Debug)]
+struct Said {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |octets| String::from_utf8(octets).expect("text");
+        Self { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap_or(-1) }
+    }
+}
+
+impl Host {
+    /// `None`, and why on stderr, where namespaces cannot be made.
+    fn new(interfaces: &str) -> Option<Self> {
+        if let Err(why) = available() {
+            eprintln!("skipped: {why}");
+            return None;
+        }
+        let namespace = Namespace::new().expect("namespace");
+        let made = namespace.run(|| {
+            let mut netlink = ipsec::host::netlink::Netlink::open()?;
+            netlink.add_veth("eth7", "cable")?;
+            for name in ["eth7", "cable"] {
+                let link = netlink.link(name)?.expect("just made").index;
+                netlink.set_up(link, true)?;
+                if name == "eth7" {
+                    netlink.add_address_and_route(link, "192.0.2.7/24".parse().expect("net"))?;
+                }
+            }
+            std::io::Result::Ok(())
+        });
+        made.and_then(|made| made).expect("interfaces");
+        let dir = tempfile::tempdir().expect("directory");
+        let rundir = Rundir::new(dir.path().join("run"));
+        let host = Self { namespace, rundir, dir };
+        host.configure(&format!("\tprotostack=klips\n\tpluto=no\n\tinterfaces=\"{interfaces}\"\n"));
+        Some(host)
+    }
+
+    fn configure(&self, setup: &str) {
+        fs::write(self.dir.path().join("ipsec.conf"), format!("config setup\n{setup}")).expect("ipsec.conf");
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", self.dir.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn ipsec(&self, args: &[&str]) -> Said {
+        self.namespace.run(|| self.command(IPSEC, args).output()).expect("namespace").expect("ipsec").into()
+    }
+
+    fn daemon(&self) -> Process {
+        Process::read(&self.rundir.klips_pid()).expect("pid file")
+    }
+
+    fn has_device(&self, name: &str) -> bool {
+        let found = self.namespace.run(|| ipsec::host::netlink::Netlink::open()?.link(name));
+        found.expect("namespace").expect("netlink").is_some()
+    }
+
+    /// What is left in the run directory.
+    fn left(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.rundir.path()) else { return Vec::new() };
+        let name = |entry: std::io::Result<fs::DirEntry>| {
+            entry.expect("entry").file_name().into_string().expect("name")
+        };
+        entries.map(name).collect()
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let at = self.rundir.proc();
+        mounts.lines().any(|line| line.split(' ').nth(1).map(Path::new) == Some(&at))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Whatever a failed test left running.
+        if let Some(daemon) = Process::read(&self.rundir.klips_pid()) {
+            let _ = daemon.signal(Signal::KILL);
+            let _ = daemon.wait(Duration::from_secs(10));
+        }
+        let _ = rustix::mount::unmount(self.rundir.proc(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn the_subsystem_lives_dies_and_lives_again() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!((said.out.as_str(), said.code), ("IPsec stopped\n", 0));
+
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.starts_with("ipsec_setup: Starting "), "{said:?}");
+    assert!(host.has_device("ipsec0"));
+    let first = host.daemon();
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!(said.out, format!("IPsec running\nklips pid {}\nNo tunnels up\n", first.pid));
+    assert_eq!(said.code, 0);
+    assert_eq!(host.ipsec(&["tncfg"]).out, "ipsec0 -> eth7 mtu=1420(1420) -> 1500\n");
+    assert_eq!(fs::read_to_string(host.rundir.info()).expect("info"), "#dr: no default route\n");
+
+    let said = host.ipsec(&["setup", "--start"]);
+    assert_eq!(said.code, 1);
+    assert!(said.out.contains("apparently already running"), "{said:?}");
+    assert_eq!(host.daemon(), first, "a second start changes nothing");
+    assert!(first.is_alive());
+
+    assert!(first.signal(Signal::KILL).expect("kill"));
+    assert!(first.wait(Duration::from_secs(30)).expect("wait"));
+    let said = host.ipsec(&["setup", "status"]);
+    assert!(said.out.starts_with("IPsec running\nbut...\nno klips running!"), "{said:?}");
+    assert_eq!(said.code, 1);
+    assert_eq!(host.ipsec(&["setup", "status", "--lsb"]).code, 1);
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_ne!(host.daemon(), first);
+    assert!(host.has_device("ipsec0"));
+    assert_eq!(host.ipsec(&["setup", "status"]).code, 0);
+
+    let said = host.ipsec(&["setup", "stop"]);
+    assert_eq!((said.out.lines().count(), said.code), (1, 0), "{said:?}");
+    assert_eq!(host.left(), [""; 0]);
+    assert!(!host.has_device("ipsec0") && !host.is_mounted());
+    let said = host.ipsec(&["setup", "stop"]);
+    assert_eq!(said.code, 1);
+    assert!(
+        said.out.contains("does not appear to be running!\nipsec_setup: doing cleanup anyway...\n"),
+        "{said:?}"
+    );
+    assert_eq!(host.ipsec(&["setup", "stop", "--lsb"]).code, 0);
+    assert_eq!(host.ipsec(&["setup", "status", "--lsb"]).code, 3);
+    assert_eq!(host.ipsec(&["setup", "restart"]).code, 0);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_and_says_why() {
+    // The first device can be attached, the second cannot.
+    let Some(host) = Host::new("ipsec0=eth7 ipsec1=eth8") else { return };
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 1);
+    assert!(said.out.contains("ipsec1 on eth8: No such device."), "{said:?}");
+    assert_eq!(host.left(), [""; 0]);
+    assert!(!host.has_device("ipsec0") && !host.is_mounted());
+    assert_eq!(host.ipsec(&["setup", "status"]).out, "IPsec stopped\n");
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_anything_is_touched() {
+    let Some(host) = Host::new("%none") else { return };
+    for (setup, why) in [
+        ("\tinterfaces=%none\n", "write pluto=no"),
+        ("\tpluto=no\n\tprotostack=netkey\n", "write protostack=klips"),
+        (
+            "\tpluto=no\n\tpfkeygroup=no-such-group-7\n\tinterfaces=%none\n",
+            "there is no group no-such-group-7",
+        ),
+        ("\tpluto=perhaps\n", "pluto=perhaps"),
+        ("\tpluto=no\n\tinterfaces=%defaultroute\n", "no default route"),
+    ] {
+        host.configure(setup);
+        let said = host.ipsec(&["setup", "start"]);
+        assert_eq!(said.code, 1, "{setup}: {said:?}");
+        assert!(said.out.contains(why), "{setup}: {said:?}");
+        assert_eq!(host.left(), [""; 0], "{setup}");
+    }
+    fs::remove_file(host.dir.path().join("ipsec.conf")).expect("remove");
+    let said = host.ipsec(&["setup", "start", "--lsb"]);
+    assert_eq!(said.code, 6, "{said:?}");
+    for words in [&["setup"][..], &["setup", "begin"], &["setup", "--begin"]] {
+        let said = host.ipsec(words);
+        assert_eq!(said.code, 2);
+        assert_eq!(said.err, "Usage: ipsec setup {--start|--stop|--restart|--status}\n");
+    }
+}
+
+#[test]
+fn a_daemon_that_lost_its_pid_file_is_found_all_the_same() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    let daemon = host.daemon();
+    fs::remove_file(host.rundir.klips_pid()).expect("remove");
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!(said.out, format!("IPsec running\nbut...\norphaned klips running (pid {})!\n", daemon.pid));
+    assert!(host.ipsec(&["setup", "start"]).out.contains("apparently already running"));
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert!(!daemon.is_alive());
+    assert_eq!(host.left(), [""; 0]);
+}
+
+#[test]
+fn a_lock_of_another_process_with_the_same_number_holds_nobody_up() {
+    let Some(host) = Host::new("%none") else { return };
+    host.rundir.create().expect("run directory");
+    // As after a reboot: the files are there, and the numbers belong to others. Ours is certainly in use.
+    for path in [host.rundir.klips_pid(), host.rundir.setup_pid()] {
+        fs::write(path, format!("{}\nstart=1\n", std::process::id())).expect("write");
+    }
+    assert_eq!(host.ipsec(&["setup", "status"]).code, 1);
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn of_many_starts_at_once_one_succeeds() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let start = || host.command(IPSEC, &["setup", "start"]).stdout(Stdio::piped()).spawn().expect("spawn");
+    let children: Vec<Child> = host.namespace.run(|| (0..8).map(|_| start()).collect()).expect("namespace");
+    let said: Vec<Said> =
+        children.into_iter().map(|child| child.wait_with_output().expect("wait").into()).collect();
+    let codes: Vec<i32> = said.iter().map(|said| said.code).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{said:?}");
+    assert!(codes.iter().all(|code| [0, 1].contains(code)), "{said:?}");
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(host.left(), [""; 0]);
+}
+
+#[test]
+fn two_hosts_side_by_side_do_not_see_each_other() {
+    let (Some(one), Some(two)) = (Host::new("ipsec0=eth7"), Host::new("ipsec0=eth7")) else { return };
+    assert_eq!(one.ipsec(&["setup", "start"]).code, 0);
+    assert_eq!(two.ipsec(&["setup", "start"]).code, 0);
+    assert_ne!(one.daemon(), two.daemon());
+    assert_eq!(one.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(two.ipsec(&["setup", "status"]).code, 0);
+    assert!(two.has_device("ipsec0") && !one.has_device("ipsec0"));
+    assert_eq!(two.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn a_daemon_in_the_foreground_ends_by_signal_and_leaves_nothing() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let Some(host) = Host::new("%none") else { return };
+        let mut command = host.command(KLIPS, &["--foreground"]);
+        let mut child = host.namespace.spawn(command.stderr(Stdio::null())).expect("klips");
+        while UnixStream::connect(host.rundir.klips_ctl()).is_err() || !host.rundir.klips_pid().exists() {
+            assert!(child.try_wait().expect("wait").is_none(), "klips ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(host.ipsec(&["tncfg", "--attach", "--virtual", "ipsec3", "--physical", "eth7"]).code, 0);
+        let said = host.ipsec(&["setup", "status"]);
+        assert!(said.out.contains("a klips is running that setup did not start"), "{said:?}");
+        assert_eq!(said.code, 1);
+        assert!(Process::now(child.id()).expect("alive").signal(signal).expect("signal"));
+        assert_eq!(child.wait().expect("wait").code(), Some(0));
+        assert_eq!(host.left(), [""; 0]);
+        assert!(!host.has_device("ipsec3") && !host.is_mounted());
+    }
+}
+
+#[test]
+fn tables_as_files_are_the_tables_of_the_commands() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    if !host.is_mounted() {
+        eprintln!("skipped: no FUSE mount here");
+        return;
+    }
+    let net = host.rundir.proc().join("net");
+    for (file, words) in [
+        ("ipsec_tncfg", &["tncfg"][..]),
+        ("ipsec_klipsdebug", &["klipsdebug"]),
+        ("ipsec_version", &["version"]),
+        ("ipsec_spigrp", &["spigrp"]),
+        ("pf_key", &["pf_key"]),
+        ("pf_key_registered", &["pf_key", "--registered"]),
+        ("pf_key_supported", &["pf_key", "--supported"]),
+    ] {
+        let said = host.ipsec(words);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(fs::read_to_string(net.join(file)).expect(file), said.out, "{file}");
+    }
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn devices_come_and_go_and_mistakes_are_named() {
+    let Some(host) = Host::new("%none") else { return };
+    let said = host.ipsec(&["tncfg"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("klips is not running"), "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    assert_eq!(host.ipsec(&["tncfg", "--json"]).out, "[]\n");
+    let attach =
+        |name: &str, on: &str| host.ipsec(&["tncfg", "--attach", "--virtual", name, "--physical", on]);
+    assert_eq!(attach("ipsec5", "eth7").code, 0);
+    for (name, on, why) in [
+        ("ipsec5", "eth7", "Device busy."),
+        ("ipsec6", "eth7", "Device busy."),
+        ("ipsec6", "eth8", "Is the physical device valid?"),
+        ("eth9", "eth7", "Is the virtual device valid?"),
+        ("ipsec6", "ipsec5", "Is the physical device valid?"),
+    ] {
+        let said = attach(name, on);
+        assert_eq!(said.code, 1);
+        assert!(said.err.contains(why) && said.err.contains(name), "{said:?}");
+    }
+    assert_eq!(host.ipsec(&["tncfg", "--attach", "--virtual", "ipsec6"]).code, 2);
+    assert_eq!(host.ipsec(&["tncfg", "--virtual", "ipsec6"]).code, 2);
+    assert_eq!(host.ipsec(&["tncfg", "--detach", "--virtual", "ipsec5"]).code, 0);
+    assert!(!host.has_device("ipsec5"));
+    assert_eq!(host.ipsec(&["tncfg", "--detach", "--virtual", "ipsec5"]).code, 1);
+    assert_eq!(attach("ipsec5", "eth7").code, 0);
+    assert_eq!(host.ipsec(&["tncfg", "--clear"]).code, 0);
+    assert_eq!(host.ipsec(&["tncfg"]).out, "");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
