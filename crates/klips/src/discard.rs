@@ -42,6 +42,8 @@ discards! {
     Hold = "hold",
     /// No SA of that name, or it is not mature or dying.
     NoSa = "no_sa",
+    /// The SA is not in tunnel mode, and this version carries nothing in transport mode.
+    NotTunnel = "not_tunnel",
     /// The SA's hard lifetime is reached.
     Expired = "expired",
     /// Outbound: the SA has used its last sequence number (RFC 4303 §3.3.3).

@@ -40,6 +40,7 @@ mod packet;
 mod plane;
 mod sa;
 mod sadb;
+mod sealed;
 mod window;
 
 pub use control::{
@@ -49,7 +50,8 @@ pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
 pub use inbound::{Arrival, Carrier, Inbound};
 pub use opened::{Opened, Piece, Write};
-pub use outbound::{Link, Outbound, Path, Route, Run, Sealed, Verdict};
+pub use outbound::{Link, Outbound, Path, Route, Verdict};
 pub use packet::{Gso, Vnet};
 pub use plane::{Event, Plane};
 pub use sa::{Blueprint, Encapsulation, Keys, Limits, Mode, Sa, SaState};
+pub use sealed::{Run, Sealed};

@@ -1,11 +1,22 @@
 //! The outbound path: device → eroute → SA → sealed run (RFC 4301 §5.1).
+//!
+//! Reads top to bottom as the path itself, for one packet or one superpacket of up to 64 KiB: parsed once, looked up once,
+//! charged once, its sequence numbers reserved at once; then cut and copied, once, to where it is sealed. Every refusal is
+//! counted once, as the [`Discard`] it is.
 
 use crate::discard::{Counters, Discard};
-use crate::packet::Vnet;
-use crate::plane::Plane;
-use crate::sa::Encapsulation;
-use core::net::IpAddr;
-use ipsec_core::Time;
+use crate::eroute::{Action, Eroute};
+use crate::flow_cache::FlowCache;
+use crate::gso::Cut;
+use crate::icmp::{self, Limiter, Trouble};
+use crate::packet::{Parsed, Vnet, proto};
+use crate::plane::{Event, Plane};
+use crate::sa::{Encapsulation, Mode, Sa, SaState};
+use crate::sealed::Sealed;
+use crate::{esp, icmp::LONGEST};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use ipsec_core::transform::Transform;
+use ipsec_core::{SaId, Time};
 use std::sync::Arc;
 
 /// The outer header that the host's kernel writes for us, chosen by RFC 4301 §5.1.2.
@@ -19,7 +30,7 @@ pub struct Path {
     pub encapsulation: Option<Encapsulation>,
     /// TOS or traffic class, ECN included (RFC 6040 §4.1).
     pub tos: u8,
-    /// Whether the outer packet may be fragmented on its way.
+    /// Whether the outer packet must not be fragmented on its way.
     pub dont_fragment: bool,
 }
 
@@ -34,46 +45,6 @@ pub enum Route {
     Back,
 }
 
-/// Packets of one route, `stride` octets apart; only the last may be shorter. One `UDP_SEGMENT` send.
-#[derive(Clone, Copy, Debug)]
-pub struct Run<'b> {
-    /// Where they go.
-    pub route: Route,
-    /// The packets, back to back.
-    pub octets: &'b [u8],
-    /// Length of each but the last.
-    pub stride: usize,
-}
-
-/// What a batch of outbound packets became: runs, ready to send, in one buffer that is allocated once.
-#[derive(Debug)]
-pub struct Sealed {
-    buffer: Box<[u8]>,
-}
-
-impl Sealed {
-    /// Room a superpacket may need; [`Sealed::has_room`] says whether that much is left.
-    pub const SUPERPACKET: usize = 96 * 1024;
-
-    /// A buffer for at least one superpacket.
-    pub fn new(capacity: usize) -> Self {
-        Self { buffer: vec![0; capacity.max(Self::SUPERPACKET)].into() }
-    }
-
-    /// Whether another packet may be handed to [`Outbound::packet`] before the runs are sent and cleared.
-    pub fn has_room(&self) -> bool {
-        self.buffer.is_empty()
-    }
-
-    /// The runs in the order they must be sent.
-    pub fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        core::iter::empty()
-    }
-
-    /// Forgets all runs; keeps the buffer.
-    pub fn clear(&mut self) {}
-}
-
 /// What became of one packet read from the device.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,36 +57,52 @@ pub enum Verdict {
     Discard(Discard),
 }
 
+/// What the outbound path must know of the link below and the device above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// MTU of the physical interface, outer IP header included.
+    pub mtu: usize,
+    /// Source of our ICMP answers, IPv4.
+    pub icmp_source4: Option<Ipv4Addr>,
+    /// Source of our ICMP answers, IPv6.
+    pub icmp_source6: Option<Ipv6Addr>,
+    /// `hidetos=yes`: the outer DSCP is 0 rather than a copy of the inner.
+    pub hide_tos: bool,
+    /// `fragicmp=yes`: a packet that is too big and must not be fragmented is refused and its sender told. Otherwise
+    /// it is protected and the outer packet is fragmented.
+    pub frag_icmp: bool,
+}
+
 /// One worker's outbound engine.
 pub struct Outbound {
     plane: Arc<Plane>,
     counters: Arc<Counters>,
     link: Link,
+    cache: FlowCache,
+    answers: Limiter,
 }
 
-/// What the outbound path must know of the link below and the device above.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// MTU of the physical interface, outer IP header included.
-    pub mtu: usize,
-    /// Source of our ICMP answers, IPv4.
-    pub icmp_source4: Option<core::net::Ipv4Addr>,
-    /// Source of our ICMP answers, IPv6.
-    pub icmp_source6: Option<core::net::Ipv6Addr>,
-    /// `hidetos=yes`: the outer DSCP is 0 rather than a copy of the inner.
-    pub hide_tos: bool,
-    /// `fragicmp=yes`: tell the sender when a packet is too big.
-    pub frag_icmp: bool,
+/// Why a packet goes no further, and what its sender may hear of it.
+struct Refusal {
+    why: Discard,
+    packets: usize,
+    tell: Option<Trouble>,
+}
+
+impl Refusal {
+    const fn quiet(why: Discard, packets: usize) -> Self {
+        Self { why, packets, tell: None }
+    }
 }
 
 impl Outbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>, link: Link) -> Self {
-        Self { plane, counters, link }
+        Self { plane, counters, link, cache: FlowCache::default(), answers: Limiter::default() }
     }
 
     /// The link changed (MTU, addresses).
-    pub fn set_link(&mut self, link: Link) {
+    pub const fn set_link(&mut self, link: Link) {
         self.link = link;
     }
 
@@ -123,7 +110,241 @@ impl Outbound {
     ///
     /// `packet` is scratch afterwards. `out` must have room ([`Sealed::has_room`]).
     pub fn packet(&mut self, vnet: &Vnet, packet: &mut [u8], now: Time, out: &mut Sealed) -> Verdict {
-        let _ = (vnet, packet, now, out, &self.plane, &self.counters);
-        Verdict::Discard(Discard::NoEroute)
+        let parsed = match Parsed::new(packet) {
+            Ok(parsed) => parsed,
+            Err(why) => {
+                self.counters.add(why, 1);
+                return Verdict::Discard(why);
+            }
+        };
+        let Err(refusal) = self.decide(vnet, packet, &parsed, now, out) else { return Verdict::Send };
+        self.counters.add(refusal.why, refusal.packets as u64);
+        match refusal.tell.and_then(|trouble| self.tell(trouble, packet, &parsed, now, out)) {
+            Some(()) => Verdict::Answer(refusal.why),
+            None => Verdict::Discard(refusal.why),
+        }
     }
+
+    /// Policy: which eroute decides, and what it says.
+    fn decide(
+        &mut self,
+        vnet: &Vnet,
+        packet: &mut [u8],
+        parsed: &Parsed,
+        now: Time,
+        out: &mut Sealed,
+    ) -> Result<(), Refusal> {
+        let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
+        let packets = cut.count();
+        let Self { plane, cache, link, .. } = self;
+        cache.renew(plane.generation());
+        let found;
+        let (eroute, sa) = match cache.get(&parsed.flow) {
+            Some(known) => known,
+            None => {
+                // RFC 4301 §5.1: what no policy matches is discarded.
+                let eroute = plane.eroutes().lookup(&parsed.flow).cloned();
+                let eroute = eroute.ok_or(Refusal::quiet(Discard::NoEroute, packets))?;
+                found = look_up(plane, eroute);
+                let (eroute, sa) = &found;
+                if sa.is_some() || !matches!(eroute.action, Action::Protect(_)) {
+                    cache.put(parsed.flow, Arc::clone(eroute), sa.clone());
+                }
+                (eroute, sa.as_ref())
+            }
+        };
+        eroute.count(packets as u64, now);
+        match eroute.action {
+            Action::Protect(_) => {
+                let sa = sa.ok_or(Refusal::quiet(Discard::NoSa, packets))?;
+                protect(plane, link, sa, &cut, packet, parsed, now, out)
+            }
+            Action::Pass => pass(&cut, packet, parsed, out),
+            Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
+            Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
+            // The place where an ACQUIRE is told to control and the packet is kept.
+            Action::Trap | Action::Hold => Err(Refusal::quiet(Discard::Hold, packets)),
+        }
+    }
+
+    /// Tells the sender, if the rate allows it and such a packet may be answered at all.
+    fn tell(
+        &mut self,
+        trouble: Trouble,
+        packet: &[u8],
+        parsed: &Parsed,
+        now: Time,
+        out: &mut Sealed,
+    ) -> Option<()> {
+        let Link { icmp_source4, icmp_source6, .. } = self.link;
+        let room = out.room(LONGEST)?;
+        let len = icmp::answer(trouble, packet, parsed, icmp_source4, icmp_source6, room)?;
+        if !self.answers.take(now) {
+            return None;
+        }
+        out.push(Route::Back, len, len, true);
+        Some(())
+    }
+}
+
+/// The SA that an eroute names, if it may carry packets.
+fn look_up(plane: &Plane, eroute: Arc<Eroute>) -> (Arc<Eroute>, Option<Arc<Sa>>) {
+    let named: Option<SaId> = match eroute.action {
+        Action::Protect(id) => Some(id),
+        Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::Hold => None,
+    };
+    let sa = named.and_then(|id| plane.sa(&id)).filter(|sa| sa.is_alive());
+    (eroute, sa)
+}
+
+/// PROTECT: tunnel mode ESP (RFC 4301 §5.1.2, RFC 4303 §3.3).
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one packet and all that decides about it, each from another owner"
+)]
+fn protect(
+    plane: &Plane,
+    link: &Link,
+    sa: &Sa,
+    cut: &Cut,
+    packet: &[u8],
+    parsed: &Parsed,
+    now: Time,
+    out: &mut Sealed,
+) -> Result<(), Refusal> {
+    let packets = cut.count();
+    let refuse = |why| Refusal::quiet(why, packets);
+    if sa.mode != Mode::Tunnel {
+        return Err(refuse(Discard::NotTunnel));
+    }
+    let transform = sa.transform().ok_or(refuse(Discard::Internal))?;
+
+    // Too big for the path? RFC 4301 §8.2.1: the sender hears what would fit, or the outer packet is fragmented.
+    let stride = transform.sealed_len(cut.largest());
+    let outer = outer_header(sa);
+    let fits = outer.saturating_add(stride) <= link.mtu;
+    if !fits && parsed.dont_fragment && link.frag_icmp {
+        let mtu = inner_mtu(transform, link.mtu.saturating_sub(outer));
+        let least = if parsed.flow.src.is_ipv4() { 68 } else { 1280 };
+        if mtu >= least {
+            return Err(Refusal { why: Discard::TooBig, packets, tell: Some(Trouble::TooBig(mtu)) });
+        }
+    }
+
+    let full = packets.saturating_sub(1);
+    let last = transform.sealed_len(cut.last());
+    let room = stride.saturating_mul(full).saturating_add(last);
+    // More, and smaller, packets than any device of ours is told to hand over at once.
+    let room = out.room(room).ok_or(refuse(Discard::BadOffload))?;
+
+    let admitted = charge(plane, sa, cut, now);
+    if admitted == 0 {
+        return Err(refuse(Discard::Expired));
+    }
+    // RFC 4303 §3.3.3: once, and never again. The number is also the IV of counter modes: this line is the nonce guarantee.
+    let Some(first) = sa.reserve(admitted as u64) else {
+        if sa.die() {
+            plane.tell(Event::Hard(sa.id));
+        }
+        return Err(refuse(Discard::SequenceExhausted));
+    };
+
+    let used = if admitted == packets { room.len() } else { stride.saturating_mul(admitted) };
+    let run = room.get_mut(..used).ok_or(refuse(Discard::Internal))?;
+    let next_header = if parsed.flow.src.is_ipv4() { proto::IPIP } else { proto::IPV6 };
+    for (index, place) in run.chunks_mut(stride).enumerate() {
+        let len = if index == full { cut.last() } else { cut.largest() };
+        fill(transform, cut, packet, index, len, next_header, place).ok_or(refuse(Discard::Internal))?;
+    }
+    if !transform.seal(run, stride, sa.id.spi, first, sa.esn) {
+        return Err(refuse(Discard::Internal));
+    }
+    let path = Path {
+        src: sa.src,
+        dst: sa.id.dst,
+        encapsulation: sa.encapsulation,
+        tos: outer_tos(parsed.tos, link.hide_tos),
+        dont_fragment: false,
+    };
+    out.push(Route::Esp(path), used, stride, !fits);
+    match packets.checked_sub(admitted) {
+        Some(0) | None => Ok(()),
+        Some(refused) => Err(Refusal::quiet(Discard::Expired, refused)),
+    }
+}
+
+/// One packet where it will be sealed: payload, padding, trailer, between the room for header and ICV.
+fn fill(
+    transform: &Transform,
+    cut: &Cut,
+    packet: &[u8],
+    index: usize,
+    len: usize,
+    next_header: u8,
+    place: &mut [u8],
+) -> Option<()> {
+    let end = place.len().checked_sub(transform.icv_len())?;
+    let (payload, trailer) = place.get_mut(transform.header_len()..end)?.split_at_mut_checked(len)?;
+    cut.write(packet, index, payload)?;
+    esp::trailer(trailer, next_header)
+}
+
+/// Charges the SA and says how many of the packets its lifetime lets pass; tells control what happened to it.
+fn charge(plane: &Plane, sa: &Sa, cut: &Cut, now: Time) -> usize {
+    let full = cut.count().saturating_sub(1);
+    let mut admitted = 0_usize;
+    for (packets, size) in [(full, cut.largest()), (1, cut.last())] {
+        if packets == 0 {
+            continue;
+        }
+        let charge = sa.charge(packets as u64, size as u64, now);
+        for (happened, event) in [
+            (charge.first, Event::FirstUse(sa.id)),
+            (charge.soft, Event::SoftBytes(sa.id)),
+            (charge.hard, Event::Hard(sa.id)),
+        ] {
+            if happened {
+                plane.tell(event);
+            }
+        }
+        admitted = admitted.saturating_add(charge.admitted as usize);
+        // What follows the packet that met the limit is refused, however small.
+        if sa.state() == SaState::Dead {
+            break;
+        }
+    }
+    admitted
+}
+
+/// BYPASS: whole packets, to the wire as they are.
+fn pass(cut: &Cut, packet: &[u8], parsed: &Parsed, out: &mut Sealed) -> Result<(), Refusal> {
+    let packets = cut.count();
+    let stride = cut.largest();
+    let used = stride.saturating_mul(packets.saturating_sub(1)).saturating_add(cut.last());
+    let room = out.room(used).ok_or(Refusal::quiet(Discard::BadOffload, packets))?;
+    for (index, place) in room.chunks_mut(stride.max(1)).enumerate() {
+        cut.write(packet, index, place).ok_or(Refusal::quiet(Discard::Internal, packets))?;
+    }
+    out.push(Route::Clear(parsed.flow.dst), used, stride, false);
+    Ok(())
+}
+
+/// Octets before the ESP header: outer IP, and UDP if it travels in that.
+const fn outer_header(sa: &Sa) -> usize {
+    let ip: usize = if sa.id.dst.is_ipv4() { 20 } else { 40 };
+    if sa.encapsulation.is_some() { ip.saturating_add(8) } else { ip }
+}
+
+/// The largest inner packet whose ESP packet fits `room`.
+fn inner_mtu(transform: &Transform, room: usize) -> usize {
+    let around = transform.header_len().saturating_add(transform.icv_len());
+    let body = room.saturating_sub(around);
+    // Alignments are powers of two; two octets of the body are the trailer.
+    let aligned = body & !transform.alignment().saturating_sub(1);
+    aligned.saturating_sub(2)
+}
+
+/// The outer TOS: ECN is copied (RFC 6040 §4.1, normal mode), DSCP copied or hidden.
+const fn outer_tos(inner: u8, hide: bool) -> u8 {
+    if hide { inner & 3 } else { inner }
 }
