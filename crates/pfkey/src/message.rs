@@ -125,8 +125,8 @@ impl core::fmt::Display for Fault {
 
 impl core::error::Error for Fault {}
 
-/// One extension as it lies in the record.
-#[derive(Clone, Copy, Debug)]
+/// One extension as it lies in the record. `Debug` does not show what is in it: it may be a key.
+#[derive(Clone, Copy)]
 pub struct Extension<'m> {
     /// Its type.
     pub kind: ExtType,
@@ -134,10 +134,22 @@ pub struct Extension<'m> {
     pub octets: &'m [u8],
 }
 
+impl core::fmt::Debug for Extension<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?}({} octets)", self.kind, self.octets.len())
+    }
+}
+
 /// The extensions of a parsed message in their order.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Extensions<'m> {
     rest: &'m [u8],
+}
+
+impl core::fmt::Debug for Extensions<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
 }
 
 impl<'m> Iterator for Extensions<'m> {
@@ -164,7 +176,7 @@ fn split(octets: &[u8]) -> Result<(Extension<'_>, &[u8]), Diagnostic> {
 pub struct Message<'m> {
     /// The base header.
     pub base: Base,
-    octets: &'m [u8],
+    extensions: Extensions<'m>,
     /// SADB_EXT_SA.
     pub sa: Option<Sa>,
     /// SADB_EXT_LIFETIME_CURRENT.
@@ -254,7 +266,7 @@ impl<'m> Message<'m> {
     const fn empty(base: Base, octets: &'m [u8]) -> Self {
         Self {
             base,
-            octets,
+            extensions: Extensions { rest: octets },
             sa: None,
             current: None,
             hard: None,
@@ -295,8 +307,8 @@ impl<'m> Message<'m> {
     }
 
     /// The extensions in their order.
-    pub const fn extensions(&self) -> Extensions<'m> {
-        Extensions { rest: self.octets }
+    pub fn extensions(&self) -> Extensions<'m> {
+        self.extensions.clone()
     }
 
     /// The octets of an extension, header included.

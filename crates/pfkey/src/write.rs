@@ -21,11 +21,17 @@ impl core::fmt::Display for TooLong {
 impl core::error::Error for TooLong {}
 
 /// A message in the making. Until it is finished it claims the longest length there is, so a half-built one is refused,
-/// not misread. Padding and reserved fields are zero.
-#[derive(Clone, Debug)]
+/// not misread. Padding and reserved fields are zero. `Debug` shows its length only: there may be keys in it.
+#[derive(Clone)]
 pub struct Writer {
     octets: Vec<u8>,
     broken: bool,
+}
+
+impl core::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Writer({} octets)", self.octets.len())
+    }
 }
 
 impl Writer {
@@ -229,5 +235,19 @@ fn sockaddr(octets: &mut Vec<u8>, socket: SocketAddr) {
             octets.extend_from_slice(&ip.octets());
             octets.extend_from_slice(&[0; 4]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Errno, Fault, Message, MessageType, SaType};
+
+    #[test]
+    fn an_unfinished_message_is_refused() {
+        let mut w = Writer::new(&Base::request(MessageType::Get, SaType::Esp, 1, 1));
+        w.sa(&Sa::default());
+        assert_eq!(Message::parse(&w.octets).unwrap_err(), Fault::errno(Errno::EMSGSIZE));
+        assert!(Message::parse(&w.finish().unwrap()).is_ok());
     }
 }
