@@ -1,6 +1,5 @@
 use super::*;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Answers every record with itself, and with `all` tells everybody.
 #[derive(Default)]
@@ -182,54 +181,80 @@ fn a_record_too_long_for_any_message_is_cut_not_split() {
     assert_eq!(server.service.seen[0].1.len(), LONGEST + 1);
 }
 
+/// Connects from a thread that is another user with these groups. `None` where the test is not root and cannot.
+fn client_as(server: &Server, user: u32, groups: &[u32]) -> Option<OwnedFd> {
+    use rustix::process::{Gid, Uid};
+    use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_res_uid};
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return None;
+    }
+    let dir = server.path.parent().unwrap();
+    rustix::fs::chmod(dir, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    std::thread::scope(|scope| {
+        let connect = || {
+            // System calls, not those of libc: they change this thread alone.
+            let groups: Vec<Gid> = groups.iter().map(|&group| Gid::from_raw(group)).collect();
+            let user_id = Uid::from_raw(user);
+            set_thread_groups(&groups)
+                .and_then(|()| set_thread_gid(Gid::from_raw(user)))
+                .and_then(|()| set_thread_res_uid(user_id, user_id, user_id))
+                .inspect_err(|error| eprintln!("skipped: {error}"))
+                .ok()?;
+            Some(server.client())
+        };
+        scope.spawn(connect).join().unwrap()
+    })
+}
+
 #[test]
 fn a_stranger_is_told_eperm_and_is_gone() {
-    // Nobody is in this group, and the test may run as root: then the credentials must be those of somebody else.
-    if rustix::process::geteuid().is_root() {
-        let (peer, pid) = (Trust { group: None }, std::process::id());
-        assert!(peer.look(std::os::unix::net::UnixStream::pair().unwrap().0).unwrap().trusted);
-        assert_eq!(refusal(pid)[..8], [2, 0, 1, 0, 2, 0, 0, 0].map(|x: u8| x));
-        let Some(heard) = as_nobody() else { return };
-        assert_eq!(heard, refusal_of(&heard));
-        return;
+    let mut server = Server::new(Trust::default());
+    let Some(stranger) = client_as(&server, 65534, &[]) else { return };
+    server.turn();
+    assert_eq!(hear(&stranger), [refusal(std::process::id())]);
+    assert!(net::send(&stranger, b"hello", SendFlags::NOSIGNAL).is_err(), "the connection is still there");
+    server.turn();
+    assert!(server.sockets.is_empty() && server.service.queues.is_empty() && server.service.seen.is_empty());
+}
+
+#[test]
+fn a_member_of_the_group_is_served_and_others_are_not() {
+    let mut server = Server::new(Trust { group: Some(4711) });
+    let Some(member) = client_as(&server, 65534, &[100, 4711]) else { return };
+    let Some(stranger) = client_as(&server, 65534, &[100]) else { return };
+    let Some(primary) = client_as(&server, 4711, &[]) else { return };
+    let root = server.client();
+    server.turn();
+    for client in [&member, &primary, &root] {
+        say(client, b"hello");
+        server.turn();
+        assert_eq!(hear(client), [b"hello"]);
     }
-    let mut server = Server::new(Trust { group: Some(u32::MAX - 1) });
+    assert_eq!(hear(&stranger), [refusal(std::process::id())]);
+}
+
+#[test]
+fn the_refusal_is_a_base_header() {
+    let header = refusal(0x0102_0304);
+    assert_eq!(header[..4], [2, 0, 1, 0], "version, type, errno, SA type");
+    assert_eq!(header[4..8], [2_u16.to_ne_bytes(), [0, 0]].concat(), "two words of eight octets");
+    assert_eq!(header[12..], 0x0102_0304_u32.to_ne_bytes());
+}
+
+#[test]
+fn a_reply_leaves_before_the_next_request_is_read() {
+    let mut server = Server::mine();
     let a = server.client();
     server.turn();
-    let heard = hear(&a);
-    assert_eq!(heard, [refusal(std::process::id())]);
-    assert!(server.sockets.is_empty());
-    assert!(server.service.queues.is_empty());
-}
-
-/// Connects as user 65534 through a child process and says what it heard; `None` where python3 is missing.
-fn as_nobody() -> Option<Vec<u8>> {
-    let mut server = Server::new(Trust { group: Some(u32::MAX - 1) });
-    for dir in server.path.ancestors().skip(1).take(1) {
-        rustix::fs::chmod(dir, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
-    }
-    let script = format!(
-        "import os,socket,sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n\
-         s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect({:?})\n\
-         sys.stdout.buffer.write(s.recv(99)); sys.stdout.buffer.write(s.recv(99))",
-        server.path
-    );
-    let mut child = std::process::Command::new("python3")
-        .args(["-c", &script])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .ok()?;
-    while child.try_wait().unwrap().is_none() {
-        server.turn();
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let out = child.wait_with_output().unwrap();
-    assert!(out.status.success());
-    assert!(server.sockets.is_empty());
-    Some(out.stdout)
-}
-
-fn refusal_of(heard: &[u8]) -> Vec<u8> {
-    let pid = heard[12..16].try_into().unwrap();
-    refusal(u32::from_ne_bytes(pid)).to_vec()
+    say(&a, b"first");
+    say(&a, b"second");
+    let mut had = Vec::new();
+    let number = KeySockets::FIRST + 1;
+    let Server { sockets, service, .. } = &mut server;
+    sockets.event(service, number, EventFlags::IN, Time::ZERO, |_, record| {
+        had.push((record.to_vec(), hear(&a)));
+    });
+    assert_eq!(had[0], (b"first".to_vec(), vec![]));
+    assert_eq!(had[1], (b"second".to_vec(), vec![b"first".to_vec()]));
 }
