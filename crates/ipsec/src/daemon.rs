@@ -27,6 +27,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
@@ -61,6 +62,9 @@ mod number {
 
 /// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
+    // Files of ours are written by nobody else, whatever umask we were started with.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    more_files();
     // Before the first thread: all of them inherit it, and signals arrive at the descriptor alone.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -84,6 +88,12 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
     drop(instance);
     tracing::info!("klips stopped");
     outcome.map_err(|error| error.to_string())
+}
+
+/// Every PF_KEY socket is an open file: takes as many as the system lets us have.
+fn more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 struct Daemon {
@@ -403,7 +413,8 @@ impl Daemon {
 
 fn refused(error: AttachError, what: &str) -> Refusal {
     let errno = errno_name(error.errno());
-    Refusal { error: format!("{what}: {error}"), errno }
+    let remedy = if error == AttachError::UnknownPhysical { "  `ip link' lists them." } else { "" };
+    Refusal { error: format!("{what}: {error}{remedy}"), errno }
 }
 
 /// The name of an errno that attaching can end with.

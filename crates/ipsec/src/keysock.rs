@@ -57,6 +57,9 @@ const TURN: usize = 64;
 /// What a socket may hold of messages its reader has not taken; beyond it they wait in [`Service`].
 const SEND_BUFFER: usize = 1 << 18;
 
+/// Sockets at a time. Further ones are told so: a listener that cannot accept would wake us without end.
+const CLIENTS: usize = 4096;
+
 struct Client {
     fd: OwnedFd,
     socket: SocketId,
@@ -147,13 +150,21 @@ impl KeySockets {
                     return;
                 }
             };
+            let refuse = |pid, why| {
+                let _ = net::send(&fd, &refusal(pid, why), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+            };
             let peer = match self.trust.look(&fd) {
-                Ok(peer) if peer.trusted => peer,
-                Ok(peer) => {
+                Ok(peer) if !peer.trusted => {
                     tracing::info!("PF_KEY socket: process {} may not use it", peer.pid);
-                    let _ = net::send(&fd, &refusal(peer.pid), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                    refuse(peer.pid, Errno::PERM);
                     continue;
                 }
+                Ok(peer) if self.clients.len() >= CLIENTS => {
+                    tracing::warn!("PF_KEY socket: process {} sent away, {CLIENTS} are open", peer.pid);
+                    refuse(peer.pid, Errno::NFILE);
+                    continue;
+                }
+                Ok(peer) => peer,
                 Err(error) => {
                     tracing::warn!("PF_KEY socket: peer credentials: {error}");
                     continue;
@@ -242,10 +253,10 @@ impl KeySockets {
     }
 }
 
-/// A base header that says EPERM (RFC 2367 §2.1), to process `pid`.
-fn refusal(pid: u32) -> [u8; 16] {
+/// A base header that says why not (RFC 2367 §2.1), to process `pid`.
+fn refusal(pid: u32, why: Errno) -> [u8; 16] {
     const VERSION: u8 = 2;
-    let errno = u8::try_from(Errno::PERM.raw_os_error()).unwrap_or(1);
+    let errno = u8::try_from(why.raw_os_error()).unwrap_or(u8::MAX);
     let mut header = [VERSION, 0, errno, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let (head, tail) = header.split_at_mut(12);
     if let Some(words) = head.get_mut(4..6) {

@@ -99,6 +99,7 @@ impl Voice {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let rundir = Rundir::from_env();
     let command = args.command.as_deref().unwrap_or("");
     let lsb = args.lsb;

@@ -1,6 +1,9 @@
 use super::*;
 use std::collections::VecDeque;
 
+/// How many answers `many` gets.
+const MANY: usize = 2_000;
+
 /// Answers every record with itself, and with `all` tells everybody.
 #[derive(Default)]
 struct Echo {
@@ -24,7 +27,7 @@ impl Service for Echo {
         let everybody = octets.starts_with(b"all");
         for (&socket, queue) in &mut self.queues {
             if everybody || socket == from {
-                let times = if octets.starts_with(b"many") { 10_000 } else { 1 };
+                let times = if octets.starts_with(b"many") { MANY } else { 1 };
                 queue.extend(std::iter::repeat_n(octets.to_vec(), times));
                 self.ready.push(socket);
             }
@@ -133,14 +136,15 @@ fn a_client_that_does_not_read_holds_nobody_up_and_loses_nothing() {
     let mut server = Server::mine();
     let (slow, quick) = (server.client(), server.client());
     let mut many = b"many".to_vec();
-    many.resize(1000, 0);
+    // So long that one turn of them is more than a socket takes.
+    many.resize(10_000, 0);
     say(&slow, &many);
     server.turn();
     say(&quick, b"hello");
     server.turn();
     assert_eq!(hear(&quick), [b"hello"]);
     let mut heard = hear(&slow).len();
-    assert!(heard < 10_000, "the socket itself took everything: the test proves nothing");
+    assert!(heard < MANY, "the socket itself took everything: the test proves nothing");
     loop {
         server.turn();
         match hear(&slow).len() {
@@ -148,7 +152,7 @@ fn a_client_that_does_not_read_holds_nobody_up_and_loses_nothing() {
             more => heard += more,
         }
     }
-    assert_eq!(heard, 10_000);
+    assert_eq!(heard, MANY);
 }
 
 #[test]
@@ -212,7 +216,7 @@ fn a_stranger_is_told_eperm_and_is_gone() {
     let mut server = Server::new(Trust::default());
     let Some(stranger) = client_as(&server, 65534, &[]) else { return };
     server.turn();
-    assert_eq!(hear(&stranger), [refusal(std::process::id())]);
+    assert_eq!(hear(&stranger), [refusal(std::process::id(), Errno::PERM)]);
     assert!(net::send(&stranger, b"hello", SendFlags::NOSIGNAL).is_err(), "the connection is still there");
     server.turn();
     assert!(server.sockets.is_empty() && server.service.queues.is_empty() && server.service.seen.is_empty());
@@ -231,12 +235,42 @@ fn a_member_of_the_group_is_served_and_others_are_not() {
         server.turn();
         assert_eq!(hear(client), [b"hello"]);
     }
-    assert_eq!(hear(&stranger), [refusal(std::process::id())]);
+    assert_eq!(hear(&stranger), [refusal(std::process::id(), Errno::PERM)]);
+}
+
+#[test]
+fn there_is_an_end_to_sockets_and_room_comes_back() {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if files.is_some_and(|most| most < 3 * CLIENTS as u64) {
+        eprintln!("skipped: both ends of {CLIENTS} sockets do not fit this process");
+        return;
+    }
+    rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: files, maximum: files },
+    )
+    .unwrap();
+    let mut server = Server::mine();
+    let mut clients: Vec<OwnedFd> = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(server.client());
+        server.turn();
+    }
+    assert_eq!(server.sockets.len(), CLIENTS);
+    let late = server.client();
+    server.turn();
+    assert_eq!(hear(&late), [refusal(std::process::id(), Errno::NFILE)]);
+    clients.pop();
+    server.turn();
+    let next = server.client();
+    say(&next, b"hello");
+    server.turn();
+    assert_eq!(hear(&next), [b"hello"]);
 }
 
 #[test]
 fn the_refusal_is_a_base_header() {
-    let header = refusal(0x0102_0304);
+    let header = refusal(0x0102_0304, Errno::PERM);
     assert_eq!(header[..4], [2, 0, 1, 0], "version, type, errno, SA type");
     assert_eq!(header[4..8], [2_u16.to_ne_bytes(), [0, 0]].concat(), "two words of eight octets");
     assert_eq!(header[12..], 0x0102_0304_u32.to_ne_bytes());
