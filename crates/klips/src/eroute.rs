@@ -202,7 +202,7 @@ trait Word: Copy + Eq + Hash {
 impl Word for u32 {
     #[inline]
     fn prefix(self, len: u8) -> Self {
-        self & Self::MAX.checked_shl(Self::BITS.saturating_sub(u32::from(len))).unwrap_or(0)
+        self & Self::MAX.checked_shl(Self::BITS.saturating_sub(Self::from(len))).unwrap_or(0)
     }
 }
 
@@ -280,10 +280,13 @@ impl Shape {
 /// With more shapes than this, prefixes are looked up first so that shapes can be skipped.
 const FEW: usize = 6;
 
+/// The eroutes of one shape.
+type Table<A> = HashMap<Tuple<A>, Arc<Eroute>, RandomState>;
+
 /// The eroutes of one address family.
 struct Family<A> {
     /// Best shape first.
-    shapes: Vec<(Shape, HashMap<Tuple<A>, Arc<Eroute>, RandomState>)>,
+    shapes: Vec<(Shape, Table<A>)>,
     sources: Prefixes<A>,
     destinations: Prefixes<A>,
     len: usize,
@@ -300,7 +303,7 @@ impl<A: Word> Family<A> {
         self.shapes.binary_search_by(|(other, _)| other.cmp(&shape).reverse())
     }
 
-    fn table(&mut self, shape: Shape) -> Option<&mut HashMap<Tuple<A>, Arc<Eroute>, RandomState>> {
+    fn table(&mut self, shape: Shape) -> Option<&mut Table<A>> {
         let at = match self.find(shape) {
             Ok(at) => at,
             Err(at) => {
