@@ -285,7 +285,7 @@ impl Daemon {
         match table {
             Table::Eroute => Snapshot::Eroute(self.plane.eroutes().list()),
             Table::Spi => Snapshot::Spi(self.control.sas().collect(), clock::now()),
-            Table::Spigrp => Snapshot::Spigrp(self.control.sas().collect()),
+            Table::Spigrp => Snapshot::Spigrp(self.control.sas().map(|sa| sa.id).collect()),
             Table::Tncfg => Snapshot::Tncfg(self.interfaces.list().into_iter().map(Into::into).collect()),
             Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
             Table::Version => Snapshot::Version,

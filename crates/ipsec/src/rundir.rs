@@ -23,7 +23,9 @@ impl Rundir {
     /// `IPSEC_RUNDIR`, else `/var/run/pluto` as in ipsec_setup(8).
     pub fn from_env() -> Self {
         let dir = env::var_os("IPSEC_RUNDIR").filter(|dir| !dir.is_empty());
-        Self(dir.map_or_else(|| "/var/run/pluto".into(), PathBuf::from))
+        let dir = dir.map_or_else(|| "/var/run/pluto".into(), PathBuf::from);
+        // A daemon leaves the directory it was started in.
+        Self(std::path::absolute(&dir).unwrap_or(dir))
     }
 
     /// This directory.

@@ -11,6 +11,7 @@ mod sa;
 
 pub use device::{DebugRow, Device, Klipsdebug};
 
+use ipsec_core::{SaId, Time};
 use klips::{Eroute, SaRow, SocketRow};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -59,9 +60,9 @@ pub enum Snapshot {
     /// Policy.
     Eroute(Vec<Arc<Eroute>>),
     /// Security associations, and the second at which ages are counted.
-    Spi(Vec<SaRow>, ipsec_core::Time),
-    /// Security associations, as groups.
-    Spigrp(Vec<SaRow>),
+    Spi(Vec<SaRow>, Time),
+    /// The outermost SA of each group.
+    Spigrp(Vec<SaId>),
     /// Devices.
     Tncfg(Vec<Device>),
     /// Debug flags.

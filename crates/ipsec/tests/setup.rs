@@ -284,6 +284,44 @@ fn a_daemon_in_the_foreground_ends_by_signal_and_leaves_nothing() {
 }
 
 #[test]
+fn a_daemon_leaves_nothing_in_a_run_directory_given_relatively_either() {
+    let Some(host) = Host::new("%none") else { return };
+    let mut command = host.command(KLIPS, &[]);
+    command.env("IPSEC_RUNDIR", "run").current_dir(host.dir.path());
+    let said: Said = host.namespace.run(|| command.output()).expect("namespace").expect("klips").into();
+    assert_eq!(said.code, 0, "{said:?}");
+    let daemon = host.daemon();
+    assert!(daemon.signal(Signal::TERM).expect("signal"));
+    assert!(daemon.wait(Duration::from_secs(30)).expect("wait"));
+    assert_eq!(host.left(), [""; 0]);
+}
+
+#[test]
+fn files_are_nobody_elses_to_write_whatever_the_umask() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let script = format!("umask 0; exec {IPSEC} setup start");
+    let mut command = host.command("sh", &["-c", &script]);
+    let said: Said = host.namespace.run(|| command.output()).expect("namespace").expect("sh").into();
+    assert_eq!(said.code, 0, "{said:?}");
+    let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+    let rundir = &host.rundir;
+    for (path, expected) in [
+        (rundir.path().to_path_buf(), 0o755),
+        (rundir.klips_pid(), 0o644),
+        (rundir.setup_pid(), 0o644),
+        (rundir.info(), 0o644),
+        (rundir.klips_lock(), 0o600),
+        (rundir.klips_ctl(), 0o600),
+        // Everyone may knock; who may come in is seen by credentials.
+        (rundir.pf_key_sock(), 0o666),
+    ] {
+        assert_eq!(mode(&path), expected, "{}", path.display());
+    }
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
 fn tables_as_files_are_the_tables_of_the_commands() {
     let Some(host) = Host::new("ipsec0=eth7") else { return };
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);

@@ -2,8 +2,8 @@
 
 use super::{Form, word};
 use core::fmt::Write as _;
-use ipsec_core::Time;
 use ipsec_core::algorithm::Suite;
+use ipsec_core::{SaId, Time};
 use klips::{Direction, Lifetime, Mode, SaRow, SaState};
 use serde_json::json;
 
@@ -18,11 +18,11 @@ pub(super) fn line(sa: &SaRow, now: Time, form: Form) -> String {
 }
 
 /// One group: the SAs applied to one packet, innermost first. An ESP SA in tunnel mode is a group by itself.
-pub(super) fn group(sa: &SaRow, form: Form) -> String {
+pub(super) fn group(sa: &SaId, form: Form) -> String {
     match form {
-        Form::Json => json!({ "group": [sa.id.to_string()] }).to_string(),
+        Form::Json => json!({ "group": [sa.to_string()] }).to_string(),
         // Every SAID is followed by a blank, the last one too: it always was.
-        Form::Man | Form::Klips => format!("{} \n", sa.id),
+        Form::Man | Form::Klips => format!("{sa} \n"),
     }
 }
 

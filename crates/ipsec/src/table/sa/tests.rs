@@ -74,7 +74,7 @@ fn a_dying_sa_says_so_and_a_group_line_ends_in_a_blank() {
     let mut sa = row();
     sa.state = SaState::Dying;
     assert!(line(&sa, Time::from_secs(100), Form::Klips).ends_with(" state=dying\n"));
-    assert_eq!(group(&sa, Form::Klips), "esp0x12345678@192.1.2.45 \n");
+    assert_eq!(group(&sa.id, Form::Klips), "esp0x12345678@192.1.2.45 \n");
 }
 
 #[test]
