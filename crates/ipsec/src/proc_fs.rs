@@ -220,10 +220,22 @@ pub fn mount(rundir: &Rundir, mailbox: Mailbox, now: SystemTime) -> io::Result<(
         MountOption::FSName("klips".into()),
     ];
     config.acl = SessionACL::All;
-    let session = Session::new(tables, rundir.proc(), &config)?.spawn()?;
+    let session = Session::new(tables, rundir.proc(), &config).and_then(Session::spawn).map_err(|error| {
+        let _ = fs::remove_dir(rundir.proc());
+        reason(&error)
+    })?;
     // Dropping it would try to unmount at a moment of its own choosing.
     std::mem::forget(session);
     Ok(())
+}
+
+/// One line. Where the kernel refuses, a helper is tried, and what is known is what became of that.
+fn reason(error: &io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound {
+        return io::Error::other("the kernel refused the mount, and there is no fusermount3 to ask instead");
+    }
+    let text = error.to_string();
+    io::Error::new(error.kind(), text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
