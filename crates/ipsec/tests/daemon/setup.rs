@@ -1,118 +1,13 @@
-//! `ipsec setup` and the daemon, run as a person runs them, in network namespaces and run directories of their own.
+//! `ipsec setup` and the daemon, run as a person runs them.
 
-use ipsec::host::netns::{Namespace, available};
+use crate::host::{Host, IPSEC, KLIPS, Said};
 use ipsec::process::Process;
-use ipsec::rundir::Rundir;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
-
-const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
-const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
-
-/// A host of its own: a network namespace with an interface `eth7`, a run directory, a configuration.
-struct Host {
-    namespace: Namespace,
-    rundir: Rundir,
-    dir: tempfile::TempDir,
-}
-
-/// What a command said, and its exit code.
-#[derive(Debug)]
-struct Said {
-    out: String,
-    err: String,
-    code: i32,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Self {
-        let text = |octets| String::from_utf8(octets).expect("text");
-        Self { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap_or(-1) }
-    }
-}
-
-impl Host {
-    /// `None`, and why on stderr, where namespaces cannot be made.
-    fn new(interfaces: &str) -> Option<Self> {
-        if let Err(why) = available() {
-            eprintln!("skipped: {why}");
-            return None;
-        }
-        let namespace = Namespace::new().expect("namespace");
-        let made = namespace.run(|| {
-            let mut netlink = ipsec::host::netlink::Netlink::open()?;
-            netlink.add_veth("eth7", "cable")?;
-            for name in ["eth7", "cable"] {
-                let link = netlink.link(name)?.expect("just made").index;
-                netlink.set_up(link, true)?;
-                if name == "eth7" {
-                    netlink.add_address_and_route(link, "192.0.2.7/24".parse().expect("net"))?;
-                }
-            }
-            std::io::Result::Ok(())
-        });
-        made.and_then(|made| made).expect("interfaces");
-        let dir = tempfile::tempdir().expect("directory");
-        let rundir = Rundir::new(dir.path().join("run"));
-        let host = Self { namespace, rundir, dir };
-        host.configure(&format!("\tprotostack=klips\n\tpluto=no\n\tinterfaces=\"{interfaces}\"\n"));
-        Some(host)
-    }
-
-    fn configure(&self, setup: &str) {
-        fs::write(self.dir.path().join("ipsec.conf"), format!("config setup\n{setup}")).expect("ipsec.conf");
-    }
-
-    fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(args).env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", self.dir.path());
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn ipsec(&self, args: &[&str]) -> Said {
-        self.namespace.run(|| self.command(IPSEC, args).output()).expect("namespace").expect("ipsec").into()
-    }
-
-    fn daemon(&self) -> Process {
-        Process::read(&self.rundir.klips_pid()).expect("pid file")
-    }
-
-    fn has_device(&self, name: &str) -> bool {
-        let found = self.namespace.run(|| ipsec::host::netlink::Netlink::open()?.link(name));
-        found.expect("namespace").expect("netlink").is_some()
-    }
-
-    /// What is left in the run directory.
-    fn left(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.rundir.path()) else { return Vec::new() };
-        let name = |entry: std::io::Result<fs::DirEntry>| {
-            entry.expect("entry").file_name().into_string().expect("name")
-        };
-        entries.map(name).collect()
-    }
-
-    fn is_mounted(&self) -> bool {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
-        let at = self.rundir.proc();
-        mounts.lines().any(|line| line.split(' ').nth(1).map(Path::new) == Some(&at))
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // Whatever a failed test left running.
-        if let Some(daemon) = Process::read(&self.rundir.klips_pid()) {
-            let _ = daemon.signal(Signal::KILL);
-            let _ = daemon.wait(Duration::from_secs(10));
-        }
-        let _ = rustix::mount::unmount(self.rundir.proc(), rustix::mount::UnmountFlags::DETACH);
-    }
-}
 
 #[test]
 fn the_subsystem_lives_dies_and_lives_again() {

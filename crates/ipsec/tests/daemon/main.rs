@@ -1,0 +1,4 @@
+//! The programs, run in network namespaces and run directories of their own. Needs root, or `unshare -Ur`; says what it skips.
+
+mod host;
+mod setup;
