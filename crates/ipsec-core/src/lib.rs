@@ -25,6 +25,7 @@ pub mod text;
 mod time;
 pub mod transform;
 
+pub use ipnet::IpNet;
 pub use said::{Protocol, SaId, SaIdError, Said, Spi};
 pub use selector::{Flow, Selector};
 pub use time::Time;

@@ -1,0 +1,33 @@
+//! `cargo xtask bench`: figures, each beside the limit measured in the same run.
+//!
+//! Machines are noisy and small: samples of the thing and of its limit alternate, and medians of ratios are what counts.
+//! JSON lines on standard output, a table on standard error.
+
+mod engine;
+mod eroute;
+mod measure;
+mod report;
+
+use clap::{Parser, Subcommand};
+
+/// Measure tulips
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Seal and open per packet, for each algorithm and size, beside the raw cipher
+    Engine(measure::Options),
+    /// Eroute lookups with 1, 1 000 and 1 000 000 eroutes
+    Eroute(measure::Options),
+}
+
+fn main() {
+    match Args::parse().what {
+        What::Engine(options) => engine::run(&options),
+        What::Eroute(options) => eroute::run(&options),
+    }
+}
