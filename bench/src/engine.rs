@@ -298,6 +298,7 @@ fn single(case: &Case, size: usize, options: &Options) {
                     let verdict = pair.outbound.packet(&Vnet::default(), &mut scratch, NOW, &mut pair.sealed);
                     assert_eq!(verdict, Verdict::Send);
                 }
+                pair.outbound.finish(NOW, &mut pair.sealed);
             });
             sums[1] += pair.cross();
             let first = counter;

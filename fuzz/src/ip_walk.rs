@@ -65,6 +65,7 @@ pub fn run(data: &[u8]) {
     let mut scratch = packet.to_vec();
     let mut out = Sealed::new(0);
     let verdict = outbound.packet(&vnet, &mut scratch, Time::from_nanos(1), &mut out);
+    outbound.finish(Time::from_nanos(1), &mut out);
     assert_eq!(counters.count(Discard::Internal), 0, "an invariant did not hold");
     let mut sent = 0;
     for run in out.runs() {

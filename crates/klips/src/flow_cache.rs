@@ -5,7 +5,8 @@
 
 use crate::eroute::Eroute;
 use crate::sa::Sa;
-use core::hash::BuildHasher;
+use core::hash::{BuildHasher, Hash, Hasher};
+use core::net::IpAddr;
 use foldhash::fast::RandomState;
 use ipsec_core::Flow;
 use std::sync::Arc;
@@ -43,9 +44,18 @@ impl FlowCache {
         }
     }
 
+    /// Seeded, so that nobody can choose flows that fall on one slot.
+    #[inline]
     fn slot(&self, flow: &Flow) -> usize {
-        // Seeded, so that nobody can choose flows that fall on one slot.
-        (self.hasher.hash_one(flow) as usize) & (SLOTS.saturating_sub(1))
+        let mut hasher = self.hasher.build_hasher();
+        match (flow.src, flow.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                hasher.write_u64(u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits()));
+            }
+            (src, dst) => (src, dst).hash(&mut hasher),
+        }
+        hasher.write_u64(u64::from(flow.proto) << 32 | u64::from(flow.sport) << 16 | u64::from(flow.dport));
+        (hasher.finish() as usize) & (SLOTS.saturating_sub(1))
     }
 
     /// What is remembered of a flow, if it still holds.

@@ -68,6 +68,12 @@ impl Cut {
         Ok(Self { kind, transport, headers, size, len, count: payload.div_ceil(size), v4 })
     }
 
+    /// Whether the packets are IPv4.
+    #[inline]
+    pub(crate) const fn is_v4(&self) -> bool {
+        self.v4
+    }
+
     /// How many packets it becomes.
     #[inline]
     pub(crate) const fn count(&self) -> usize {

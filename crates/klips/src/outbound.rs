@@ -1,8 +1,9 @@
 //! The outbound path: device → eroute → SA → sealed run (RFC 4301 §5.1).
 //!
 //! Reads top to bottom as the path itself, for one packet or one superpacket of up to 64 KiB: parsed once, looked up once,
-//! charged once, its sequence numbers reserved at once; then cut and copied, once, to where it is sealed. Every refusal is
-//! counted once, as the [`Discard`] it is.
+//! cut and copied, once, to where it will be sealed. Single packets that follow each other on one SA wait there for each
+//! other, at most until [`Outbound::finish`]; then all of them are charged at once, their sequence numbers reserved at once,
+//! and they are sealed in one call. Every refusal is counted once, as the [`Discard`] it is.
 
 use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Eroute};
@@ -12,7 +13,7 @@ use crate::icmp::{self, Limiter, Trouble};
 use crate::packet::{Parsed, Vnet, proto};
 use crate::plane::{Event, Plane};
 use crate::sa::{Encapsulation, Mode, Sa, SaState};
-use crate::sealed::Sealed;
+use crate::sealed::{RUN_OCTETS, RUN_PACKETS, Sealed};
 use crate::{esp, icmp::LONGEST};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipsec_core::transform::Transform;
@@ -49,7 +50,7 @@ pub enum Route {
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Sealed, or let through by `%pass`: it is in a run.
+    /// To be sealed by [`Outbound::finish`], or let through by `%pass`: it is in a run, or will be.
     Send,
     /// Refused and counted; the sender is told by an ICMP packet that is in a [`Route::Back`] run.
     Answer(Discard),
@@ -80,6 +81,24 @@ pub struct Outbound {
     link: Link,
     cache: FlowCache,
     answers: Limiter,
+    batch: Option<Batch>,
+}
+
+/// Packets of one SA that lie behind the runs, not sealed yet: all of one size, the last perhaps shorter.
+struct Batch {
+    sa: Arc<Sa>,
+    path: Path,
+    /// Octets of each sealed packet but the last.
+    stride: usize,
+    /// Octets of all of them.
+    len: usize,
+    packets: usize,
+    /// Inner octets of each packet but the last.
+    size: usize,
+    /// Inner octets of the last.
+    last: usize,
+    /// They must be sent one by one.
+    alone: bool,
 }
 
 /// Why a packet goes no further, and what its sender may hear of it.
@@ -98,7 +117,7 @@ impl Refusal {
 impl Outbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>, link: Link) -> Self {
-        Self { plane, counters, link, cache: FlowCache::default(), answers: Limiter::default() }
+        Self { plane, counters, link, cache: FlowCache::default(), answers: Limiter::default(), batch: None }
     }
 
     /// The link changed (MTU, addresses).
@@ -108,7 +127,8 @@ impl Outbound {
 
     /// Takes one packet or superpacket read from the device through policy and protection.
     ///
-    /// `packet` is scratch afterwards. `out` must have room ([`Sealed::has_room`]).
+    /// `packet` is scratch afterwards. `out` must have room ([`Sealed::has_room`]) and be the same until
+    /// [`Outbound::finish`], which must be called before its runs are sent.
     pub fn packet(&mut self, vnet: &Vnet, packet: &mut [u8], now: Time, out: &mut Sealed) -> Verdict {
         let parsed = match Parsed::new(packet) {
             Ok(parsed) => parsed,
@@ -125,6 +145,14 @@ impl Outbound {
         }
     }
 
+    /// Seals what waits. To be called at the end of every batch of packets, before the runs are sent.
+    pub fn finish(&mut self, now: Time, out: &mut Sealed) {
+        let Some(batch) = self.batch.take() else { return };
+        if let Err(refusal) = seal(&self.plane, &batch, now, out) {
+            self.counters.add(refusal.why, refusal.packets as u64);
+        }
+    }
+
     /// Policy: which eroute decides, and what it says.
     fn decide(
         &mut self,
@@ -136,7 +164,7 @@ impl Outbound {
     ) -> Result<(), Refusal> {
         let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let packets = cut.count();
-        let Self { plane, cache, link, .. } = self;
+        let Self { plane, counters, cache, link, batch, .. } = self;
         cache.renew(plane.generation());
         let found;
         let (eroute, sa) = match cache.get(&parsed.flow) {
@@ -157,9 +185,25 @@ impl Outbound {
         match eroute.action {
             Action::Protect(_) => {
                 let sa = sa.ok_or(Refusal::quiet(Discard::NoSa, packets))?;
-                protect(plane, link, sa, &cut, packet, parsed, now, out)
+                let fresh = protect(link, sa, &cut, packet, parsed, batch, out)?;
+                let Some(fresh) = fresh else { return Ok(()) };
+                if let Some(before) = batch.take()
+                    && let Err(refusal) = seal(plane, &before, now, out)
+                {
+                    counters.add(refusal.why, refusal.packets as u64);
+                }
+                lay_out(&fresh, &cut, packet, 0, out)?;
+                // A superpacket is a batch already, and a limited SA is asked packet by packet.
+                if packets > 1 || sa.is_limited() {
+                    return seal(plane, &fresh, now, out);
+                }
+                *batch = Some(fresh);
+                Ok(())
             }
-            Action::Pass => pass(&cut, packet, parsed, out),
+            Action::Pass => {
+                self.finish(now, out);
+                pass(&cut, packet, parsed, out)
+            }
             Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
             Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
             // The place where an ACQUIRE is told to control and the packet is kept.
@@ -176,8 +220,9 @@ impl Outbound {
         now: Time,
         out: &mut Sealed,
     ) -> Option<()> {
+        self.finish(now, out);
         let Link { icmp_source4, icmp_source6, .. } = self.link;
-        let room = out.room(LONGEST)?;
+        let room = out.room(0, LONGEST)?;
         let len = icmp::answer(trouble, packet, parsed, icmp_source4, icmp_source6, room)?;
         if !self.answers.take(now) {
             return None;
@@ -197,21 +242,17 @@ fn look_up(plane: &Plane, eroute: Arc<Eroute>) -> (Arc<Eroute>, Option<Arc<Sa>>)
     (eroute, sa)
 }
 
-/// PROTECT: tunnel mode ESP (RFC 4301 §5.1.2, RFC 4303 §3.3).
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one packet and all that decides about it, each from another owner"
-)]
+/// PROTECT: tunnel mode ESP (RFC 4301 §5.1.2, RFC 4303 §3.3). The packet joins the batch if it fits it; otherwise it begins
+/// the one that is returned.
 fn protect(
-    plane: &Plane,
     link: &Link,
-    sa: &Sa,
+    sa: &Arc<Sa>,
     cut: &Cut,
     packet: &[u8],
     parsed: &Parsed,
-    now: Time,
+    batch: &mut Option<Batch>,
     out: &mut Sealed,
-) -> Result<(), Refusal> {
+) -> Result<Option<Batch>, Refusal> {
     let packets = cut.count();
     let refuse = |why| Refusal::quiet(why, packets);
     if sa.mode != Mode::Tunnel {
@@ -230,35 +271,6 @@ fn protect(
             return Err(Refusal { why: Discard::TooBig, packets, tell: Some(Trouble::TooBig(mtu)) });
         }
     }
-
-    let full = packets.saturating_sub(1);
-    let last = transform.sealed_len(cut.last());
-    let room = stride.saturating_mul(full).saturating_add(last);
-    // More, and smaller, packets than any device of ours is told to hand over at once.
-    let room = out.room(room).ok_or(refuse(Discard::BadOffload))?;
-
-    let admitted = charge(plane, sa, cut, now);
-    if admitted == 0 {
-        return Err(refuse(Discard::Expired));
-    }
-    // RFC 4303 §3.3.3: once, and never again. The number is also the IV of counter modes: this line is the nonce guarantee.
-    let Some(first) = sa.reserve(admitted as u64) else {
-        if sa.die() {
-            plane.tell(Event::Hard(sa.id));
-        }
-        return Err(refuse(Discard::SequenceExhausted));
-    };
-
-    let used = if admitted == packets { room.len() } else { stride.saturating_mul(admitted) };
-    let run = room.get_mut(..used).ok_or(refuse(Discard::Internal))?;
-    let next_header = if parsed.flow.src.is_ipv4() { proto::IPIP } else { proto::IPV6 };
-    for (index, place) in run.chunks_mut(stride).enumerate() {
-        let len = if index == full { cut.last() } else { cut.largest() };
-        fill(transform, cut, packet, index, len, next_header, place).ok_or(refuse(Discard::Internal))?;
-    }
-    if !transform.seal(run, stride, sa.id.spi, first, sa.esn) {
-        return Err(refuse(Discard::Internal));
-    }
     let path = Path {
         src: sa.src,
         dst: sa.id.dst,
@@ -266,14 +278,56 @@ fn protect(
         tos: outer_tos(parsed.tos, link.hide_tos),
         dont_fragment: false,
     };
-    out.push(Route::Esp(path), used, stride, !fits);
-    match packets.checked_sub(admitted) {
-        Some(0) | None => Ok(()),
-        Some(refused) => Err(Refusal::quiet(Discard::Expired, refused)),
+    let (size, last) = (cut.largest(), cut.last());
+    let full = stride.saturating_mul(packets.saturating_sub(1));
+    let len = full.saturating_add(transform.sealed_len(last));
+    if let Some(batch) = batch
+        && packets == 1
+        && batch.takes(sa, &path, size, fits)
+    {
+        lay_out(batch, cut, packet, batch.len, out)?;
+        batch.len = batch.len.saturating_add(len);
+        batch.packets = batch.packets.saturating_add(1);
+        batch.last = last;
+        return Ok(None);
+    }
+    Ok(Some(Batch { sa: Arc::clone(sa), path, stride, len, packets, size, last, alone: !fits }))
+}
+
+impl Batch {
+    /// Whether one more packet of `size` inner octets may join.
+    fn takes(&self, sa: &Arc<Sa>, path: &Path, size: usize, fits: bool) -> bool {
+        Arc::ptr_eq(&self.sa, sa)
+            && self.path == *path
+            && fits != self.alone
+            // A shorter one ends it.
+            && self.last == self.size
+            && size <= self.size
+            && self.packets < RUN_PACKETS
+            && self.len.saturating_add(self.stride) <= RUN_OCTETS
     }
 }
 
-/// One packet where it will be sealed: payload, padding, trailer, between the room for header and ICV.
+/// Writes the packets of `cut` to where they will be sealed, `skip` octets behind the runs: payload, padding, trailer,
+/// between the room for header and ICV.
+fn lay_out(batch: &Batch, cut: &Cut, packet: &[u8], skip: usize, out: &mut Sealed) -> Result<(), Refusal> {
+    let packets = cut.count();
+    let refuse = |why| Refusal::quiet(why, packets);
+    let transform = batch.sa.transform().ok_or(refuse(Discard::Internal))?;
+    let full = packets.saturating_sub(1);
+    let len = batch.stride.saturating_mul(full).saturating_add(transform.sealed_len(cut.last()));
+    // More, and smaller, packets than any device of ours is told to hand over at once.
+    let room = out.room(skip, len).ok_or(refuse(Discard::BadOffload))?;
+    let next_header = if cut.is_v4() { proto::IPIP } else { proto::IPV6 };
+    for (index, place) in room.chunks_mut(batch.stride).enumerate() {
+        let len = if index == full { cut.last() } else { cut.largest() };
+        fill(transform, cut, packet, index, len, next_header, place).ok_or(refuse(Discard::Internal))?;
+    }
+    Ok(())
+}
+
+/// One packet where it will be sealed.
+#[inline]
 fn fill(
     transform: &Transform,
     cut: &Cut,
@@ -289,11 +343,41 @@ fn fill(
     esp::trailer(trailer, next_header)
 }
 
+/// Charges, numbers and seals a batch, and makes it a run. What is refused of it is its tail.
+fn seal(plane: &Plane, batch: &Batch, now: Time, out: &mut Sealed) -> Result<(), Refusal> {
+    let Batch { sa, packets, stride, .. } = batch;
+    let refuse = |why| Refusal::quiet(why, *packets);
+    let transform = sa.transform().ok_or(refuse(Discard::Internal))?;
+    let admitted = charge(plane, batch, now);
+    if admitted == 0 {
+        return Err(refuse(Discard::Expired));
+    }
+    // RFC 4303 §3.3.3: once, and never again. The number is also the IV of counter modes: this line is the nonce guarantee.
+    let Some(first) = sa.reserve(admitted as u64) else {
+        if sa.die() {
+            plane.tell(Event::Hard(sa.id));
+        }
+        return Err(refuse(Discard::SequenceExhausted));
+    };
+    let used = if admitted == *packets { batch.len } else { stride.saturating_mul(admitted) };
+    let run = out.room(0, used).ok_or(refuse(Discard::Internal))?;
+    if !transform.seal(run, *stride, sa.id.spi, first, sa.esn) {
+        return Err(refuse(Discard::Internal));
+    }
+    out.push(Route::Esp(batch.path), used, *stride, batch.alone);
+    match packets.checked_sub(admitted) {
+        Some(0) | None => Ok(()),
+        Some(refused) => Err(Refusal::quiet(Discard::Expired, refused)),
+    }
+}
+
 /// Charges the SA and says how many of the packets its lifetime lets pass; tells control what happened to it.
-fn charge(plane: &Plane, sa: &Sa, cut: &Cut, now: Time) -> usize {
-    let full = cut.count().saturating_sub(1);
+fn charge(plane: &Plane, batch: &Batch, now: Time) -> usize {
+    let sa = &batch.sa;
     let mut admitted = 0_usize;
-    for (packets, size) in [(full, cut.largest()), (1, cut.last())] {
+    let uniform = batch.last == batch.size;
+    let full = if uniform { batch.packets } else { batch.packets.saturating_sub(1) };
+    for (packets, size) in [(full, batch.size), (batch.packets.saturating_sub(full), batch.last)] {
         if packets == 0 {
             continue;
         }
@@ -321,7 +405,7 @@ fn pass(cut: &Cut, packet: &[u8], parsed: &Parsed, out: &mut Sealed) -> Result<(
     let packets = cut.count();
     let stride = cut.largest();
     let used = stride.saturating_mul(packets.saturating_sub(1)).saturating_add(cut.last());
-    let room = out.room(used).ok_or(Refusal::quiet(Discard::BadOffload, packets))?;
+    let room = out.room(0, used).ok_or(Refusal::quiet(Discard::BadOffload, packets))?;
     for (index, place) in room.chunks_mut(stride.max(1)).enumerate() {
         cut.write(packet, index, place).ok_or(Refusal::quiet(Discard::Internal, packets))?;
     }

@@ -261,6 +261,11 @@ impl Sa {
         Charge { admitted, first, soft, hard: admitted < n && self.die() }
     }
 
+    /// Whether it carries only so many bytes.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.hard_bytes.load(Ordering::Relaxed) != 0
+    }
+
     /// Makes the SA dead; true for the one caller who did it.
     pub(crate) fn die(&self) -> bool {
         self.state.fetch_max(SaState::Dead as u8, Ordering::AcqRel) < SaState::Dead as u8

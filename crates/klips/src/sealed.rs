@@ -3,9 +3,9 @@
 use crate::outbound::Route;
 
 /// Packets in one run: what every kernel takes in one `UDP_SEGMENT` send.
-const RUN_PACKETS: usize = 64;
+pub(crate) const RUN_PACKETS: usize = 64;
 /// Octets in one run: the longest UDP payload, over IPv6 with room to spare.
-const RUN_OCTETS: usize = 65_000;
+pub(crate) const RUN_OCTETS: usize = 65_000;
 
 /// Packets of one route, `stride` octets apart; only the last may be shorter. One `UDP_SEGMENT` send.
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +43,20 @@ impl Sealed {
     /// Runs in one batch.
     const RUNS: usize = 256;
 
+    /// What must be left for one more packet: a superpacket, behind single packets that wait to be sealed together.
+    const ROOM: usize = Self::SUPERPACKET + RUN_OCTETS;
+
     /// A buffer for at least one superpacket.
     pub fn new(capacity: usize) -> Self {
-        let buffer = vec![0; capacity.max(Self::SUPERPACKET)].into();
+        let buffer = vec![0; capacity.max(Self::ROOM)].into();
         Self { buffer, used: 0, spans: Vec::with_capacity(Self::RUNS) }
     }
 
     /// Whether another packet may be handed to [`crate::Outbound::packet`] before the runs are sent and cleared.
     pub fn has_room(&self) -> bool {
         // One superpacket may fall into several runs.
-        let runs = Self::SUPERPACKET / RUN_OCTETS + 2;
-        self.buffer.len().saturating_sub(self.used) >= Self::SUPERPACKET
+        let runs = Self::SUPERPACKET / RUN_OCTETS + 3;
+        self.buffer.len().saturating_sub(self.used) >= Self::ROOM
             && Self::RUNS.saturating_sub(self.spans.len()) >= runs
     }
 
@@ -71,12 +74,14 @@ impl Sealed {
         self.spans.clear();
     }
 
-    /// `len` octets behind what is there; they count once they are [`Sealed::push`]ed.
-    pub(crate) fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+    /// `len` octets of room, `skip` octets behind what is there; they count once they are [`Sealed::push`]ed.
+    #[inline]
+    pub(crate) fn room(&mut self, skip: usize, len: usize) -> Option<&mut [u8]> {
         if len > Self::SUPERPACKET {
             return None;
         }
-        self.buffer.get_mut(self.used..self.used.checked_add(len)?)
+        let start = self.used.checked_add(skip)?;
+        self.buffer.get_mut(start..start.checked_add(len)?)
     }
 
     /// The first `len` octets of the room are packets of `route`, `stride` octets apart. They join the last run where
@@ -136,7 +141,7 @@ mod tests {
     fn pushed(pushes: &[(Route, usize, usize, bool)]) -> Vec<(usize, usize)> {
         let mut sealed = Sealed::new(0);
         for &(route, len, stride, alone) in pushes {
-            sealed.room(len).unwrap().fill(1);
+            sealed.room(0, len).unwrap().fill(1);
             sealed.push(route, len, stride, alone);
         }
         let whole: usize = lengths(&sealed).iter().map(|(len, _)| len).sum();

@@ -80,7 +80,9 @@ impl Bench {
 
     fn send(&mut self, packet: &[u8]) -> Verdict {
         self.out.clear();
-        self.outbound.packet(&Vnet::default(), &mut packet.to_vec(), NOW, &mut self.out)
+        let verdict = self.outbound.packet(&Vnet::default(), &mut packet.to_vec(), NOW, &mut self.out);
+        self.outbound.finish(NOW, &mut self.out);
+        verdict
     }
 
     /// Asserts that exactly these counters moved since last asked, and no other.
@@ -323,6 +325,7 @@ fn what_may_be_fragmented_is_protected_and_travels_alone() {
         let mut packet = v4(1500, false);
         assert_eq!(b.outbound.packet(&Vnet::default(), &mut packet, NOW, &mut b.out), Verdict::Send);
     }
+    b.outbound.finish(NOW, &mut b.out);
     // A run is sent in one piece, and segments of such a send cannot be fragmented: each is a run of its own.
     assert_eq!(b.runs().len(), 2);
     // The same with `fragicmp=no`, whatever the packet says.
@@ -382,7 +385,8 @@ fn sequence_numbers_end_and_never_wrap() {
         assert_eq!(run.octets[4..8], want.to_be_bytes());
     }
     b.plane.take_events();
-    assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::SequenceExhausted));
+    assert_eq!(b.send(&v4(100, true)), Verdict::Send, "known only when the batch is sealed");
+    assert!(b.runs().is_empty());
     assert_eq!(b.plane.take_events(), [Event::Hard(id(7))]);
     assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::NoSa));
     b.moved(&[(Discard::SequenceExhausted, 1), (Discard::NoSa, 1)]);
@@ -396,6 +400,8 @@ fn small_packets_of_one_sa_leave_in_one_run() {
         let mut packet = v4(64, true);
         assert_eq!(b.outbound.packet(&Vnet::default(), &mut packet, NOW, &mut b.out), Verdict::Send);
     }
+    assert!(b.runs().is_empty(), "they wait for each other");
+    b.outbound.finish(NOW, &mut b.out);
     let runs = b.runs();
     assert_eq!((runs.len(), runs[0].1, runs[0].2), (1, 10 * 100, 100));
 }

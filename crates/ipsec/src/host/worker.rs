@@ -314,6 +314,7 @@ impl Transmit {
             }
         }
         self.tally.reads.fetch_add(reads as u64, Ordering::Relaxed);
+        self.engine.finish(now, &mut self.sealed);
         self.send();
         result
     }

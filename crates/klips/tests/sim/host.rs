@@ -232,6 +232,7 @@ impl Host {
         let mut scratch = packet.to_vec();
         assert!(self.sealed.has_room());
         let verdict = self.outbound.packet(vnet, &mut scratch, self.now, &mut self.sealed);
+        self.outbound.finish(self.now, &mut self.sealed);
         let mut sent = Vec::new();
         for run in self.sealed.runs() {
             let Route::Esp(path) = run.route else { continue };
