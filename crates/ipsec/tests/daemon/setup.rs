@@ -130,6 +130,38 @@ fn a_lock_of_another_process_with_the_same_number_holds_nobody_up() {
 }
 
 #[test]
+fn what_config_setup_says_reaches_the_daemon() {
+    let Some(host) = Host::new("%none") else { return };
+    let settings = |host: &Host| {
+        let all = host.ipsec(&["look", "--json"]).out;
+        let all: serde_json::Value = serde_json::from_str(&all).expect("json");
+        all["status"]["settings"].clone()
+    };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    assert_eq!(settings(&host), serde_json::json!({ "hidetos": true, "fragicmp": true }));
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    host.configure(
+        "\tpluto=no\n\tinterfaces=\"ipsec2=eth7\"\n\thidetos=no\n\tfragicmp=no\n\toverridemtu=1300\n\
+         \tklipsdebug=\"tunnel-xmit pfkey\"\n",
+    );
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    assert_eq!(
+        settings(&host),
+        serde_json::json!({ "hidetos": false, "fragicmp": false, "overridemtu": 1300 })
+    );
+    assert_eq!(host.ipsec(&["tncfg"]).out, "ipsec2 -> eth7 mtu=1300(1300) -> 1500\n");
+    let debug = host.ipsec(&["klipsdebug"]).out;
+    assert!(
+        debug.starts_with("debug_tunnel=00000010.\n") && debug.ends_with("debug_pfkey=ffffffff.\n"),
+        "{debug}"
+    );
+    assert_eq!(host.ipsec(&["klipsdebug", "--none"]).code, 0);
+    assert!(!host.ipsec(&["klipsdebug"]).out.contains('1'));
+    assert_eq!(host.ipsec(&["klipsdebug", "--set", "nonsense"]).code, 1);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
 fn of_many_starts_at_once_one_succeeds() {
     let Some(host) = Host::new("ipsec0=eth7") else { return };
     let start = || host.command(IPSEC, &["setup", "start"]).stdout(Stdio::piped()).spawn().expect("spawn");
