@@ -6,6 +6,7 @@
 pub mod esp_open;
 pub mod ip_walk;
 mod packets;
+pub mod pfkey_parse;
 
 /// One target.
 pub struct Target {
@@ -19,6 +20,7 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target { name: "pfkey_parse", run: pfkey_parse::run, seeds: pfkey_parse::seeds },
     Target { name: "ip_walk", run: ip_walk::run, seeds: ip_walk::seeds },
     Target { name: "esp_open", run: esp_open::run, seeds: esp_open::seeds },
 ];
