@@ -24,7 +24,6 @@ pub fn run(data: &[u8]) {
 
 /// What was understood can be written again, and means the same.
 fn understood(data: &[u8], message: &Message<'_>) {
-    assert!(Message::parse_answer(data).is_ok(), "a request that is not an answer");
     let mut copy = Writer::new(&message.base);
     message.extensions().for_each(|extension| drop(copy.echo(&extension)));
     assert_eq!(copy.finish().as_deref(), Ok(data), "echoed, and different");
