@@ -7,6 +7,7 @@
 mod explain;
 pub mod instance;
 pub mod mailbox;
+pub mod program;
 
 use crate::ctl::{self, Refusal, Request, Settings};
 use crate::host::clock;

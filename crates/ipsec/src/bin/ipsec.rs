@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ipsec::command;
+use ipsec::daemon::program;
 use ipsec::table::Table;
 use std::ffi::OsString;
 use std::path::Path;
@@ -67,6 +68,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&called).file_name() == Some(program::NAME.as_ref()) {
+        return program::main();
+    }
     let arguments = match command::optionsfrom::expand(arguments(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(why) => {

@@ -4,6 +4,7 @@ use super::{End, NAME, Turn, Voice, configuration, is_root, stop};
 use crate::command::version::VERSION;
 use crate::conf::{Conf, Interface, Protostack};
 use crate::ctl::{Client, CtlError, Request, Settings};
+use crate::daemon::program;
 use crate::host::netlink::Netlink;
 use crate::log::Priority;
 use crate::process::Process;
@@ -13,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
 /// What `config setup` asks of the data plane.
 struct Wanted {
@@ -172,11 +173,10 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
 
 /// Starts klips, which returns when it can be asked.
 fn spawn(wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
-    let program = program().ok_or_else(|| Failed {
+    let mut command = program::command().map_err(|error| Failed {
         end: End::NotInstalled,
-        why: "klips is not installed beside ipsec: `ipsec --directory` says where it should be".into(),
+        why: format!("klips cannot be found beside ipsec: {error}"),
     })?;
-    let mut command = Command::new(program);
     command.arg("--syslog").arg(&wanted.syslog).stdin(Stdio::null()).stdout(Stdio::null());
     if let Some(group) = &wanted.pfkeygroup {
         command.arg("--pfkeygroup").arg(group);
@@ -190,12 +190,6 @@ fn spawn(wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
     }
     let why = said.trim_end();
     Err(Failed::new(if why.is_empty() { format!("klips: {}", out.status) } else { why.replace('\n', "; ") }))
-}
-
-/// The daemon's program: beside ours.
-fn program() -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok()?.with_file_name("klips");
-    beside.exists().then_some(beside)
 }
 
 /// What other scripts source: shell syntax, as `_startklips` wrote it.
