@@ -31,8 +31,7 @@ pub(super) fn add(writer: &mut Writer, sa: &NewSa, direction: Option<Direction>)
     }
     writer.address(ExtType::AddressDst, &Address::host(sa.id.dst));
     if let Some((sport, dport)) = sa.encapsulation {
-        let (src, dst) = ((sa.src, sport), (sa.id.dst, dport));
-        let (local, remote) = if direction == Some(Direction::In) { (dst, src) } else { (src, dst) };
+        let (local, remote) = if direction == Some(Direction::In) { (dport, sport) } else { (sport, dport) };
         writer.address(ExtType::AddressNattRem, &udp(remote));
         writer.address(ExtType::AddressNattLoc, &udp(local));
     }
@@ -94,10 +93,10 @@ fn inner(sa: &NewSa) -> Option<(IpNet, IpNet)> {
     Some(sa.inner.unwrap_or_else(anything))
 }
 
-/// The addresses of UDP encapsulation are IPv4 in PF_KEY; over IPv6 only the port is said, as ipseckey does.
-fn udp((ip, port): (IpAddr, u16)) -> Address {
-    let ip = if ip.is_ipv4() { ip } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-    Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(ip, port)) }
+/// A port of ESP in UDP. An address beside it would mean that one of the ends is somebody else behind a NAT
+/// (pf_key(7P)); only key managers find that out.
+fn udp(port: u16) -> Address {
+    Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)) }
 }
 
 const fn lifetime(limits: Limits) -> Lifetime {
