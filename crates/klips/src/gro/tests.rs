@@ -229,7 +229,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         burst.push(step);
         burst
     });
-    prop::collection::vec(burst, 1..24).prop_map(|bursts| bursts.concat())
+    prop::collection::vec(burst, 1..16).prop_map(|bursts| bursts.concat())
 }
 
 fn stream(steps: &[Step], size: usize) -> Vec<Vec<u8>> {
@@ -238,7 +238,7 @@ fn stream(steps: &[Step], size: usize) -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn superpackets_cut_again_are_the_packets_that_came(
