@@ -77,7 +77,7 @@ pub(crate) fn answer(
             if error || nobody || dst.is_multicast() || dst.is_broadcast() {
                 return None;
             }
-            v4(trouble, packet.get(..parsed.len)?, src, source4?, out)
+            v4(trouble, packet.get(..parsed.len)?, src, source4.unwrap_or(dst), out)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let error = parsed.flow.proto == proto::ICMPV6 && kind < 128;
@@ -87,7 +87,8 @@ pub(crate) fn answer(
             if error || nobody || multicast {
                 return None;
             }
-            v6(trouble, packet.get(..parsed.len)?, src, source6?, out)
+            let source = source6.or(Some(dst).filter(|dst| !dst.is_multicast()))?;
+            v6(trouble, packet.get(..parsed.len)?, src, source, out)
         }
         _ => None,
     }

@@ -63,9 +63,10 @@ pub enum Verdict {
 pub struct Link {
     /// MTU of the physical interface, outer IP header included.
     pub mtu: usize,
-    /// Source of our ICMP answers, IPv4.
+    /// Source of our ICMP answers, IPv4; the destination of the packet they are about if `None`. A host takes an answer
+    /// from one of its own addresses for a martian (RFC 1812 §5.3.7) and never hears it.
     pub icmp_source4: Option<Ipv4Addr>,
-    /// Source of our ICMP answers, IPv6.
+    /// Source of our ICMP answers, IPv6; likewise.
     pub icmp_source6: Option<Ipv6Addr>,
     /// `hidetos=yes`: the outer DSCP is 0 rather than a copy of the inner.
     pub hide_tos: bool,

@@ -338,6 +338,19 @@ fn what_may_be_fragmented_is_protected_and_travels_alone() {
 }
 
 #[test]
+fn without_an_address_of_its_own_the_answer_comes_from_where_the_packet_was_going() {
+    let mut b = Bench::with(Action::Reject);
+    b.outbound.set_link(Link { icmp_source4: None, icmp_source6: None, ..link(1500) });
+    for (packet, addresses, half) in [(v4(100, true), 12, 4), (v6(100), 8, 16)] {
+        let (src, dst) = packet[addresses..addresses + 2 * half].split_at(half);
+        assert_eq!(b.send(&packet), Verdict::Answer(Discard::Reject));
+        let run = b.out.runs().next().unwrap();
+        assert_eq!(run.route, Route::Back);
+        assert_eq!(run.octets[addresses..addresses + 2 * half], [dst, src].concat());
+    }
+}
+
+#[test]
 fn the_outer_tos_carries_ecn_and_hides_the_rest_unless_told_otherwise() {
     let mut b = Bench::with(Action::Protect(id(7)));
     b.plane.publish(sa(7, |_| {}));
