@@ -28,7 +28,7 @@ const QUEUE: u32 = 1000;
 const MOST_WORKERS: usize = 8;
 
 /// What all interfaces have in common.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Workers for each interface; one for each core, up to eight, if `None`.
     pub workers: Option<usize>,
@@ -260,7 +260,7 @@ impl Interfaces {
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
         for attached in self.attached.values() {
-            let link = klips_link(attached.physical_mtu, &attached.addresses, &self.settings);
+            let link = klips_link(attached.physical_mtu, &self.settings);
             attached.shared.link.store(link);
         }
     }
@@ -298,7 +298,7 @@ impl Interfaces {
             self.netlink.add_address(device, *net)?;
         }
         self.netlink.set_up(device, true)?;
-        let link = self.link_for(physical.mtu, &wanted);
+        let link = klips_link(physical.mtu, &self.settings);
         let mut shared =
             Shared::new(Arc::clone(&self.plane), Arc::clone(&self.wake), Arc::clone(&self.ike), link)?;
         shared.offloads = offloads;
@@ -363,7 +363,7 @@ impl Interfaces {
         for (name, attached) in &mut self.attached {
             let found = links.iter().find(|link| link.name == attached.physical);
             attached.follow_link(name, found, &self.settings, &mut self.netlink, &mut log)?;
-            let link = klips_link(attached.physical_mtu, &attached.addresses, &self.settings);
+            let link = klips_link(attached.physical_mtu, &self.settings);
             attached.shared.link.store(link);
         }
         Ok(log)
@@ -403,10 +403,6 @@ impl Interfaces {
             Addresses::Copy => global_addresses(&mut self.netlink, physical),
             Addresses::Given(given) => Ok(given.clone()),
         }
-    }
-
-    fn link_for(&self, mtu: u32, addresses: &[IpNet]) -> klips::Link {
-        klips_link(mtu, addresses, &self.settings)
     }
 }
 
@@ -539,12 +535,12 @@ fn global_addresses(netlink: &mut Netlink, link: u32) -> io::Result<Vec<IpNet>> 
     Ok(global.map(|address| address.net).collect())
 }
 
-fn klips_link(mtu: u32, addresses: &[IpNet], settings: &Settings) -> klips::Link {
-    let ip = || addresses.iter().map(IpNet::addr);
+fn klips_link(mtu: u32, settings: &Settings) -> klips::Link {
     klips::Link {
         mtu: usize::try_from(mtu).unwrap_or(usize::MAX),
-        icmp_source4: ip().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None }),
-        icmp_source6: ip().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None }),
+        // All addresses we have are the host's own: it would not listen to them.
+        icmp_source4: None,
+        icmp_source6: None,
         hide_tos: settings.hide_tos,
         frag_icmp: settings.frag_icmp,
     }

@@ -36,8 +36,8 @@ const SLOT: usize = 65_536 + 25 * 64;
 const LARGE: usize = 4;
 /// Packets opened before they are written to the device.
 const OPENED: usize = 1024;
-/// Pieces of one write; the kernel allows 1024.
-const PIECES: usize = 128;
+/// Pieces of one write; the engine merges no more, and the kernel allows 1024.
+const PIECES: usize = 68;
 
 /// How workers are laid out on threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,287 @@
+//! Two data planes in two network namespaces, a cable between them, real packets through both.
+//!
+//! Needs the right to make network namespaces (root, or `unshare -Ur`) and `/dev/net/tun`; says so and skips otherwise.
+
+use ipnet::IpNet;
+use ipsec::host::interfaces::{Addresses, Interfaces, Physical, Settings, Status};
+use ipsec::host::netlink::{Netlink, Route};
+use ipsec::host::netns::{End, Namespace, available, connect};
+use ipsec::host::worker::Shape;
+use ipsec_core::algorithm::{Auth, Encryption, Suite};
+use ipsec_core::{Protocol, SaId, Selector, Spi};
+use klips::{Action, Blueprint, Discard, Encapsulation, Eroute, Keys, Limits, Mode, Plane, Sa};
+use rustix::event::{EventfdFlags, eventfd};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+const GCM: Suite = Suite { encryption: Some(Encryption::AesGcm16), auth: None };
+const CBC: Suite = Suite { encryption: Some(Encryption::AesCbc), auth: Some(Auth::HmacSha256) };
+
+/// What the two ends agree on.
+#[derive(Clone)]
+struct Case {
+    outer6: bool,
+    inner6: bool,
+    udp: bool,
+    suite: Suite,
+    settings: Settings,
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        let settings = Settings { workers: Some(1), ..Settings::default() };
+        Self { outer6: false, inner6: false, udp: true, suite: GCM, settings }
+    }
+}
+
+/// One end: a gateway that is its own protected host.
+struct Gateway {
+    namespace: Namespace,
+    plane: Arc<Plane>,
+    interfaces: Interfaces,
+    inner: IpAddr,
+}
+
+struct Tunnel {
+    left: Gateway,
+    right: Gateway,
+}
+
+fn outer(case: &Case, host: u8) -> IpNet {
+    let net = if case.outer6 { format!("2001:db8::{host}/64") } else { format!("192.0.2.{host}/24") };
+    net.parse().unwrap()
+}
+
+/// The network behind an end; its first address is the end's own.
+fn inner(case: &Case, host: u8) -> IpNet {
+    let net = if case.inner6 { format!("fd00:{host}::1/64") } else { format!("10.0.{host}.1/24") };
+    net.parse().unwrap()
+}
+
+fn sa(case: &Case, from: u8, to: u8) -> Arc<Sa> {
+    let key = |len: usize| Zeroizing::new((0..len).map(|n| n as u8 ^ from).collect::<Vec<u8>>());
+    let (encryption, auth) = if case.suite == GCM { (20, 0) } else { (16, 32) };
+    let spi = 0x1000 + u32::from(from);
+    Arc::new(Sa::new(Blueprint {
+        id: SaId { dst: outer(case, to).addr(), protocol: Protocol::Esp, spi: Spi(spi) },
+        src: outer(case, from).addr(),
+        mode: Mode::Tunnel,
+        suite: case.suite,
+        keys: Keys { encryption: key(encryption), auth: key(auth), ..Keys::default() },
+        esn: false,
+        window: 1024,
+        encapsulation: case.udp.then_some(Encapsulation { local: 4500, remote: 4500 }),
+        selector: Some(Selector::nets(inner(case, from), inner(case, to))),
+        limits: Limits::default(),
+    }))
+}
+
+fn gateway(case: &Case, namespace: Namespace, host: u8, peer: u8) -> Gateway {
+    let plane = Arc::new(Plane::default());
+    let (out, back) = (sa(case, host, peer), sa(case, peer, host));
+    let id = out.id;
+    plane.publish(out);
+    plane.publish(back);
+    let selector = Selector::nets(inner(case, host), inner(case, peer));
+    plane.change_eroutes(|eroutes| eroutes.add(Eroute::new(selector, Action::Protect(id))).unwrap());
+    let own = IpNet::from(inner(case, host).addr());
+    let interfaces = namespace.run(|| {
+        let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap());
+        let ike = Arc::new(|_: &_, _: &_| false);
+        let mut interfaces = Interfaces::new(Arc::clone(&plane), wake, ike, case.settings.clone()).unwrap();
+        let eth0 = Physical::Name("eth0".into());
+        interfaces.attach("ipsec0", &eth0, &Addresses::Given(vec![own])).unwrap();
+        let mut netlink = Netlink::open().unwrap();
+        let link = netlink.link("ipsec0").unwrap().map(|link| link.index);
+        let dst = inner(case, peer).trunc();
+        netlink.add_route(&Route { dst, via: None, link, src: Some(own.addr()), metric: 0 }).unwrap();
+        interfaces
+    });
+    Gateway { namespace, plane, interfaces: interfaces.unwrap(), inner: own.addr() }
+}
+
+/// The tunnel, or a reason to skip.
+fn tunnel(case: &Case) -> Option<Tunnel> {
+    if let Err(why) = available() {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    connect(
+        End { namespace: &left, name: "eth0", addresses: &[outer(case, 1)] },
+        End { namespace: &right, name: "eth0", addresses: &[outer(case, 2)] },
+    )
+    .unwrap();
+    Some(Tunnel { left: gateway(case, left, 1, 2), right: gateway(case, right, 2, 1) })
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 % 253) as u8).collect()
+}
+
+impl Gateway {
+    fn status(&self) -> Status {
+        self.interfaces.list().remove(0)
+    }
+
+    fn counter(&self, name: &str) -> u64 {
+        self.status().counters.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// Everything this end refused, but packets without an eroute: the host's own chatter.
+    fn refused(&self) -> Vec<(&'static str, u64)> {
+        let all = Discard::ALL.iter().filter(|why| **why != Discard::NoEroute);
+        all.map(|why| (why.name(), self.plane.discarded(*why))).filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+impl Tunnel {
+    /// Sends `octets` by TCP from left to right, which sends them back, and compares.
+    fn tcp_echo(&self, octets: &[u8]) {
+        let address = SocketAddr::new(self.right.inner, 7);
+        let listener = self.right.namespace.run(|| TcpListener::bind(address)).unwrap().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            stream.write_all(&all).unwrap();
+        });
+        let limit = Duration::from_secs(20);
+        let connect = || TcpStream::connect_timeout(&address, limit);
+        let mut stream = self.left.namespace.run(connect).unwrap().expect("the tunnel carries no TCP");
+        stream.set_read_timeout(Some(limit)).unwrap();
+        stream.set_write_timeout(Some(limit)).unwrap();
+        stream.write_all(octets).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert!(back == octets, "{} octets came back of {}", back.len(), octets.len());
+        server.join().unwrap();
+    }
+
+    /// One UDP datagram there and back.
+    fn udp_echo(&self, octets: &[u8]) {
+        let bind = |end: &Gateway| {
+            let socket = end.namespace.run(|| UdpSocket::bind((end.inner, 0))).unwrap().unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            socket
+        };
+        let (left, right) = (bind(&self.left), bind(&self.right));
+        let mut buffer = vec![0; 65_536];
+        left.send_to(octets, right.local_addr().unwrap()).unwrap();
+        let (n, from) = right.recv_from(&mut buffer).expect("the tunnel carries no UDP");
+        assert_eq!(from, left.local_addr().unwrap());
+        right.send_to(&buffer[..n], from).unwrap();
+        let (n, _) = left.recv_from(&mut buffer).expect("the tunnel carries no UDP back");
+        assert!(buffer[..n] == *octets);
+    }
+}
+
+fn check(case: &Case) {
+    let Some(tunnel) = tunnel(case) else { return };
+    for len in [0, 1, 100, 1300] {
+        tunnel.udp_echo(&pattern(len));
+    }
+    tunnel.tcp_echo(&pattern(3_000_000));
+    // Longer than the device's MTU: the host cuts it before we see it, to what TCP has found to fit.
+    tunnel.udp_echo(&pattern(5000));
+    for end in [&tunnel.left, &tunnel.right] {
+        let mut refused = end.refused();
+        // A full packet, UDP and ESP are 4 octets longer than IPv6 has room for: the host is told, and heeds it.
+        refused.retain(|(why, n)| !(case.outer6 && case.udp && *why == "too_big" && *n < 100));
+        assert_eq!(refused, []);
+    }
+}
+
+#[test]
+fn every_family_in_every_family_over_udp_and_raw() {
+    for outer6 in [false, true] {
+        for inner6 in [false, true] {
+            for udp in [true, false] {
+                check(&Case { outer6, inner6, udp, ..Case::default() });
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_without_any_offload() {
+    for inner6 in [false, true] {
+        for udp in [true, false] {
+            let case = Case::default();
+            let settings = case.settings.clone().without_offloads();
+            check(&Case { inner6, udp, settings, ..case });
+        }
+    }
+}
+
+#[test]
+fn the_same_on_two_workers_and_on_split_ones() {
+    for shape in [Shape::Together, Shape::Split] {
+        for (workers, udp) in [(1, true), (2, true), (2, false)] {
+            let settings = Settings { workers: Some(workers), shape, ..Settings::default() };
+            check(&Case { udp, settings, ..Case::default() });
+        }
+    }
+}
+
+#[test]
+fn a_cipher_with_separate_integrity_carries_the_same() {
+    for udp in [true, false] {
+        check(&Case { udp, suite: CBC, ..Case::default() });
+    }
+}
+
+#[test]
+fn superpackets_cross_the_device_in_both_directions() {
+    let Some(tunnel) = tunnel(&Case::default()) else { return };
+    let octets = pattern(20_000_000);
+    tunnel.tcp_echo(&octets);
+    let packets = octets.len() as u64 / 1368;
+    for end in [&tunnel.left, &tunnel.right] {
+        assert!(end.counter("device_reads") < packets, "{:?}", end.status());
+        assert!(end.counter("device_writes") < packets, "{:?}", end.status());
+        assert_eq!(end.counter("device_refused_merged"), 0);
+        assert_eq!(end.counter("runs_not_segmented"), 0);
+    }
+}
+
+#[test]
+fn a_smaller_mtu_below_is_followed_while_traffic_flows() {
+    let Some(mut tunnel) = tunnel(&Case::default()) else { return };
+    tunnel.tcp_echo(&pattern(100_000));
+    for end in [&mut tunnel.left, &mut tunnel.right] {
+        let interfaces = &mut end.interfaces;
+        let log = end.namespace.run(|| {
+            let mut netlink = Netlink::open().unwrap();
+            let eth0 = netlink.link("eth0").unwrap().unwrap();
+            netlink.set_mtu(eth0.index, 1400).unwrap();
+            interfaces.follow().unwrap()
+        });
+        assert!(log.unwrap().contains(&"ipsec0: MTU of eth0 is 1400, ours 1320".to_owned()));
+    }
+    tunnel.tcp_echo(&pattern(1_000_000));
+    assert_eq!((tunnel.left.refused(), tunnel.right.refused()), (vec![], vec![]));
+}
+
+#[test]
+fn a_route_to_the_peer_through_the_device_does_not_catch_what_it_sends() {
+    for udp in [true, false] {
+        let case = Case { udp, ..Case::default() };
+        let Some(tunnel) = tunnel(&case) else { return };
+        for (end, peer) in [(&tunnel.left, 2), (&tunnel.right, 1)] {
+            let dst = IpNet::from(outer(&case, peer).addr());
+            let catch = || {
+                let mut netlink = Netlink::open().unwrap();
+                let link = netlink.link("ipsec0").unwrap().map(|link| link.index);
+                netlink.add_route(&Route { dst, via: None, link, src: None, metric: 0 }).unwrap();
+            };
+            end.namespace.run(catch).unwrap();
+        }
+        tunnel.udp_echo(&pattern(1000));
+        tunnel.tcp_echo(&pattern(300_000));
+    }
+}
