@@ -9,6 +9,8 @@
 
 mod record;
 mod spi;
+#[cfg(test)]
+mod tests;
 
 use core::net::IpAddr;
 use ipsec_core::{Protocol, SaId, Spi, Time};

@@ -16,7 +16,8 @@ pub struct SpiPolicy {
     pub worker_bits: u32,
     /// How many workers take turns; 0 counts as 2 to the power of `worker_bits`.
     pub workers: u32,
-    turn: u32,
+    /// Whose turn it is.
+    pub turn: u32,
 }
 
 /// How many SPIs are drawn at random before the range is searched.
