@@ -3,17 +3,44 @@
 //! Sans-I/O: [`Control::request`] takes one record from a socket, [`Control::notice`] hands out what that or any other
 //! socket is to receive. Notices are pulled when a socket can take them, so a DUMP of a million SAs to a slow reader is a
 //! cursor, not a queue.
+//!
+//! A request goes through three stages, each with its order of checks, because of several faults the first is reported
+//! (pf_key(7P)): its shape (the codec), its addresses ([`address`]), its meaning (the file of its message). Whoever hears
+//! the answer is in the rules table. Keys leave in GET and DUMP only.
 
+mod add;
+mod address;
+mod class;
+mod describe;
+mod expire;
+pub(crate) mod flag;
+mod flows;
+mod inverse;
+mod keys;
+mod pair;
+mod register;
+mod remove;
+mod update;
 mod view;
 
 pub use crate::keysock::SocketId;
+use crate::keysock::{Dump, Dumping, Hearers, KeySockets, Next};
 use crate::plane::Plane;
+use crate::sa::SaState;
 pub use crate::sadb::SpiPolicy;
+use crate::sadb::{Cursor, Record, Sadb};
+use class::Locals;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
-use ipsec_core::Time;
+use core::time::Duration;
+use describe::Show;
+use flows::Present;
+use ipsec_core::{Protocol, SaId, Spi, Time};
+pub use pfkey::Lifetime;
+use pfkey::rules::{self, Audience, Rule};
+use pfkey::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType, Writer};
 use std::sync::Arc;
-pub use view::{Direction, Lifetime, SaRow, SocketRow, Supported, supported};
+pub use view::{Direction, SaRow, SocketRow, Supported, supported};
 
 /// A source of fresh random octets.
 pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
@@ -44,75 +71,439 @@ impl Config {
 pub struct Control {
     plane: Arc<Plane>,
     config: Config,
+    sadb: Sadb,
+    sockets: KeySockets<Base>,
+    locals: Locals,
+}
+
+/// The database a message is about, if it names one.
+fn protocol(ask: &Message<'_>) -> Option<Protocol> {
+    match ask.base.satype()? {
+        SaType::Unspec => None,
+        SaType::Ah => Some(Protocol::Ah),
+        SaType::Esp => Some(Protocol::Esp),
+        SaType::Ipip => Some(Protocol::Ipip),
+        SaType::Ipcomp => Some(Protocol::Ipcomp),
+    }
 }
 
 impl Control {
     /// An empty SADB and no policy on `plane`.
     pub fn new(plane: Arc<Plane>, config: Config) -> Self {
-        Self { plane, config }
+        let sockets = KeySockets::new(config.receive_limit);
+        Self { plane, config, sadb: Sadb::default(), sockets, locals: Locals::default() }
     }
 
     /// A process opened a PF_KEY socket.
     pub fn connect(&mut self, pid: u32, now: Time) -> SocketId {
-        let _ = (pid, now, &self.plane, &self.config.epoch);
-        SocketId(0)
+        self.sockets.open(pid, now)
     }
 
     /// It closed it.
     pub fn disconnect(&mut self, socket: SocketId) {
-        let _ = socket;
+        self.sockets.close(socket);
     }
 
-    /// One record from a socket. Whatever it answers is a notice.
+    /// Whether a socket hears anything at all (`SO_USELOOPBACK`).
+    pub fn set_loopback(&mut self, socket: SocketId, on: bool) {
+        if let Some(socket) = self.sockets.get_mut(socket) {
+            socket.loopback = on;
+        }
+    }
+
+    /// The addresses configured on this host ("mine" in pf_key(7P)'s direction rules).
+    pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.locals = Locals::new(addresses);
+    }
+
+    /// One record from a socket. Whatever it answers is a notice. An empty record is nothing at all.
     pub fn request(&mut self, from: SocketId, octets: &[u8], now: Time) {
-        let _ = (from, octets, now);
+        if octets.is_empty() || self.sockets.get(from).is_none() {
+            return;
+        }
+        let outcome = Message::parse(octets).and_then(|mut ask| self.dispatch(from, &mut ask, now));
+        if let Err(fault) = outcome {
+            // A record too short for a header has no type: its sender alone hears of it.
+            let base = octets.first_chunk().map_or(Base::parse(&[0; Base::LEN]), Base::parse);
+            self.refuse(from, &base, fault);
+        }
+    }
+
+    /// The base header with errno and diagnostic, to whom the rules say.
+    fn refuse(&mut self, from: SocketId, base: &Base, fault: Fault) {
+        if let Some(socket) = self.sockets.get_mut(from) {
+            socket.last_error = fault.errno.0;
+        }
+        let rule = base.kind().and_then(rules::rule);
+        let hearers = match (rule.map(|rule| rule.failure), base.kind()) {
+            (Some(Audience::Everyone), _) => Hearers::All,
+            (_, Some(MessageType::Acquire)) if base.satype_number == 0 => Hearers::SenderAndExtended(from),
+            _ => Hearers::Sender(from),
+        };
+        self.sockets.deliver(hearers, base.refusal(fault).to_vec());
+    }
+
+    /// The messages, one arm each.
+    fn dispatch(&mut self, from: SocketId, ask: &mut Message<'_>, now: Time) -> Result<(), Fault> {
+        let unknown = Fault::invalid(D::UnknownMsg);
+        let kind = ask.base.kind().ok_or(unknown)?;
+        let rule = rules::rule(kind).ok_or(unknown)?;
+        match kind {
+            MessageType::Expire => Err(Fault::errno(Errno::EOPNOTSUPP)),
+            MessageType::Acquire => self.acquired(from, ask),
+            MessageType::InverseAcquire => self.inverse_acquire(from, ask),
+            MessageType::Register => self.register(from, ask),
+            MessageType::Flush => self.flush_all(from, ask, rule),
+            MessageType::Dump => self.dump(from, ask, rule, now),
+            MessageType::Promisc => {
+                let on = ask.base.satype_number != 0;
+                if let Some(socket) = self.sockets.get_mut(from) {
+                    socket.promiscuous = on;
+                }
+                self.echo(from, rule, ask, None);
+                Ok(())
+            }
+            MessageType::Socket => {
+                rule.complete(ask)?;
+                // The answer comes while the socket still hears, and once it hears again.
+                let loopback = ask.socket.is_none_or(|options| options.loopback);
+                if loopback {
+                    self.set_loopback(from, true);
+                }
+                self.echo(from, rule, ask, None);
+                self.set_loopback(from, loopback);
+                Ok(())
+            }
+            MessageType::AddFlow
+            | MessageType::ReplaceFlow
+            | MessageType::DelFlow
+            | MessageType::FlushFlows
+            | MessageType::DumpFlows
+            | MessageType::GroupSa => self.policy(from, ask, kind, rule),
+            MessageType::GetSpi
+            | MessageType::Update
+            | MessageType::Add
+            | MessageType::Delete
+            | MessageType::Get
+            | MessageType::UpdatePair
+            | MessageType::DelPair => {
+                rule.takes(ask.base.satype_number)?;
+                address::fix(ask, &self.locals)?;
+                rules::possible(ask, ask.base.satype().unwrap_or(SaType::Unspec))?;
+                self.about_sa(from, ask, kind, rule, now)
+            }
+        }
+    }
+
+    /// Messages about one SA, their addresses in order.
+    fn about_sa(
+        &mut self,
+        from: SocketId,
+        ask: &mut Message<'_>,
+        kind: MessageType,
+        rule: &Rule,
+        now: Time,
+    ) -> Result<(), Fault> {
+        match kind {
+            MessageType::GetSpi => {
+                rule.complete(ask)?;
+                let spi = self.reserve(ask, now)?;
+                ask.sa = Some(pfkey::Sa { spi: spi.0, ..pfkey::Sa::default() });
+                self.echo(from, rule, ask, ask.sa);
+                Ok(())
+            }
+            MessageType::Add => {
+                let id = self.add(ask, now)?;
+                self.echo_final(from, rule, ask, &id);
+                Ok(())
+            }
+            MessageType::Update | MessageType::UpdatePair => {
+                let pair = kind == MessageType::UpdatePair;
+                if self.update(ask, pair, now)? {
+                    let id = self.named(ask)?;
+                    self.echo_final(from, rule, ask, &id);
+                } else {
+                    self.echo(from, rule, ask, None);
+                }
+                Ok(())
+            }
+            MessageType::Get => {
+                rule.complete(ask)?;
+                let id = self.named(ask)?;
+                if let Some(record) = self.sadb.find(&id) {
+                    let message = self.describe(&answer(&ask.base), record, record.state() as u8, Show::Keys);
+                    self.sockets.deliver(Hearers::Sender(from), message);
+                }
+                Ok(())
+            }
+            MessageType::Delete if ask.sa.is_none() => {
+                self.purge(ask)?;
+                self.echo(from, rule, ask, None);
+                Ok(())
+            }
+            MessageType::DelPair if ask.sa.is_none() => {
+                self.purge(ask).map(|()| self.echo(from, rule, ask, None))
+            }
+            MessageType::Delete | MessageType::DelPair => {
+                let gone = match kind {
+                    MessageType::DelPair => self.delete_pair(ask)?,
+                    _ => self.delete(ask)?,
+                };
+                let message = self.describe(&answer(&ask.base), &gone, SaState::Dead as u8, Show::NoKeys);
+                self.sockets.deliver(Hearers::All, message);
+                Ok(())
+            }
+            _ => Err(Fault::invalid(D::UnknownMsg)),
+        }
+    }
+
+    /// GETSPI: a name for an SA to come.
+    fn reserve(&mut self, ask: &Message<'_>, now: Time) -> Result<Spi, Fault> {
+        let ip = |address: Option<pfkey::Address>| address.and_then(|a| a.ip());
+        let (Some(src), Some(dst), Some(range), Some(protocol)) =
+            (ip(ask.src), ip(ask.dst), ask.spi_range, protocol(ask))
+        else {
+            return Err(Fault::invalid(D::MissingRange));
+        };
+        let (sadb, spis) = (&self.sadb, &mut self.config.spis);
+        let taken = |spi| sadb.find(&SaId { dst, protocol, spi }).is_some();
+        let spi =
+            spis.choose(range.min, range.max, &mut self.config.random, taken).map_err(|why| match why {
+                crate::sadb::NoSpi::Range => Fault::invalid(D::MalformedRange),
+                crate::sadb::NoSpi::Taken => Fault::errno(Errno::EEXIST),
+            })?;
+        let id = SaId { dst, protocol, spi };
+        let larva = Record::larval(id, src, now);
+        self.sadb.insert(Box::new(larva)).map_err(|_| Fault::errno(Errno::EEXIST))?;
+        Ok(spi)
+    }
+
+    /// FLUSH of SAs. It is done at once, so none is ever under way; a DUMP to the same socket may be.
+    fn flush_all(&mut self, from: SocketId, ask: &Message<'_>, rule: &Rule) -> Result<(), Fault> {
+        if !ask.is_bare() {
+            return Err(Fault::invalid(D::NoExt));
+        }
+        rule.takes(ask.base.satype_number)?;
+        self.check_no_dump(from)?;
+        self.flush(protocol(ask));
+        self.echo(from, rule, ask, None);
+        Ok(())
+    }
+
+    /// DUMP of SAs: from now on the socket's notices are SAs until all have been shown.
+    fn dump(&mut self, from: SocketId, ask: &Message<'_>, rule: &Rule, now: Time) -> Result<(), Fault> {
+        let alone = ask.extensions().count() == 1 && ask.has(ExtType::Edump);
+        if !ask.is_bare() && !alone {
+            return Err(Fault::invalid(D::NoExt));
+        }
+        rule.takes(ask.base.satype_number)?;
+        self.check_no_dump(from)?;
+        let span = ask.edump.filter(|secs| *secs != 0).map(Duration::from_secs);
+        let used_since = span.map(|span| Time::ZERO.after(now.since(Time::ZERO.after(span))));
+        let what = Dumping::Sas(Cursor::new(protocol(ask)));
+        self.sockets.start_dump(from, Dump { what, header: answer(&ask.base), used_since });
+        Ok(())
+    }
+
+    /// pf_key(7P) has one FLUSH or DUMP under way at a time; here that is one per socket, so that a reader who stops
+    /// reading keeps nobody else waiting.
+    fn check_no_dump(&self, from: SocketId) -> Result<(), Fault> {
+        match self.sockets.get(from).is_some_and(|socket| socket.dump.is_some()) {
+            true => Err(Fault::errno(Errno::ENOMEM)),
+            false => Ok(()),
+        }
+    }
+
+    /// Policy messages.
+    fn policy(
+        &mut self,
+        from: SocketId,
+        ask: &mut Message<'_>,
+        kind: MessageType,
+        rule: &Rule,
+    ) -> Result<(), Fault> {
+        rule.complete(ask)?;
+        address::fix(ask, &self.locals)?;
+        match kind {
+            MessageType::AddFlow => self.add_flow(ask, Present::Refuse)?,
+            MessageType::ReplaceFlow => self.add_flow(ask, Present::Replace)?,
+            MessageType::DelFlow => self.delete_flow(ask)?,
+            MessageType::FlushFlows => self.flush_flows(),
+            MessageType::DumpFlows => {
+                self.check_no_dump(from)?;
+                let flows = self.plane.eroutes().list();
+                let what = Dumping::Flows(flows.into_iter());
+                self.sockets.start_dump(from, Dump { what, header: answer(&ask.base), used_since: None });
+                return Ok(());
+            }
+            // Bundles of several SAs are not carried by this version.
+            _ => return Err(Fault::errno(Errno::EOPNOTSUPP)),
+        }
+        self.echo(from, rule, ask, None);
+        Ok(())
+    }
+
+    /// ACQUIRE from a user: that an SA could not be had, or something for those who hear everything.
+    fn acquired(&mut self, from: SocketId, ask: &mut Message<'_>) -> Result<(), Fault> {
+        let number = ask.base.satype_number;
+        let failed = ask.base.errno.0 != 0;
+        let extended = self.sockets.get(from).is_some_and(|socket| socket.extended);
+        if number == 0 && !(failed && extended) {
+            return Err(Fault::invalid(D::SatypeNeeded));
+        }
+        if !failed {
+            let message = echoed(ask, None, &ask.base);
+            self.sockets.deliver(Hearers::Nobody, message);
+            return Ok(());
+        }
+        if number != 0 {
+            let satype = SaType::from_number(number).ok_or(Fault::invalid(D::UnknownSatype))?;
+            address::fix(ask, &self.locals)?;
+            rules::possible(ask, satype)?;
+        }
+        Ok(())
+    }
+
+    /// INVERSE_ACQUIRE.
+    fn inverse_acquire(&mut self, from: SocketId, ask: &Message<'_>) -> Result<(), Fault> {
+        let _ = from;
+        Self::check_inverse(ask)?;
+        Err(Fault::errno(Errno::ENOENT))
+    }
+
+    /// The request again, with the flags the SA got.
+    fn echo_final(&mut self, from: SocketId, rule: &Rule, ask: &Message<'_>, id: &SaId) {
+        let flags = self.sadb.find(id).map(|record| record.flags);
+        let sa = ask.sa.map(|sa| pfkey::Sa { flags: flags.unwrap_or(sa.flags), ..sa });
+        self.echo(from, rule, ask, sa);
+    }
+
+    /// The request again, to whom the rules say.
+    fn echo(&mut self, from: SocketId, rule: &Rule, ask: &Message<'_>, sa: Option<pfkey::Sa>) {
+        let hearers = match rule.success {
+            Audience::Everyone => Hearers::All,
+            Audience::Sender => Hearers::Sender(from),
+            Audience::Registered => Hearers::SenderAndPlain(from, ask.base.satype_number),
+            Audience::Nobody => Hearers::Nobody,
+        };
+        let message = echoed(ask, sa, &answer(&ask.base));
+        self.sockets.deliver(hearers, message);
     }
 
     /// The next message for a socket, if it has any; carries on with its DUMP.
     pub fn notice(&mut self, to: SocketId, now: Time) -> Option<Vec<u8>> {
-        let _ = (to, now);
-        None
+        let _ = now;
+        match self.sockets.next(to)? {
+            Next::Notice(octets) => Some(octets),
+            Next::Dump => Some(self.next_of_dump(to)),
+        }
+    }
+
+    /// The next message of a socket's DUMP, or its end: the base header with seq 0.
+    fn next_of_dump(&mut self, to: SocketId) -> Vec<u8> {
+        let Some(mut dump) = self.sockets.get_mut(to).and_then(|socket| socket.dump.take()) else {
+            return Vec::new();
+        };
+        let message = match &mut dump.what {
+            Dumping::Flows(flows) => flows.next().map(|flow| self.describe_flow(&dump.header, &flow)),
+            Dumping::Sas(cursor) => loop {
+                let Some(record) = self.sadb.next(cursor) else { break None };
+                let used =
+                    |since| record.sa.as_ref().and_then(|sa| sa.last_use()).is_some_and(|at| at >= since);
+                if dump.used_since.is_none_or(used) {
+                    let satype = describe::satype(record.id.protocol).number();
+                    let base = Base { satype_number: satype, ..dump.header };
+                    break Some(self.describe(&base, record, record.state() as u8, Show::Keys));
+                }
+            },
+        };
+        let message = match message {
+            Some(message) => {
+                if let Some(socket) = self.sockets.get_mut(to) {
+                    socket.dump = Some(dump);
+                }
+                message
+            }
+            None => Base { seq: 0, ..dump.header }.octets().to_vec(),
+        };
+        if self.sockets.any_promiscuous_but(to) {
+            self.sockets.deliver(Hearers::PromiscuousBut(to), message.clone());
+        }
+        message
     }
 
     /// Takes the sockets that have got notices since last asked.
     pub fn take_ready(&mut self) -> Vec<SocketId> {
-        Vec::new()
+        self.sockets.take_ready()
     }
 
     /// Acts on what workers found and on every lifetime that has passed. Due at [`Control::deadline`] and whenever
     /// [`Plane::take_wake`] said so.
     pub fn expire(&mut self, now: Time) {
-        let _ = now;
+        self.expire_events(now);
+        self.expire_timers(now);
     }
 
     /// When [`Control::expire`] must be called next.
     pub fn deadline(&self) -> Option<Time> {
-        None
-    }
-
-    /// The addresses configured on this host ("mine" in pf_key(7P)'s direction rules).
-    pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
-        let _ = addresses;
+        self.sadb.deadline()
     }
 
     /// Every SA of the SADB, for tables: AH, ESP, IPIP, IPCOMP, IPv4 before IPv6 in each.
     pub fn sas(&self) -> impl Iterator<Item = SaRow> {
-        core::iter::empty()
+        self.sadb.iter().map(|record| self.row(record))
     }
 
     /// One SA, for tables.
-    pub fn sa(&self, id: &ipsec_core::SaId) -> Option<SaRow> {
-        let _ = id;
-        None
+    pub fn sa(&self, id: &SaId) -> Option<SaRow> {
+        self.sadb.find(id).map(|record| self.row(record))
+    }
+
+    /// How many SAs there are, in whatever state.
+    pub fn sa_count(&self) -> usize {
+        self.sadb.len()
     }
 
     /// Every PF_KEY socket, oldest first.
     pub fn sockets(&self) -> impl Iterator<Item = SocketRow> {
-        core::iter::empty()
+        self.sockets.iter().map(|(id, socket)| view::socket_row(id, socket, self.sockets.limit()))
     }
 
     /// Seconds since 1970 at `at`.
-    pub fn wall_clock(&self, at: Time) -> u64 {
+    pub const fn wall_clock(&self, at: Time) -> u64 {
         self.config.epoch.saturating_add(at.as_secs())
     }
+}
+
+/// The header of an answer: the request's, saying that it went well (reference Q17).
+const fn answer(base: &Base) -> Base {
+    Base { errno: Errno(0), diagnostic: 0, words: 2, ..*base }
+}
+
+/// A request as it is echoed: its addresses as they were understood, without its keys.
+fn echoed(ask: &Message<'_>, sa: Option<pfkey::Sa>, base: &Base) -> Vec<u8> {
+    let mut w = Writer::with_capacity(base, 256);
+    for extension in ask.extensions() {
+        let address = match extension.kind {
+            ExtType::KeyAuth | ExtType::KeyEncrypt | ExtType::Edump => continue,
+            ExtType::Sa | ExtType::SpiRange if sa.is_some() => {
+                if let Some(sa) = sa {
+                    w.sa(&sa);
+                }
+                continue;
+            }
+            ExtType::AddressSrc => ask.src,
+            ExtType::AddressDst => ask.dst,
+            ExtType::AddressInnerSrc => ask.inner_src,
+            ExtType::AddressInnerDst => ask.inner_dst,
+            ExtType::AddressNattLoc => ask.natt_loc,
+            ExtType::AddressNattRem => ask.natt_rem,
+            _ => None,
+        };
+        match address {
+            Some(address) => w.address(extension.kind, &address),
+            None => w.echo(&extension),
+        };
+    }
+    w.finish().unwrap_or_default()
 }

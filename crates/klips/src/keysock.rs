@@ -112,6 +112,10 @@ pub(crate) enum Hearers {
     Plain(u8),
     /// Sockets with an extended REGISTER.
     Extended,
+    /// The socket that asked, and those with an extended REGISTER.
+    SenderAndExtended(SocketId),
+    /// Promiscuous sockets alone, and not this one, which has heard it.
+    PromiscuousBut(SocketId),
 }
 
 /// What is left for a socket to hear.
@@ -182,21 +186,29 @@ impl<H> KeySockets<H> {
         self.sockets.values().any(|socket| socket.extended && socket.loopback)
     }
 
+    /// Says whether anyone besides `one` hears everything.
+    pub(crate) fn any_promiscuous_but(&self, one: SocketId) -> bool {
+        self.sockets.iter().any(|(id, socket)| *id != one && socket.promiscuous && socket.loopback)
+    }
+
     /// Puts a message into the queue of everyone who is to hear it, and says how many besides promiscuous ones that
     /// were.
     pub(crate) fn deliver(&mut self, to: Hearers, message: Vec<u8>) -> usize {
         let hears = |id: SocketId, socket: &Socket<H>| match to {
             Hearers::All => true,
             Hearers::Sender(sender) => id == sender,
-            Hearers::Nobody => false,
+            Hearers::Nobody | Hearers::PromiscuousBut(_) => false,
+            Hearers::SenderAndExtended(sender) => id == sender || socket.extended,
             Hearers::SenderAndPlain(sender, satype) => {
                 id == sender || (!socket.extended && socket.is_registered(satype))
             }
             Hearers::Plain(satype) => !socket.extended && socket.is_registered(satype),
             Hearers::Extended => socket.extended,
         };
-        let wanted =
-            |id: SocketId, socket: &Socket<H>| socket.loopback && (socket.promiscuous || hears(id, socket));
+        let wanted = |id: SocketId, socket: &Socket<H>| {
+            let spared = to == Hearers::PromiscuousBut(id);
+            socket.loopback && !spared && (socket.promiscuous || hears(id, socket))
+        };
         let mut heard = 0_usize;
         let mut hearers = self.sockets.iter_mut().filter(|(id, socket)| wanted(**id, socket)).peekable();
         let Some((id, first)) = hearers.next() else { return 0 };

@@ -286,6 +286,11 @@ impl Sa {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// The highest sequence number received; 0 if none, or without a window to remember it.
+    pub fn received(&self) -> u64 {
+        self.window.as_ref().map_or(0, |window| window.lock().right())
+    }
+
     /// Continues after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers).
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn continue_after(&self, last: u64) {

@@ -15,6 +15,7 @@ mod tests;
 use core::net::IpAddr;
 use ipsec_core::{Protocol, SaId, Spi, Time};
 pub(crate) use record::{Due, Extras, Identity, Km, Ports, Record, TimeLimits};
+pub(crate) use spi::NoSpi;
 pub use spi::SpiPolicy;
 use std::collections::{BTreeSet, HashMap};
 
@@ -197,6 +198,12 @@ impl Sadb {
     /// All of them, in the order of a [`Cursor`].
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Record> {
         self.tables.iter().flat_map(|table| table.places.iter().flatten().map(|record| &**record))
+    }
+
+    /// Those of one protocol.
+    pub(crate) fn of(&self, protocol: Protocol) -> impl Iterator<Item = &Record> {
+        let mut cursor = Cursor::new(Some(protocol));
+        core::iter::from_fn(move || self.next(&mut cursor))
     }
 
     fn place(&self, id: &SaId) -> Option<Place> {

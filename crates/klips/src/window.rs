@@ -27,6 +27,11 @@ impl Window {
         Self { right: 0, width: width.into(), ring: vec![0; width.div_ceil(64) as usize].into() }
     }
 
+    /// The highest number authenticated so far; 0 before the first.
+    pub(crate) const fn right(&self) -> u64 {
+        self.right
+    }
+
     /// The high half that a packet's low half belongs to (RFC 4303 Appendix A2.2): the one that puts it inside the window
     /// or, failing that, ahead of it. `None` where there is no such number: before the first or after the last.
     pub(crate) const fn infer(&self, low: u32) -> Option<u32> {

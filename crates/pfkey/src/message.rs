@@ -385,12 +385,13 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         ExtType::SpiRange => D::DuplicateRange,
         ExtType::AddressInnerSrc => D::DuplicateInnerSrc,
         ExtType::AddressInnerDst => D::DuplicateInnerDst,
-        ExtType::AddressNattLoc => D::DuplicateNattLoc,
-        ExtType::AddressNattRem => D::DuplicateNattRem,
         ExtType::LifetimeCurrent
         | ExtType::LifetimeHard
         | ExtType::LifetimeSoft
         | ExtType::LifetimeIdle
+        // The page has words for these two, but what it describes never says them.
+        | ExtType::AddressNattLoc
+        | ExtType::AddressNattRem
         | ExtType::IdentitySrc
         | ExtType::IdentityDst
         | ExtType::Sensitivity

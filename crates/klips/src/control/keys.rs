@@ -48,7 +48,8 @@ pub(super) const fn check_auth(auth: Auth, bits: u32) -> Result<(), BadKey> {
 /// DES keys get their parity set first: peers do not agree on whether to bother.
 pub(super) fn check_encryption(encryption: Encryption, bits: u32, keymat: &mut [u8]) -> Result<(), BadKey> {
     let row = encryption.row();
-    let Some(key) = bits.checked_sub(u32::from(row.salt_bits)).filter(|_| encryption != Encryption::Null) else {
+    let Some(key) = bits.checked_sub(u32::from(row.salt_bits)).filter(|_| encryption != Encryption::Null)
+    else {
         return Err(BadKey::Bits);
     };
     if key < u32::from(row.min_bits) || key > u32::from(row.max_bits) {

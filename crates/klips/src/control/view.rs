@@ -2,11 +2,14 @@
 //!
 //! Nothing here holds a key.
 
-use crate::control::SocketId;
+use super::{Control, flag};
+use crate::keysock::{Socket, SocketId};
 use crate::sa::{Encapsulation, Mode, SaState};
+use crate::sadb::{Identity, Record};
 use core::net::IpAddr;
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::{SaId, Selector, Spi, Time};
+use pfkey::{Base, Lifetime};
 
 /// Which way an SA's packets go (pf_key(7P): `SADB_X_SAFLAGS_INBOUND`, `SADB_X_SAFLAGS_OUTBOUND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,26 +20,6 @@ pub enum Direction {
     Outbound,
     /// Both: a cloned SA (multicast, or an SA of which neither end is this host).
     Both,
-}
-
-/// Four limits or four counts; a limit of 0 is none (RFC 2367 §2.3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lifetime {
-    /// Connections; recorded, never counted.
-    pub allocations: u32,
-    /// Octets.
-    pub bytes: u64,
-    /// Limits: seconds after the SA was added. Current: when it was added, in seconds since 1970.
-    pub addtime: u64,
-    /// Limits: seconds after its first use. Current: when it was first used, in seconds since 1970, 0 if never.
-    pub usetime: u64,
-}
-
-impl Lifetime {
-    /// Says whether there is no limit at all.
-    pub const fn is_empty(&self) -> bool {
-        self.allocations == 0 && self.bytes == 0 && self.addtime == 0 && self.usetime == 0
-    }
 }
 
 /// One SA.
@@ -150,9 +133,9 @@ pub struct Supported {
 }
 
 /// `SADB_EXT_SUPPORTED_AUTH`.
-const AUTH: u16 = 14;
+pub(super) const ALGORITHM_AUTH: u16 = 14;
 /// `SADB_EXT_SUPPORTED_ENCRYPT`.
-const ENCRYPT: u16 = 15;
+pub(super) const ALGORITHM_ENCRYPT: u16 = 15;
 
 /// The algorithms of one SA type (2 AH, 3 ESP), as REGISTER announces them: integrity first, by ascending number.
 pub fn supported(satype: u8) -> Vec<Supported> {
@@ -160,10 +143,11 @@ pub fn supported(satype: u8) -> Vec<Supported> {
     // ESP has GMAC as a cipher (RFC 4543 §3).
     let fits = |auth: Auth| satype == 2 || (satype == 3 && auth != Auth::AesGmac);
     let auth = table::AUTH.iter().filter(|row| fits(row.algorithm));
-    let mut all: Vec<_> = auth.map(|row| entry(satype, AUTH, row)).collect();
+    let mut all: Vec<_> = auth.map(|row| entry(satype, ALGORITHM_AUTH, row)).collect();
     all.sort_by_key(|s| s.id);
     if satype == 3 {
-        let mut ciphers: Vec<_> = table::ENCRYPTION.iter().map(|row| entry(satype, ENCRYPT, row)).collect();
+        let mut ciphers: Vec<_> =
+            table::ENCRYPTION.iter().map(|row| entry(satype, ALGORITHM_ENCRYPT, row)).collect();
         ciphers.sort_by_key(|s| s.id);
         all.append(&mut ciphers);
     }
@@ -176,11 +160,71 @@ fn entry<A: Copy>(satype: u8, exttype: u16, row: &ipsec_core::algorithm::Row<A>)
         exttype,
         id: row.number,
         // The IV of integrity algorithms is not announced; for ciphers octets, as ever, not bits (reference Q23).
-        ivlen: if exttype == ENCRYPT { row.iv } else { 0 },
+        ivlen: if exttype == ALGORITHM_ENCRYPT { row.iv } else { 0 },
         minbits: row.min_bits,
         maxbits: row.max_bits,
         increment: u8::try_from(row.step_bits).unwrap_or(0),
         saltbits: u8::try_from(row.salt_bits).unwrap_or(0),
         name: row.name(),
+    }
+}
+
+impl Control {
+    pub(super) fn row(&self, record: &Record) -> SaRow {
+        let sa = record.sa.as_deref();
+        let text = |pick: fn(&crate::sadb::Extras) -> &Option<Identity>| {
+            let identity = record.extras().and_then(|extras| pick(extras).as_ref());
+            identity.map_or(Box::default(), |i| String::from_utf8_lossy(&i.text).into())
+        };
+        SaRow {
+            id: record.id,
+            src: record.src,
+            direction: match record.flags & flag::BOTH {
+                flag::BOTH => Direction::Both,
+                flag::OUTBOUND => Direction::Outbound,
+                // A larval SA is one that a peer will send on.
+                _ => Direction::Inbound,
+            },
+            state: record.state(),
+            flags: record.flags,
+            mode: sa.map_or(Mode::Transport, |sa| sa.mode),
+            encryption: sa.and_then(|sa| sa.suite.encryption),
+            auth: sa.and_then(|sa| sa.suite.auth),
+            encryption_key: sa.map_or(0, |sa| sa.keys().encryption.len()),
+            auth_key: sa.map_or(0, |sa| sa.keys().auth.len()),
+            selector: sa.and_then(|sa| sa.selector),
+            encapsulation: sa.and_then(|sa| sa.encapsulation),
+            in_use: record.in_use,
+            esn: sa.is_some_and(|sa| sa.esn),
+            window: record.window,
+            sent: sa.map_or(0, |sa| sa.sent()),
+            received: sa.map_or(0, |sa| sa.received()),
+            packets: sa.map_or(0, |sa| sa.packets()),
+            current: self.current(record),
+            soft: record.soft,
+            hard: record.hard,
+            added: record.added,
+            last_use: sa.and_then(|sa| sa.last_use()),
+            pair: (record.flags & flag::PAIRED != 0).then_some(Spi(record.pair)),
+            src_identity: text(|extras| &extras.src_identity),
+            dst_identity: text(|extras| &extras.dst_identity),
+        }
+    }
+}
+
+pub(super) fn socket_row(id: SocketId, socket: &Socket<Base>, limit: usize) -> SocketRow {
+    SocketRow {
+        id,
+        pid: socket.pid,
+        created: socket.created,
+        last_error: socket.last_error,
+        queued: socket.queued(),
+        limit,
+        dropped: socket.dropped,
+        registered: socket.satypes().collect(),
+        extended: socket.extended,
+        promiscuous: socket.promiscuous,
+        loopback: socket.loopback,
+        dumping: socket.dump.is_some(),
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! What packets need is in [`Sa`], once; keys above all. A larval SA has none yet.
 
-use crate::control::Lifetime;
 use crate::sa::{Limits, Sa, SaState};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use ipsec_core::{SaId, Time};
+use ipsec_core::{SaId, Spi, Time};
+use pfkey::Lifetime;
 use std::sync::Arc;
 
 /// How long a name reserved by GETSPI waits for its SA.
@@ -84,6 +84,8 @@ pub(crate) struct Record {
     /// Whether packets are carried on it.
     pub(crate) in_use: bool,
     pub(crate) replay: u8,
+    /// Width of the replay window asked for, in packets.
+    pub(crate) window: u32,
     pub(crate) auth: u8,
     pub(crate) encrypt: u8,
     pub(crate) ports: Ports,
@@ -109,6 +111,7 @@ impl Record {
             sa: None,
             in_use: false,
             replay: 0,
+            window: 0,
             auth: 0,
             encrypt: 0,
             ports: Ports::default(),
@@ -128,9 +131,19 @@ impl Record {
         self.sa.as_ref().map_or(SaState::Larval, |sa| sa.state())
     }
 
-    /// Says whether it has something of [`Extras`] equal to what a purge asks for.
+    /// The name of the SA it is paired with.
+    pub(crate) fn partner(&self) -> Option<SaId> {
+        let paired = self.flags & crate::control::flag::PAIRED != 0 && self.pair != 0;
+        paired.then_some(SaId { dst: self.src, protocol: self.id.protocol, spi: Spi(self.pair) })
+    }
+
     pub(crate) fn extras(&self) -> Option<&Extras> {
         self.extras.as_deref()
+    }
+
+    /// Octets carried.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.sa.as_ref().map_or(0, |sa| sa.bytes())
     }
 
     /// Hands the byte limits to the data plane.

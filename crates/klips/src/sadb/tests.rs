@@ -1,4 +1,3 @@
-use super::spi::NoSpi;
 use super::*;
 use crate::sa::{Blueprint, Keys, Limits, Mode, Sa, SaState};
 use ipsec_core::algorithm::{Encryption, Suite};
@@ -21,7 +20,7 @@ fn id(n: u32) -> SaId {
 }
 
 fn mature(id: SaId, added: Time, hard: u64, soft: u64) -> Record {
-    let limits = |addtime| crate::control::Lifetime { addtime, ..Default::default() };
+    let limits = |addtime| pfkey::Lifetime { addtime, ..Default::default() };
     let sa = Sa::new(Blueprint {
         id,
         src: IpAddr::from([192, 0, 2, 2]),

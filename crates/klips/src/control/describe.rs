@@ -1,0 +1,199 @@
+//! Messages about SAs, made from what is stored.
+//!
+//! Invariant: keys are written in one place, [`Control::describe`], and only when told to; the callers that tell it to
+//! are GET and DUMP.
+
+use super::expire::Limit;
+use super::{Control, flag};
+use crate::sa::Sa;
+use crate::sadb::Record;
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use ipsec_core::algorithm::Encryption;
+use ipsec_core::{Protocol, Time};
+use pfkey::{
+    Address, Base, ExtType, Identity, KmCookie, Lifetime, MessageType, Pair, ReplayValue, SaParams, SaType,
+    Writer, state,
+};
+
+/// UDP, the protocol of NAT-T addresses.
+const UDP: u8 = 17;
+
+/// The SA type of a protocol.
+pub(super) const fn satype(protocol: Protocol) -> SaType {
+    match protocol {
+        Protocol::Ah => SaType::Ah,
+        Protocol::Esp => SaType::Esp,
+        Protocol::Ipip => SaType::Ipip,
+        Protocol::Ipcomp => SaType::Ipcomp,
+    }
+}
+
+/// Whether a message shows the SA's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Show {
+    Keys,
+    NoKeys,
+}
+
+impl Control {
+    /// Everything there is to say about an SA, in pf_key(7P)'s order.
+    pub(super) fn describe(&self, base: &Base, record: &Record, state: u8, show: Show) -> Vec<u8> {
+        // Large enough for keys, so that no copy of them is left behind where the buffer grew.
+        let mut w = Writer::with_capacity(base, 512);
+        let esp = record.sa.as_deref();
+        w.sa(&self.wire_sa(record, state));
+        w.lifetime(ExtType::LifetimeCurrent, &self.current(record));
+        for (kind, limit) in [(ExtType::LifetimeHard, &record.hard), (ExtType::LifetimeSoft, &record.soft)] {
+            if !limit.is_empty() {
+                w.lifetime(kind, limit);
+            }
+        }
+        let extras = record.extras();
+        if let Some(idle) = extras.map(|extras| extras.idle).filter(|idle| *idle != Default::default()) {
+            let idle = Lifetime { addtime: idle.addtime, usetime: idle.usetime, ..Lifetime::default() };
+            w.lifetime(ExtType::LifetimeIdle, &idle);
+        }
+        outer(&mut w, record);
+        if let Some(extras) = extras {
+            let natt = [
+                (flag::NATT_LOC, ExtType::AddressNattLoc, extras.natt_loc),
+                (flag::NATT_REM, ExtType::AddressNattRem, extras.natt_rem),
+            ];
+            for (flag, kind, address) in natt {
+                if let Some(address) = address.filter(|_| record.flags & flag != 0) {
+                    let socket = Some(in_family(address, record.id.dst));
+                    w.address(kind, &Address { proto: UDP, prefix: 0, socket });
+                }
+            }
+        }
+        inner(&mut w, record);
+        if record.km != Default::default() {
+            w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
+        }
+        if let Some(sa) = esp.filter(|_| show == Show::Keys) {
+            keys(&mut w, sa);
+        }
+        if let Some(extras) = extras {
+            let identities =
+                [(ExtType::IdentitySrc, &extras.src_identity), (ExtType::IdentityDst, &extras.dst_identity)];
+            for (kind, identity) in identities {
+                if let Some(identity) = identity {
+                    w.identity(kind, &Identity { kind: identity.kind, id: 0, text: &identity.text });
+                }
+            }
+        }
+        if record.flags & flag::PAIRED != 0 {
+            w.pair(&Pair { spi: record.pair });
+        }
+        if let Some(sa) = esp {
+            let counter = if record.flags & flag::BOTH == flag::INBOUND { sa.received() } else { sa.sent() };
+            if counter != 0 {
+                let high = if sa.esn { counter } else { 0 };
+                w.replay_value(&ReplayValue { low: counter as u32, high });
+            }
+            // Only for those who asked for more than pf_key(7P) knows.
+            if sa.esn || record.window > u32::from(u8::MAX) {
+                w.sa_params(&SaParams { window: record.window, esn: sa.esn });
+            }
+        }
+        w.finish().unwrap_or_default()
+    }
+
+    /// EXPIRE: the SA, what it has used, the limit that was reached, its addresses.
+    pub(super) fn describe_expire(&self, record: &Record, limit: Limit) -> Vec<u8> {
+        let base = Base::request(MessageType::Expire, satype(record.id.protocol), 0, 0);
+        let mut w = Writer::new(&base);
+        let (state, kind) = match limit {
+            Limit::Soft => (state::DYING, ExtType::LifetimeSoft),
+            Limit::Hard => (state::DEAD, ExtType::LifetimeHard),
+            Limit::Idle => (state::MATURE, ExtType::LifetimeIdle),
+        };
+        w.sa(&self.wire_sa(record, state));
+        w.lifetime(ExtType::LifetimeCurrent, &self.current(record));
+        match limit {
+            Limit::Soft => w.lifetime(kind, &record.soft),
+            Limit::Hard => w.lifetime(kind, &record.hard),
+            Limit::Idle => {
+                let idle = record.extras().map_or(Default::default(), |extras| extras.idle);
+                let idle = Lifetime { addtime: idle.addtime, usetime: idle.usetime, ..Lifetime::default() };
+                w.lifetime(kind, &idle)
+            }
+        };
+        outer(&mut w, record);
+        if record.flags & flag::TUNNEL != 0 {
+            inner(&mut w, record);
+        }
+        w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
+        w.finish().unwrap_or_default()
+    }
+
+    fn wire_sa(&self, record: &Record, state: u8) -> pfkey::Sa {
+        let used = record.sa.as_ref().is_some_and(|sa| sa.first_use().is_some());
+        pfkey::Sa {
+            spi: record.id.spi.0,
+            replay: record.replay,
+            state,
+            auth: record.auth,
+            encrypt: record.encrypt,
+            flags: record.flags | if used { flag::USED } else { 0 },
+        }
+    }
+
+    /// What the SA has used of its life; `allocations` is never counted.
+    pub(super) fn current(&self, record: &Record) -> Lifetime {
+        let wall = |at: Option<Time>| at.map_or(0, |at| self.wall_clock(at));
+        let sa = record.sa.as_ref();
+        Lifetime {
+            allocations: 0,
+            bytes: sa.map_or(0, |sa| sa.bytes()),
+            addtime: self.wall_clock(record.added),
+            usetime: wall(sa.and_then(|sa| sa.first_use())),
+        }
+    }
+}
+
+fn outer(w: &mut Writer, record: &Record) {
+    let address = |ip: IpAddr, port: u16| Address {
+        proto: record.ports.proto,
+        prefix: 0,
+        socket: Some(SocketAddr::new(ip, port)),
+    };
+    w.address(ExtType::AddressSrc, &address(record.src, record.ports.src));
+    w.address(ExtType::AddressDst, &address(record.id.dst, record.ports.dst));
+}
+
+fn inner(w: &mut Writer, record: &Record) {
+    let Some(selector) = record.sa.as_ref().and_then(|sa| sa.selector) else { return };
+    let address = |net: ipnet::IpNet, port: u16| Address {
+        proto: selector.proto,
+        prefix: net.prefix_len(),
+        socket: Some(SocketAddr::new(net.network(), port)),
+    };
+    w.address(ExtType::AddressInnerSrc, &address(selector.src, selector.sport));
+    w.address(ExtType::AddressInnerDst, &address(selector.dst, selector.dport));
+}
+
+/// The keys, salt after the key and counted apart.
+fn keys(w: &mut Writer, sa: &Sa) {
+    let keys = sa.keys();
+    let bits = |octets: usize| u16::try_from(octets.saturating_mul(8)).unwrap_or(u16::MAX);
+    if !keys.auth.is_empty() {
+        w.key(ExtType::KeyAuth, bits(keys.auth.len()), 0, &keys.auth);
+    }
+    if !keys.encryption.is_empty() {
+        let salt = sa.suite.encryption.map_or(0, |e: Encryption| e.row().salt_bits);
+        let key = bits(keys.encryption.len()).saturating_sub(salt);
+        w.key(ExtType::KeyEncrypt, key, salt, &keys.encryption);
+    }
+}
+
+/// A NAT-T address, always IPv4, in the clothes of the outer family.
+fn in_family(address: SocketAddr, outer: IpAddr) -> SocketAddr {
+    match (address.ip(), outer) {
+        (IpAddr::V4(ip), IpAddr::V6(_)) => {
+            let ip = if ip.is_unspecified() { Ipv6Addr::UNSPECIFIED } else { ip.to_ipv6_mapped() };
+            SocketAddr::new(ip.into(), address.port())
+        }
+        _ => address,
+    }
+}

@@ -1,0 +1,144 @@
+//! Our policy messages: eroutes added, replaced, deleted, flushed and dumped.
+//!
+//! An eroute's selector is in the inner addresses: prefixes, ports, and the protocol of the destination. PROTECT names
+//! its SA by SA type, SA extension and destination; that SA need not be there yet.
+
+use super::{Control, describe, protocol};
+use crate::eroute::{Action, Eroute, ErouteError};
+use core::net::SocketAddr;
+use ipnet::IpNet;
+use ipsec_core::{SaId, Selector, Spi, Time};
+use pfkey::{
+    Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, Message, SaType, Writer,
+    identity,
+};
+
+/// What ADDFLOW and REPLACEFLOW do with an eroute that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Present {
+    Refuse,
+    Replace,
+}
+
+impl Control {
+    /// ADDFLOW and REPLACEFLOW.
+    pub(super) fn add_flow(&mut self, ask: &Message<'_>, present: Present) -> Result<(), Fault> {
+        let text = |identity: &Option<pfkey::Identity<'_>>| {
+            identity.map_or(Box::default(), |i| String::from_utf8_lossy(i.text).into())
+        };
+        let mut eroute = Eroute::new(selector(ask)?, action(ask)?);
+        eroute.src_identity = text(&ask.src_identity);
+        eroute.dst_identity = text(&ask.dst_identity);
+        match present {
+            Present::Refuse => self
+                .plane
+                .change_eroutes(|eroutes| eroutes.add(eroute))
+                .map_err(|_| Fault::errno(Errno::EEXIST)),
+            Present::Replace => {
+                self.plane.change_eroutes(|eroutes| eroutes.replace(eroute));
+                Ok(())
+            }
+        }
+    }
+
+    /// DELFLOW of exactly the selector named.
+    pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<(), Fault> {
+        let selector = selector(ask)?;
+        match self.plane.change_eroutes(|eroutes| eroutes.delete(&selector)) {
+            Ok(_) => Ok(()),
+            Err(ErouteError::Missing | ErouteError::Exists) => Err(Fault::errno(Errno::ENOENT)),
+        }
+    }
+
+    /// FLUSHFLOWS.
+    pub(super) fn flush_flows(&mut self) {
+        self.plane.change_eroutes(|eroutes| eroutes.clear());
+    }
+
+    /// One eroute of a DUMPFLOWS.
+    pub(super) fn describe_flow(&self, base: &Base, eroute: &Eroute) -> Vec<u8> {
+        let s = &eroute.selector;
+        let net = |net: IpNet, port: u16| Address {
+            proto: s.proto,
+            prefix: net.prefix_len(),
+            socket: Some(SocketAddr::new(net.network(), port)),
+        };
+        let satype = match eroute.action {
+            Action::Protect(id) => describe::satype(id.protocol),
+            Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::Hold => SaType::Unspec,
+        };
+        let mut w = Writer::new(&Base { satype_number: satype.number(), ..*base });
+        if let Action::Protect(id) = eroute.action {
+            w.sa(&pfkey::Sa { spi: id.spi.0, ..pfkey::Sa::default() });
+            w.address(ExtType::AddressDst, &Address::host(id.dst));
+        }
+        w.address(ExtType::AddressInnerSrc, &net(s.src, s.sport));
+        w.address(ExtType::AddressInnerDst, &net(s.dst, s.dport));
+        for (kind, text) in
+            [(ExtType::IdentitySrc, &eroute.src_identity), (ExtType::IdentityDst, &eroute.dst_identity)]
+        {
+            if !text.is_empty() {
+                w.identity(kind, &pfkey::Identity { kind: identity::FQDN, id: 0, text: text.as_bytes() });
+            }
+        }
+        let last_use = eroute.last_use().map_or(0, |at: Time| self.wall_clock(at));
+        w.flow(&Flow { action: wire_action(eroute.action), packets: eroute.packets(), last_use });
+        w.finish().unwrap_or_default()
+    }
+}
+
+const fn wire_action(action: Action) -> FlowAction {
+    match action {
+        Action::Protect(_) => FlowAction::Protect,
+        Action::Pass => FlowAction::Pass,
+        Action::Drop => FlowAction::Drop,
+        Action::Reject => FlowAction::Reject,
+        Action::Trap => FlowAction::Trap,
+        Action::Hold => FlowAction::Hold,
+    }
+}
+
+/// What a flow message wants done.
+fn action(ask: &Message<'_>) -> Result<Action, Fault> {
+    Ok(match ask.flow.ok_or(Fault::invalid(D::BadExtlen))?.action {
+        FlowAction::Protect => Action::Protect(said(ask)?),
+        FlowAction::Pass => Action::Pass,
+        FlowAction::Drop => Action::Drop,
+        FlowAction::Reject => Action::Reject,
+        FlowAction::Trap => Action::Trap,
+        FlowAction::Hold => Action::Hold,
+    })
+}
+
+/// The SA a flow message names.
+fn said(ask: &Message<'_>) -> Result<SaId, Fault> {
+    let protocol = protocol(ask).ok_or(Fault::invalid(match ask.base.satype_number {
+        0 => D::SatypeNeeded,
+        _ => D::UnknownSatype,
+    }))?;
+    let sa = ask.sa.ok_or(Fault::invalid(D::MissingSa))?;
+    let dst = ask.dst.ok_or(Fault::invalid(D::MissingDst))?.ip().ok_or(Fault::invalid(D::BadDstAf))?;
+    Ok(SaId { dst, protocol, spi: Spi(sa.spi) })
+}
+
+/// The selector of a flow message. The addresses have been put in order.
+fn selector(ask: &Message<'_>) -> Result<Selector, Fault> {
+    let (Some(src), Some(dst)) = (ask.inner_src, ask.inner_dst) else {
+        return Err(Fault::invalid(D::MissingInnerSrc));
+    };
+    let net = |address: &Address, family, prefix| {
+        let ip = address.ip().ok_or(Fault::invalid(family))?;
+        IpNet::new(ip, address.prefix).map(|net| net.trunc()).map_err(|_| Fault::invalid(prefix))
+    };
+    // Without a protocol there are no ports (RFC 4301 §4.4.1.1).
+    if dst.proto == 0 && (src.port() != 0 || dst.port() != 0) {
+        return Err(Fault::invalid(D::InnerProtoMismatch));
+    }
+    Ok(Selector {
+        src: net(&src, D::BadInnerSrcAf, D::PrefixInnerSrc)?,
+        dst: net(&dst, D::BadInnerDstAf, D::PrefixInnerDst)?,
+        proto: dst.proto,
+        sport: src.port(),
+        dport: dst.port(),
+    })
+}
