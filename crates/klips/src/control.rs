@@ -204,6 +204,10 @@ impl Control {
         rule: &Rule,
         now: Time,
     ) -> Result<(), Fault> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the caller takes the messages that are not about one SA"
+        )]
         match kind {
             MessageType::GetSpi => {
                 rule.complete(ask)?;
@@ -245,10 +249,8 @@ impl Control {
                 self.purge(ask).map(|()| self.echo(from, rule, ask, None))
             }
             MessageType::Delete | MessageType::DelPair => {
-                let gone = match kind {
-                    MessageType::DelPair => self.delete_pair(ask)?,
-                    _ => self.delete(ask)?,
-                };
+                let pair = kind == MessageType::DelPair;
+                let gone = if pair { self.delete_pair(ask)? } else { self.delete(ask)? };
                 let message = self.describe(&answer(&ask.base), &gone, SaState::Dead as u8, Show::NoKeys);
                 self.sockets.deliver(Hearers::All, message);
                 Ok(())
@@ -324,6 +326,7 @@ impl Control {
     ) -> Result<(), Fault> {
         rule.complete(ask)?;
         address::fix(ask, &self.locals)?;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the messages about SAs never come here")]
         match kind {
             MessageType::AddFlow => self.add_flow(ask, Present::Refuse)?,
             MessageType::ReplaceFlow => self.add_flow(ask, Present::Replace)?,
@@ -484,6 +487,10 @@ const fn answer(base: &Base) -> Base {
 fn echoed(ask: &Message<'_>, sa: Option<pfkey::Sa>, base: &Base) -> Vec<u8> {
     let mut w = Writer::with_capacity(base, 256);
     for extension in ask.extensions() {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "all but addresses and keys are echoed as they came"
+        )]
         let address = match extension.kind {
             ExtType::KeyAuth | ExtType::KeyEncrypt | ExtType::Edump => continue,
             ExtType::Sa | ExtType::SpiRange if sa.is_some() => {

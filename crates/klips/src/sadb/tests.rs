@@ -200,7 +200,7 @@ proptest! {
 
     #[test]
     fn a_small_range_is_used_up_before_it_is_refused(min in 1..u32::MAX - 300, size in 1..300_u32, seed: u32) {
-        let mut taken = std::collections::BTreeSet::new();
+        let mut taken = BTreeSet::new();
         let mut policy = SpiPolicy::default();
         let min = min.max(256);
         let max = min + size - 1;
