@@ -303,7 +303,8 @@ fn admit(
     let version = match (sa.mode, next_header) {
         (Mode::Tunnel, IPV4) => 4,
         (Mode::Tunnel, IPV6) => 6,
-        (Mode::Tunnel | Mode::Transport, _) => return Err(Discard::BadNextHeader),
+        (Mode::Tunnel, _) => return Err(Discard::BadNextHeader),
+        (Mode::Transport, _) => return Err(Discard::NotTunnel),
     };
     if octets.first().is_none_or(|first| first >> 4 != version) {
         return Err(Discard::Malformed);

@@ -21,7 +21,7 @@ pub(crate) fn is_v4(packet: &[u8]) -> bool {
 }
 
 /// The pseudo-header's sum for everything after `transport`.
-fn pseudo_start(packet: &[u8], transport: usize, proto: u8) -> u32 {
+pub(crate) fn pseudo_start(packet: &[u8], transport: usize, proto: u8) -> u32 {
     let addresses = if is_v4(packet) { &packet[12..20] } else { &packet[8..40] };
     u32::from(sum(addresses, 0)) + u32::from(proto) + (packet.len() - transport) as u32
 }
@@ -96,4 +96,18 @@ pub(crate) fn cut(vnet: &Vnet, packet: &[u8]) -> Vec<Vec<u8>> {
             packet
         })
         .collect()
+}
+
+/// A packet as one must see it who knows RFC 6864: an atomic packet's identification is nothing.
+pub(crate) fn seen(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if is_v4(&packet) && packet.len() >= 20 && packet[6] & 0x40 != 0 {
+        let id = u16::from_be_bytes([packet[4], packet[5]]);
+        let check = u16::from_be_bytes([packet[10], packet[11]]);
+        // Take it out of the checksum too, so that a wrong checksum stays wrong.
+        let check = !sum(&[], u32::from(!check) + u32::from(!id));
+        packet[4..6].fill(0);
+        packet[10..12].copy_from_slice(&if check == 0xffff { 0 } else { check }.to_be_bytes());
+    }
+    packet
 }

@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 /// Which end of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     Left = 0,
     Right = 1,
 }
 
 impl Side {
-    pub const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Left => Self::Right,
             Self::Right => Self::Left,
@@ -31,19 +31,19 @@ impl Side {
 
 /// What two hosts agreed on.
 #[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    pub suite: Suite,
+pub(crate) struct Setup {
+    pub(crate) suite: Suite,
     /// Octets of encryption key, salt included.
-    pub key: usize,
-    pub esn: bool,
-    pub window: u32,
+    pub(crate) key: usize,
+    pub(crate) esn: bool,
+    pub(crate) window: u32,
     /// ESP in UDP.
-    pub udp: bool,
-    pub inner6: bool,
-    pub outer6: bool,
-    pub limits: Limits,
+    pub(crate) udp: bool,
+    pub(crate) inner6: bool,
+    pub(crate) outer6: bool,
+    pub(crate) limits: Limits,
     /// Whether received segments are merged.
-    pub merge: bool,
+    pub(crate) merge: bool,
 }
 
 impl Default for Setup {
@@ -64,7 +64,7 @@ impl Default for Setup {
 
 impl Setup {
     /// Every suite ESP knows, with every length of key.
-    pub fn every_suite() -> Vec<Self> {
+    pub(crate) fn every_suite() -> Vec<Self> {
         use ipsec_core::algorithm::{AUTH, Auth, ENCRYPTION};
         let mut all = Vec::new();
         for row in &ENCRYPTION {
@@ -84,7 +84,7 @@ impl Setup {
         all
     }
 
-    pub fn outer(&self, side: Side) -> IpAddr {
+    pub(crate) fn outer(&self, side: Side) -> IpAddr {
         let n = side as u8 + 1;
         match self.outer6 {
             false => Ipv4Addr::new(192, 0, 2, n).into(),
@@ -93,7 +93,7 @@ impl Setup {
     }
 
     /// A machine behind `side`.
-    pub fn inner(&self, side: Side) -> IpAddr {
+    pub(crate) fn inner(&self, side: Side) -> IpAddr {
         let n = side as u8 + 1;
         match self.inner6 {
             false => Ipv4Addr::new(10, n, 0, 9).into(),
@@ -101,25 +101,25 @@ impl Setup {
         }
     }
 
-    pub fn selector(&self, from: Side) -> Selector {
+    pub(crate) fn selector(&self, from: Side) -> Selector {
         let bits = if self.inner6 { 32 } else { 16 };
         let net = |side| format!("{}/{bits}", self.inner(side)).parse::<ipnet::IpNet>().unwrap();
         Selector::nets(net(from), net(from.other()))
     }
 
-    pub const fn port(side: Side) -> u16 {
+    pub(crate) const fn port(side: Side) -> u16 {
         4500 + side as u16
     }
 
-    pub const fn spi(from: Side) -> Spi {
+    pub(crate) const fn spi(from: Side) -> Spi {
         Spi(0x1000_0001 + from as u32)
     }
 
-    pub fn id(&self, from: Side) -> SaId {
+    pub(crate) fn id(&self, from: Side) -> SaId {
         SaId { dst: self.outer(from.other()), protocol: Protocol::Esp, spi: Self::spi(from) }
     }
 
-    pub fn keys(&self, from: Side) -> Keys {
+    pub(crate) fn keys(&self, from: Side) -> Keys {
         let octets = |len: usize, salt: u8| {
             Zeroizing::new(
                 (0..len).map(|i| (i as u8).wrapping_mul(37) ^ salt ^ from as u8).collect::<Vec<_>>(),
@@ -133,7 +133,7 @@ impl Setup {
     }
 
     /// The SA from `from` to the other side, as `at` sees it.
-    pub fn blueprint(&self, from: Side, at: Side) -> Blueprint {
+    pub(crate) fn blueprint(&self, from: Side, at: Side) -> Blueprint {
         let encapsulation = Encapsulation { local: Self::port(at), remote: Self::port(at.other()) };
         Blueprint {
             id: self.id(from),
@@ -150,13 +150,13 @@ impl Setup {
     }
 
     /// The keyed algorithms of the SA from `from`, for packets made by hand.
-    pub fn transform(&self, from: Side) -> Transform {
+    pub(crate) fn transform(&self, from: Side) -> Transform {
         let keys = self.keys(from);
         Transform::new(self.suite, &keys.encryption, &keys.auth, &keys.iv).unwrap()
     }
 
     /// How a packet from `from` arrives.
-    pub fn datagram(&self, from: Side, octets: Vec<u8>) -> Datagram {
+    pub(crate) fn datagram(&self, from: Side, octets: Vec<u8>) -> Datagram {
         let to = from.other();
         Datagram {
             src: self.outer(from),
@@ -168,25 +168,25 @@ impl Setup {
     }
 
     /// Two hosts that have both SAs and an eroute each.
-    pub fn pair(&self) -> [Host; 2] {
+    pub(crate) fn pair(&self) -> [Host; 2] {
         [Host::new(self, Side::Left), Host::new(self, Side::Right)]
     }
 }
 
 /// See the module.
-pub struct Host {
-    pub plane: Arc<Plane>,
+pub(crate) struct Host {
+    pub(crate) plane: Arc<Plane>,
     /// The SA it sends on.
-    pub sends: Arc<Sa>,
+    pub(crate) sends: Arc<Sa>,
     /// The SA it receives on.
-    pub receives: Arc<Sa>,
-    pub now: Time,
+    pub(crate) receives: Arc<Sa>,
+    pub(crate) now: Time,
     /// What its device was given, cut into packets.
-    pub delivered: Vec<Vec<u8>>,
+    pub(crate) delivered: Vec<Vec<u8>>,
     /// In how many writes.
-    pub writes: usize,
+    pub(crate) writes: usize,
     /// IKE messages found on port 4500.
-    pub ike: Vec<Vec<u8>>,
+    pub(crate) ike: Vec<Vec<u8>>,
     outbound: Outbound,
     inbound: Inbound,
     sealed: Sealed,
@@ -228,7 +228,7 @@ impl Host {
     }
 
     /// What the wire gets for a packet or superpacket that the host routes into its device.
-    pub fn send(&mut self, vnet: &Vnet, packet: &[u8]) -> (Verdict, Vec<Datagram>) {
+    pub(crate) fn send(&mut self, vnet: &Vnet, packet: &[u8]) -> (Verdict, Vec<Datagram>) {
         let mut scratch = packet.to_vec();
         assert!(self.sealed.has_room());
         let verdict = self.outbound.packet(vnet, &mut scratch, self.now, &mut self.sealed);
@@ -249,7 +249,7 @@ impl Host {
     }
 
     /// Takes what arrived, as one batch: neighbours of one kind and size come as `UDP_GRO` would deliver them.
-    pub fn receive(&mut self, arrived: &[Datagram]) {
+    pub(crate) fn receive(&mut self, arrived: &[Datagram]) {
         let mut rx = Vec::new();
         let mut reads: Vec<(Arrival, core::ops::Range<usize>, usize, usize)> = Vec::new();
         for datagram in arrived {
@@ -287,18 +287,18 @@ impl Host {
     }
 
     /// Takes what was delivered so far.
-    pub fn take(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
         core::mem::take(&mut self.delivered)
     }
 
     /// The counters that are not zero.
-    pub fn refused(&self) -> Vec<(Discard, u64)> {
+    pub(crate) fn refused(&self) -> Vec<(Discard, u64)> {
         let all = Discard::ALL.iter().map(|why| (*why, self.plane.discarded(*why)));
         all.filter(|(_, n)| *n > 0).collect()
     }
 
     /// What control would have been told.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.plane.take_events()
     }
 }

@@ -3,16 +3,16 @@
 use crate::device::complete;
 use std::net::IpAddr;
 
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const ICMP: u8 = 1;
-pub const ICMP6: u8 = 58;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMP6: u8 = 58;
 
 /// What every payload is made of; the eavesdropper looks for any eight octets of it.
-pub const MARK: &[u8; 56] = b"<tulips-secret-3f9c1e77-must-never-be-seen-on-the-wire!>";
+pub(crate) const MARK: &[u8; 56] = b"<tulips-secret-3f9c1e77-must-never-be-seen-on-the-wire!>";
 
 /// `len` octets of marked payload, different for each `unique`.
-pub fn marked(unique: u64, len: usize) -> Vec<u8> {
+pub(crate) fn marked(unique: u64, len: usize) -> Vec<u8> {
     let blocks = (0..).flat_map(|n: u64| {
         let number = (unique << 24).wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         MARK.iter().copied().chain(number.to_be_bytes())
@@ -21,7 +21,7 @@ pub fn marked(unique: u64, len: usize) -> Vec<u8> {
 }
 
 /// An IP packet around a transport header and payload; lengths and checksums are right.
-pub fn packet(src: IpAddr, dst: IpAddr, proto: u8, tos: u8, transport: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(src: IpAddr, dst: IpAddr, proto: u8, tos: u8, transport: &[u8]) -> Vec<u8> {
     let mut packet = match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let mut header = vec![0x45, tos, 0, 0, 0, 7, 0x40, 0, 64, proto, 0, 0];
@@ -44,7 +44,7 @@ pub fn packet(src: IpAddr, dst: IpAddr, proto: u8, tos: u8, transport: &[u8]) ->
 }
 
 /// An echo request with a marked payload of `len` octets.
-pub fn ping(src: IpAddr, dst: IpAddr, number: u16, len: usize) -> Vec<u8> {
+pub(crate) fn ping(src: IpAddr, dst: IpAddr, number: u16, len: usize) -> Vec<u8> {
     let (proto, kind) = if src.is_ipv4() { (ICMP, 8) } else { (ICMP6, 128) };
     let mut icmp = vec![kind, 0, 0, 0, 0x12, 0x34];
     icmp.extend(number.to_be_bytes());
@@ -53,7 +53,7 @@ pub fn ping(src: IpAddr, dst: IpAddr, number: u16, len: usize) -> Vec<u8> {
 }
 
 /// A datagram with a marked payload of `len` octets.
-pub fn udp(src: IpAddr, dst: IpAddr, ports: [u16; 2], tos: u8, unique: u64, len: usize) -> Vec<u8> {
+pub(crate) fn udp(src: IpAddr, dst: IpAddr, ports: [u16; 2], tos: u8, unique: u64, len: usize) -> Vec<u8> {
     let mut datagram: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
     datagram.extend([0; 4]);
     datagram.extend(marked(unique, len));
@@ -61,7 +61,7 @@ pub fn udp(src: IpAddr, dst: IpAddr, ports: [u16; 2], tos: u8, unique: u64, len:
 }
 
 /// A TCP segment.
-pub fn tcp(src: IpAddr, dst: IpAddr, ports: [u16; 2], seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp(src: IpAddr, dst: IpAddr, ports: [u16; 2], seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut segment: Vec<u8> = ports.iter().flat_map(|port| port.to_be_bytes()).collect();
     segment.extend(seq.to_be_bytes());
     segment.extend([0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);

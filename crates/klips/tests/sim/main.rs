@@ -9,5 +9,6 @@ mod host;
 mod hostile;
 mod ip;
 mod net;
+mod pair;
 
 use klips::{Gso, Vnet};

@@ -5,24 +5,24 @@ use std::net::IpAddr;
 
 /// One ESP packet on the wire, raw or in UDP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Datagram {
-    pub src: IpAddr,
-    pub dst: IpAddr,
+pub(crate) struct Datagram {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
     /// Source and destination port, in UDP.
-    pub ports: Option<[u16; 2]>,
-    pub tos: u8,
-    pub octets: Vec<u8>,
+    pub(crate) ports: Option<[u16; 2]>,
+    pub(crate) tos: u8,
+    pub(crate) octets: Vec<u8>,
 }
 
 /// A generator whose sequence is the same on every machine.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(2).wrapping_add(1))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
@@ -35,22 +35,22 @@ impl Random {
 
 /// What a wire does; a row of `networks.json`.
 #[derive(Clone, Debug, Default)]
-pub struct Weather {
-    pub name: String,
-    pub seed: u64,
+pub(crate) struct Weather {
+    pub(crate) name: String,
+    pub(crate) seed: u64,
     /// Per mille of datagrams.
-    pub loss: u64,
-    pub duplication: u64,
-    pub reordering: u64,
-    pub damage: u64,
+    pub(crate) loss: u64,
+    pub(crate) duplication: u64,
+    pub(crate) reordering: u64,
+    pub(crate) damage: u64,
     /// How many datagrams later a delayed one arrives, at most.
-    pub delay: u64,
+    pub(crate) delay: u64,
     /// Longest datagram that gets through, ESP header to ICV.
-    pub mtu: usize,
+    pub(crate) mtu: usize,
 }
 
 /// All the wires the scenarios run over.
-pub fn weathers() -> Vec<Weather> {
+pub(crate) fn weathers() -> Vec<Weather> {
     let all: serde_json::Value = serde_json::from_str(include_str!("networks.json")).unwrap();
     let number = |row: &serde_json::Value, key: &str| row[key].as_u64().unwrap_or_else(|| panic!("{key}"));
     let rows = all.as_array().unwrap().iter();
@@ -69,26 +69,26 @@ pub fn weathers() -> Vec<Weather> {
 
 /// What became of the datagrams handed to a [`Net`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Fate {
-    pub lost: u64,
-    pub doubled: u64,
-    pub damaged: u64,
+pub(crate) struct Fate {
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) damaged: u64,
 }
 
 /// A one-way wire. Time on it is counted in datagrams.
-pub struct Net {
+pub(crate) struct Net {
     weather: Weather,
     random: Random,
     now: u64,
     order: u64,
     /// By time of arrival, then by time of sending.
     under_way: BTreeMap<(u64, u64), Datagram>,
-    pub eavesdropper: Eavesdropper,
-    pub fate: Fate,
+    pub(crate) eavesdropper: Eavesdropper,
+    pub(crate) fate: Fate,
 }
 
 impl Net {
-    pub fn new(weather: &Weather) -> Self {
+    pub(crate) fn new(weather: &Weather) -> Self {
         Self {
             random: Random::new(weather.seed),
             weather: weather.clone(),
@@ -101,7 +101,7 @@ impl Net {
     }
 
     /// Takes what was sent; hands out what arrives meanwhile.
-    pub fn carry(&mut self, sent: Vec<Datagram>) -> Vec<Datagram> {
+    pub(crate) fn carry(&mut self, sent: Vec<Datagram>) -> Vec<Datagram> {
         for datagram in sent {
             self.eavesdropper.see(&datagram);
             self.now += 1;
@@ -121,7 +121,7 @@ impl Net {
     }
 
     /// Lets everything arrive that is still under way.
-    pub fn settle(&mut self) -> Vec<Datagram> {
+    pub(crate) fn settle(&mut self) -> Vec<Datagram> {
         core::mem::take(&mut self.under_way).into_values().collect()
     }
 
@@ -141,12 +141,12 @@ impl Net {
 
 /// Sees every datagram that is sent, and asserts that there is nothing to see.
 #[derive(Default)]
-pub struct Eavesdropper {
+pub(crate) struct Eavesdropper {
     /// Octets of IV by SPI, for the SAs whose cipher needs one that never repeats.
-    pub iv_len: HashMap<u32, usize>,
+    pub(crate) iv_len: HashMap<u32, usize>,
     numbers: HashSet<(u32, u32)>,
     ivs: HashSet<(u32, Vec<u8>)>,
-    pub seen: u64,
+    pub(crate) seen: u64,
 }
 
 impl Eavesdropper {
@@ -167,7 +167,7 @@ impl Eavesdropper {
 }
 
 /// Whether eight octets of the mark stand anywhere.
-pub fn shows_mark(octets: &[u8]) -> bool {
+pub(crate) fn shows_mark(octets: &[u8]) -> bool {
     let mark = crate::ip::MARK;
     // Any eight octets of the mark contain two neighbours at an even place of it; look closer only there.
     let mut pairs = [false; 65_536];
