@@ -227,12 +227,17 @@ fn a_daemon_leaves_nothing_in_a_run_directory_given_relatively_either() {
 fn files_are_nobody_elses_to_write_whatever_the_umask() {
     use std::os::unix::fs::PermissionsExt;
     let Some(host) = Host::new("ipsec0=eth7") else { return };
-    let script = format!("umask 0; exec {IPSEC} setup start");
-    let mut command = host.command("sh", &["-c", &script]);
-    let said: Said = host.namespace.run(|| command.output()).expect("namespace").expect("sh").into();
-    assert_eq!(said.code, 0, "{said:?}");
+    let run = |program: &str| -> Said {
+        let mut command = host.command("sh", &["-c", &format!("umask 0; exec {program}")]);
+        host.namespace.run(|| command.output()).expect("namespace").expect("sh").into()
+    };
+    // The daemon by itself, then by way of setup.
+    assert_eq!(run(KLIPS).code, 0);
     let mode = |path: &Path| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
     let rundir = &host.rundir;
+    assert_eq!(mode(&rundir.klips_pid()), 0o644);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(run(&format!("{IPSEC} setup start")).code, 0);
     for (path, expected) in [
         (rundir.path().to_path_buf(), 0o755),
         (rundir.klips_pid(), 0o644),
