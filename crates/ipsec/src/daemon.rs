@@ -388,7 +388,7 @@ impl Daemon {
             "version": version::VERSION,
             "uptime": clock::now().since(self.started).as_secs(),
             "eroutes": self.plane.eroutes().len(),
-            "sas": self.control.sas().count(),
+            "sas": self.control.sa_count(),
             "sockets": self.sockets.len(),
             "files": self.no_files.is_none(),
             "no_files": self.no_files,

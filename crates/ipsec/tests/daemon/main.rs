@@ -1,4 +1,5 @@
 //! The programs, run in network namespaces and run directories of their own. Needs root, or `unshare -Ur`; says what it skips.
 
 mod host;
+mod keysock;
 mod setup;
