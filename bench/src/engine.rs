@@ -80,10 +80,15 @@ fn key(len: usize) -> Vec<u8> {
     (0..len).map(|i| i as u8 ^ 0x5a).collect()
 }
 
+/// Seals the buffer under the number.
+type SealFn = Box<dyn FnMut(&mut [u8], u64)>;
+/// Opens the buffer under the number; whether its tag holds.
+type OpenFn = Box<dyn FnMut(&mut [u8], u64) -> bool>;
+
 /// Calls the crypto library on one buffer after the other, `len` octets of text each.
 struct RawCipher {
-    seal: Box<dyn FnMut(&mut [u8], u64)>,
-    open: Box<dyn FnMut(&mut [u8], u64) -> bool>,
+    seal: SealFn,
+    open: OpenFn,
     room: usize,
 }
 

@@ -9,9 +9,9 @@ pub(crate) fn row(columns: &[(&str, Value)]) {
     println!("{}", Value::Object(map));
     let cells: Vec<String> = columns
         .iter()
-        .map(|(name, value)| match value {
-            Value::String(text) => format!("{text:<24}"),
-            other => format!("{name} {other:>8}"),
+        .map(|(name, value)| match value.as_str() {
+            Some(text) => format!("{text:<24}"),
+            None => format!("{name} {value:>8}"),
         })
         .collect();
     eprintln!("{}", cells.join("  "));

@@ -25,7 +25,9 @@ pub fn run(data: &[u8]) {
 /// What was understood can be written again, and means the same.
 fn understood(data: &[u8], message: &Message<'_>) {
     let mut copy = Writer::new(&message.base);
-    message.extensions().for_each(|extension| drop(copy.echo(&extension)));
+    message.extensions().for_each(|extension| {
+        copy.echo(&extension);
+    });
     assert_eq!(copy.finish().as_deref(), Ok(data), "echoed, and different");
 
     let mut typed = Writer::new(&message.base);
@@ -54,6 +56,7 @@ fn understood(data: &[u8], message: &Message<'_>) {
 
 /// Writes an extension anew from what was understood of it.
 fn write(to: &mut Writer, m: &Message<'_>, kind: ExtType) {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest have no typed field of this kind")]
     let lifetime = match kind {
         ExtType::LifetimeCurrent => m.current,
         ExtType::LifetimeHard => m.hard,

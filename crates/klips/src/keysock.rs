@@ -98,10 +98,7 @@ impl<H> Socket<H> {
 }
 
 /// Who is to hear a message, besides promiscuous sockets.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the hearers of ACQUIRE are known; what makes one is not there yet")
-)]
+#[expect(dead_code, reason = "the hearers of ACQUIRE are known; what makes one is not there yet")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hearers {
     /// Every open socket.

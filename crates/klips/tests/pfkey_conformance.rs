@@ -636,7 +636,7 @@ fn updates() {
     );
     r.bad(
         "a larval SA, as larval",
-        { msg(UPDATE, ESP).sa_full(LARVA, 0, LARVAL, 0, GCM16, 0).src(PEER).dst(LOCAL).key(EKEY, 20) },
+        msg(UPDATE, ESP).sa_full(LARVA, 0, LARVAL, 0, GCM16, 0).src(PEER).dst(LOCAL).key(EKEY, 20),
         EINVAL,
         43,
     );
