@@ -63,6 +63,8 @@ enum Command {
     Setup(command::setup::Args),
     /// Show which SAs are applied together
     Spigrp(command::listing::Args),
+    /// Two hosts, two gateways, a tunnel, traffic and proof; touches nothing of this machine
+    Demo(command::demo::Args),
     /// Print the version of the data plane
     Version(command::version::Args),
 }
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::listing::run("spigrp", Table::Spigrp, args),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),
+        Some(Command::Demo(args)) => command::demo::run(&args),
         Some(Command::Version(args)) => command::version::run(args),
         None => facts(&cli),
     }

@@ -6,6 +6,7 @@ use core::fmt;
 use std::process::ExitCode;
 
 mod ask;
+pub mod demo;
 pub mod eroute;
 pub mod klipsdebug;
 pub mod listing;

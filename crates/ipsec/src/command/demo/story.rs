@@ -1,0 +1,82 @@
+//! What the person in front of the terminal reads.
+
+use serde_json::{Value, json};
+use std::io::IsTerminal;
+
+pub(super) struct Story {
+    quiet: bool,
+    colour: bool,
+    chapter: u32,
+    checks: Vec<(String, bool)>,
+}
+
+impl Story {
+    pub(super) fn new(quiet: bool) -> Self {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { quiet, colour, chapter: 0, checks: Vec::new() }
+    }
+
+    pub(super) fn line(&self, text: &str) {
+        if !self.quiet {
+            println!("    {text}");
+        }
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn open(&self, raw: bool) {
+        if self.quiet {
+            return;
+        }
+        let carrier = if raw { "raw ESP" } else { "ESP in UDP" };
+        println!(
+            "tulips: IPsec in user space. Two sites, joined by a tunnel; nothing of this machine is touched.\n"
+        );
+        println!("    host A ──────── gateway A ══════════════════ gateway B ──────── host B");
+        println!("    10.1.0.2        192.0.2.1   {carrier:^14}   192.0.2.2        10.2.0.2\n");
+    }
+
+    pub(super) fn chapter(&mut self, title: &str, more: &str) {
+        self.chapter = self.chapter.saturating_add(1);
+        if !self.quiet {
+            let dash = if more.is_empty() { String::new() } else { format!(": {more}") };
+            println!("{}. {}{dash}", self.chapter, self.paint("1", title));
+        }
+    }
+
+    pub(super) fn note(&self, text: &str) {
+        self.line(text);
+    }
+
+    /// A command as a person would type it on gateway A.
+    pub(super) fn command(&self, words: &[&str]) {
+        self.line(&format!("gateway-a# ipsec {}", words.join(" ")));
+    }
+
+    pub(super) fn shell(&self, text: &str) {
+        text.lines().for_each(|line| self.line(line));
+    }
+
+    pub(super) fn check(&mut self, what: &str, held: bool) {
+        if !self.quiet {
+            let mark = if held { self.paint("32", "ok") } else { self.paint("31;1", "NO") };
+            println!("    {mark}  {what}");
+        }
+        self.checks.push((what.to_owned(), held));
+    }
+
+    pub(super) fn all_held(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|(_, held)| *held)
+    }
+
+    pub(super) fn checks(&self) -> Value {
+        self.checks.iter().map(|(what, held)| json!({ "what": what, "held": held })).collect()
+    }
+
+    pub(super) fn end(&self) {
+        let held = self.checks.iter().filter(|(_, held)| *held).count();
+        println!("\n{held} of {} checks held. Namespaces, daemons and keys are gone.", self.checks.len());
+    }
+}
