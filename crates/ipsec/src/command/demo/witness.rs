@@ -59,9 +59,9 @@ fn classify(frame: &[u8]) -> Kind {
     let esp = || {
         let header = usize::from(frame.get(14)? & 0x0f) * 4 + 14;
         let whole = word(20)? & 0x3fff == 0;
-        let carried = match frame.get(23)? {
-            &ESP => header,
-            &UDP if word(header)? == PORT && word(header + 2)? == PORT => header + 8,
+        let carried = match *frame.get(23)? {
+            ESP => header,
+            UDP if word(header)? == PORT && word(header + 2)? == PORT => header + 8,
             _ => return None,
         };
         let spi = frame.get(carried..carried + 4)?;
