@@ -484,13 +484,14 @@ mod tests {
         Run { route: Route::Esp(path), octets, stride }
     }
 
-    /// Everything that comes in, as single packets, with whether any came merged. Gives up after a second of silence.
+    /// Everything that comes in, as single packets, with whether any came merged. Gives up after ten seconds of silence:
+    /// on a busy machine the first address resolution may need to be asked again.
     fn receive(wire: &Wire, source: Source, packets: usize) -> (Vec<Vec<u8>>, bool) {
         let socket = wire.socket(source).unwrap();
         let (mut slots, mut buffer) = (Slots::default(), vec![0; 70_000 * MAX]);
         let (mut got, mut merged) = (Vec::new(), false);
         while got.len() < packets {
-            let wait = Timespec { tv_sec: 1, tv_nsec: 0 };
+            let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
             if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait)).unwrap() == 0 {
                 break;
             }
@@ -525,7 +526,8 @@ mod tests {
             let lost = ours[0].send(&run(path(family, udp), &octets, 1450), &mut Scratch::default());
             assert_eq!(lost, 0);
             let (got, merged) = receive(&theirs[0], source, 45);
-            assert_eq!(got, octets.chunks(1450).map(<[u8]>::to_vec).collect::<Vec<_>>(), "{source:?}");
+            assert_eq!(got.len(), 45, "{source:?}");
+            assert!(got.iter().map(Vec::as_slice).eq(octets.chunks(1450)), "{source:?}");
             assert_eq!(merged, udp, "{source:?}");
         }
         assert!(ours[0].segments());
