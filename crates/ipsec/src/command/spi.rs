@@ -9,6 +9,7 @@ mod key;
 mod life;
 mod message;
 
+pub use key::KeyText;
 pub use life::{Life, Limits};
 
 use super::Failure;
@@ -47,13 +48,13 @@ pub struct Args {
     kind: Kind,
     /// Encryption key, with its salt last
     #[arg(long, value_name = "KEY", requires = "esp")]
-    enckey: Option<String>,
+    enckey: Option<KeyText>,
     /// Encryption key from a file
     #[arg(long, value_name = "FILE", conflicts_with = "enckey", requires = "esp")]
     enckey_file: Option<String>,
     /// Integrity key
     #[arg(long, value_name = "KEY")]
-    authkey: Option<String>,
+    authkey: Option<KeyText>,
     /// Integrity key from a file
     #[arg(long, value_name = "FILE", conflicts_with = "authkey")]
     authkey_file: Option<String>,
@@ -315,8 +316,8 @@ impl Args {
             None if id.protocol == Protocol::Ipip => return Err(Usage::new("an outer header needs --src")),
             None => unspecified(family),
         };
-        let encryption_key = key::take("--enckey", self.enckey.as_deref(), self.enckey_file.as_deref())?;
-        let auth_key = key::take("--authkey", self.authkey.as_deref(), self.authkey_file.as_deref())?;
+        let encryption_key = key::take("--enckey", self.enckey.as_ref(), self.enckey_file.as_deref())?;
+        let auth_key = key::take("--authkey", self.authkey.as_ref(), self.authkey_file.as_deref())?;
         key::check(
             "--enckey",
             suite.encryption.map(|e| (e.row().name(), e.row().keymat_lengths().collect())),

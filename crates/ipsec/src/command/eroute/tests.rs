@@ -136,3 +136,28 @@ fn what_cannot_be_meant_is_refused_before_anything_is_done() {
         assert!(error.contains(why), "{line}: {error}");
     }
 }
+
+#[test]
+fn an_explanation_names_the_winner_the_reason_and_the_rest() {
+    let row = |dst: &str, proto: u8, dport: u16, said: &str| {
+        serde_json::json!({
+            "src": "10.1.0.0/16", "dst": dst, "proto": proto, "sport": 0, "dport": dport, "said": said, "packets": 3,
+        })
+    };
+    let answer = serde_json::json!({
+        "eroute": row("10.2.3.0/24", 6, 80, "esp0x101@192.0.2.1"),
+        "why": "of 2 that match, its destination prefix is longer: /24, not /16",
+        "others": [{
+            "eroute": row("10.2.0.0/16", 0, 0, "%drop"),
+            "beaten": "its destination prefix is longer: /24, not /16",
+        }],
+    });
+    assert_eq!(
+        explanation(&answer),
+        "10.1.0.0/16 -> 10.2.3.0/24:80 proto 6 => esp0x101@192.0.2.1\n\
+         of 2 that match, its destination prefix is longer: /24, not /16\n  \
+         not 10.1.0.0/16 -> 10.2.0.0/16 => %drop: its destination prefix is longer: /24, not /16\n"
+    );
+    let nothing = serde_json::json!({ "eroute": null, "others": [], "why": "no eroute matches: the packet is dropped" });
+    assert_eq!(explanation(&nothing), "no eroute matches: the packet is dropped\n");
+}

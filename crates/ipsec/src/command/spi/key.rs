@@ -10,12 +10,29 @@ use zeroize::Zeroizing;
 /// Longer than any key in text; a file that goes on is not a key file.
 const MAX_FILE: u64 = 4096;
 
+/// A key, or where to find it, as it was typed; `Debug` does not show it.
+#[derive(Clone)]
+pub struct KeyText(Zeroizing<String>);
+
+impl From<String> for KeyText {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl core::fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "KeyText({} characters)", self.0.len())
+    }
+}
+
 /// The key an option gives, by value, `-`, `@FILE` or by its file option; empty if there is none.
 pub(super) fn take(
     option: &str,
-    value: Option<&str>,
+    value: Option<&KeyText>,
     file: Option<&str>,
 ) -> Result<Zeroizing<Vec<u8>>, Usage> {
+    let value = value.map(|text| text.0.as_str());
     let said = |why: &str| Usage::new(format_args!("{option}: {why}"));
     let file = file.or_else(|| value.and_then(|value| value.strip_prefix('@')));
     let text = match (file, value) {
@@ -108,9 +125,10 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "0xabcd").unwrap();
         let path = file.path().to_str().unwrap();
-        assert_eq!(take("--enckey", Some(&format!("@{path}")), None).unwrap()[..], [0xab, 0xcd]);
+        assert_eq!(take("--enckey", Some(&format!("@{path}").into()), None).unwrap()[..], [0xab, 0xcd]);
         assert_eq!(take("--enckey", None, Some(path)).unwrap()[..], [0xab, 0xcd]);
-        let missing = take("--enckey", Some("@/nonexistent/key"), None).unwrap_err().to_string();
+        let missing =
+            take("--enckey", Some(&"@/nonexistent/key".to_owned().into()), None).unwrap_err().to_string();
         assert!(missing.starts_with("--enckey: /nonexistent/key: "), "{missing}");
         assert!(take("--enckey", None, None).unwrap().is_empty());
     }

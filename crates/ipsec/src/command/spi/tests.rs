@@ -42,8 +42,11 @@ fn a_tunnel_with_everything() {
     assert_eq!((sa.tunnel, sa.esn, sa.window), (true, true, 2048));
     assert_eq!((sa.life.soft.bytes, sa.life.hard.bytes), (1, 2));
     assert_eq!((sa.encapsulation, sa.direction), (Some((4501, 4500)), Some(Direction::Out)));
-    // Its Debug form, which may end in a log, has no key in it.
+    // What may end in a log has no key in it.
     assert!(!format!("{sa:?}").contains("5a"));
+    let words = format!("spi {ESP} --esp aes-gcm16 --enckey {}", key(20));
+    let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+    assert!(!format!("{:?}", cli.args).contains("5a"), "{:?}", cli.args);
 }
 
 #[test]
