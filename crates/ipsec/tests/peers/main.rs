@@ -1,0 +1,393 @@
+//! Our daemon and an ESP implementation that shares nothing with it (scapy on python-cryptography), joined by a cable.
+//!
+//! For every algorithm, outer family, carrier and kind of sequence number: both ends ping through the tunnel, so each opens
+//! what the other sealed; then a flipped bit, a replay and an inner packet outside the selectors are refused, and the
+//! right counter moves and no other. Everything goes through the commands a person types.
+
+use ipsec::ctl::{Client, Request};
+use ipsec::host::netlink::{Link, Netlink, Route};
+use ipsec::host::netns::{Namespace, available};
+use ipsec::process::Process;
+use ipsec::rundir::Rundir;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// As `ipsec spi --esp` calls it, as the oracle calls cipher and integrity, and the octets of their keys.
+const ALGORITHMS: &[(&str, &str, usize, &str, usize)] = &[
+    ("aes-gcm16", "aes-gcm-16", 20, "none", 0),
+    ("aes-gcm16-192", "aes-gcm-16", 28, "none", 0),
+    ("aes-gcm16-256", "aes-gcm-16", 36, "none", 0),
+    ("aes-gcm8", "aes-gcm-8", 20, "none", 0),
+    ("aes-gcm12", "aes-gcm-12", 36, "none", 0),
+    ("chacha20-poly1305", "chacha20-poly1305", 36, "none", 0),
+    ("aes-ccm8", "aes-ccm-8", 19, "none", 0),
+    ("aes-ccm12", "aes-ccm-12", 27, "none", 0),
+    ("aes-ccm16", "aes-ccm-16", 35, "none", 0),
+    ("null-aes-gmac", "aes-gmac", 20, "none", 0),
+    ("aes-cbc-128+hmac-sha1", "aes-cbc", 16, "hmac-sha1-96", 20),
+    ("aes-cbc-256+hmac-sha256", "aes-cbc", 32, "hmac-sha256-128", 32),
+    ("aes-cbc-192+hmac-sha384", "aes-cbc", 24, "hmac-sha384-192", 48),
+    ("aes-cbc-256+hmac-sha512", "aes-cbc", 32, "hmac-sha512-256", 64),
+    ("aes-cbc-128+aes-xcbc", "aes-cbc", 16, "aes-xcbc-96", 16),
+    ("aes-cbc-128+aes-cmac", "aes-cbc", 16, "aes-cmac-96", 16),
+    ("3des-cbc+hmac-md5", "3des-cbc", 24, "hmac-md5-96", 16),
+    ("null+hmac-sha1", "null", 0, "hmac-sha1-96", 20),
+    ("null+hmac-sha256", "null", 0, "hmac-sha256-128", 32),
+    ("null+hmac-sha384", "null", 0, "hmac-sha384-192", 48),
+    ("null+hmac-sha512", "null", 0, "hmac-sha512-256", 64),
+];
+
+/// One tunnel; its number is in its addresses and SPIs.
+struct Case {
+    number: usize,
+    esp: &'static str,
+    cipher: (&'static str, usize),
+    auth: (&'static str, usize),
+    outer6: bool,
+    inner6: bool,
+    udp: bool,
+    esn: bool,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for &(esp, cipher, key, auth, auth_key) in ALGORITHMS {
+            for bits in 0..8 {
+                let (outer6, udp, esn) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+                // Every algorithm meets all four pairs of families.
+                let inner6 = udp != esn;
+                let (cipher, auth) = ((cipher, key), (auth, auth_key));
+                all.push(Self { number: all.len(), esp, cipher, auth, outer6, inner6, udp, esn });
+            }
+        }
+        all
+    }
+
+    fn name(&self) -> String {
+        let family = |six| if six { "IPv6" } else { "IPv4" };
+        format!(
+            "{} over {}{}, {} inside{}",
+            self.esp,
+            family(self.outer6),
+            if self.udp { " and UDP" } else { "" },
+            family(self.inner6),
+            if self.esn { ", ESN" } else { "" }
+        )
+    }
+
+    /// Outer addresses: ours and the oracle's.
+    fn outer(&self) -> [&'static str; 2] {
+        if self.outer6 { ["2001:db8::1", "2001:db8::2"] } else { ["192.0.2.1", "192.0.2.2"] }
+    }
+
+    /// Inner addresses: ours and the oracle's.
+    fn inner(&self) -> [String; 2] {
+        let n = self.number;
+        if self.inner6 {
+            [format!("2001:db8:1:{n:x}::1"), format!("2001:db8:2:{n:x}::1")]
+        } else {
+            [format!("10.1.{n}.1"), format!("10.2.{n}.1")]
+        }
+    }
+
+    fn bits(&self) -> u8 {
+        if self.inner6 { 128 } else { 32 }
+    }
+
+    fn key(&self, length: usize, salt: u8) -> String {
+        let octet = |i: usize| (i * 37 + self.number * 11 + usize::from(salt)) as u8;
+        hex::encode((1..=length).map(octet).collect::<Vec<u8>>())
+    }
+
+    /// What the oracle is told.
+    fn description(&self) -> Value {
+        let sa = |dir: &str, base: usize, salt: u8| {
+            let mut sa = json!({
+                "name": dir, "dir": dir, "spi": base + self.number, "esn": self.esn,
+                "enc": self.cipher.0, "key": self.key(self.cipher.1, salt),
+            });
+            if self.auth.1 > 0 {
+                sa["auth"] = json!(self.auth.0);
+                sa["auth_key"] = json!(self.key(self.auth.1, salt ^ 0x80));
+            }
+            if self.udp {
+                sa["encap"] = json!([4500, 4500]);
+            }
+            sa
+        };
+        let ([us, them], [inner_us, inner_them]) = (self.outer(), self.inner());
+        json!({
+            "local": them, "remote": us, "inner_local": inner_them, "inner_remote": inner_us,
+            "sas": [sa("out", 0x2000, 1), sa("in", 0x1000, 2)],
+        })
+    }
+
+    /// What we are told.
+    fn install(&self, gateway: &Gateway) {
+        let ([us, them], [inner_us, inner_them]) = (self.outer(), self.inner());
+        for (from, to, base, salt, inner) in
+            [(us, them, 0x1000, 2, [&inner_us, &inner_them]), (them, us, 0x2000, 1, [&inner_them, &inner_us])]
+        {
+            let said = format!("esp{}{:x}@{to}", if self.outer6 { ':' } else { '.' }, base + self.number);
+            let [inner_src, inner_dst] = inner.map(|address| format!("{address}/{}", self.bits()));
+            let mut words = vec!["spi", "--said", &said, "--src", from, "--esp", self.esp];
+            words.extend(["--inner-src", &inner_src, "--inner-dst", &inner_dst]);
+            let mut keys = String::new();
+            for (option, length, salt) in
+                [("--enckey", self.cipher.1, salt), ("--authkey", self.auth.1, salt ^ 0x80)]
+            {
+                if length > 0 {
+                    words.extend([option, "-"]);
+                    keys.push_str(&format!("0x{}\n", self.key(length, salt)));
+                }
+            }
+            if self.udp {
+                words.extend(["--natt", "nonesp"]);
+            }
+            if self.esn {
+                words.push("--esn");
+            }
+            gateway.ipsec(&words, &keys);
+            if from == us {
+                gateway.ipsec(
+                    &["eroute", "--add", "--src", &inner_src, "--dst", &inner_dst, "--said", &said],
+                    "",
+                );
+            }
+        }
+    }
+}
+
+/// The interface of that name, in the calling thread's namespace.
+fn link(name: &str) -> std::io::Result<Link> {
+    Netlink::open()?.link(name)?.ok_or_else(|| std::io::ErrorKind::NotFound.into())
+}
+
+/// A namespace with our daemon in it; beyond its cable is the oracle.
+struct Gateway {
+    namespace: Namespace,
+    beyond: Namespace,
+    rundir: Rundir,
+    dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn new(cases: &[Case]) -> Self {
+        let (namespace, beyond) =
+            (Namespace::new().expect("namespace"), Namespace::new().expect("namespace"));
+        let made: std::io::Result<()> = namespace
+            .run(|| {
+                let mut netlink = Netlink::open()?;
+                netlink.add_veth("eth7", "cable")?;
+                netlink.move_link(link("cable")?.index, beyond.as_fd())?;
+                let (eth7, lo) = (link("eth7")?.index, link("lo")?.index);
+                netlink.set_no_link_local(eth7)?;
+                netlink.set_up(eth7, true)?;
+                for net in ["192.0.2.1/24", "2001:db8::1/64"] {
+                    netlink.add_address_and_route(eth7, net.parse().expect("net"))?;
+                }
+                for case in cases {
+                    let [ours, _] = case.inner();
+                    netlink.add_address(lo, format!("{ours}/{}", case.bits()).parse().expect("net"))?;
+                }
+                Ok(())
+            })
+            .expect("namespace");
+        made.expect("interfaces");
+        let made = beyond.run(|| {
+            let mut netlink = Netlink::open()?;
+            let cable = link("cable")?.index;
+            netlink.set_no_link_local(cable)?;
+            netlink.set_up(cable, true)
+        });
+        made.expect("namespace").expect("cable");
+        let dir = tempfile::tempdir().expect("directory");
+        let conf = "config setup\n\tprotostack=klips\n\tpluto=no\n\tinterfaces=\"ipsec0=eth7\"\n";
+        fs::write(dir.path().join("ipsec.conf"), conf).expect("ipsec.conf");
+        let rundir = Rundir::new(dir.path().join("run"));
+        let gateway = Self { namespace, beyond, rundir, dir };
+        gateway.ipsec(&["setup", "start"], "");
+        let into = |net: &str| {
+            let mut netlink = Netlink::open()?;
+            let link = Some(link("ipsec0")?.index);
+            let dst = net.parse().expect("net");
+            netlink.add_route(&Route { dst, via: None, link, src: None, metric: 0 })
+        };
+        for net in ["10.2.0.0/16", "2001:db8:2::/48"] {
+            gateway.namespace.run(|| into(net)).expect("namespace").expect("route");
+        }
+        gateway
+    }
+
+    /// Runs a command that must succeed.
+    fn ipsec(&self, words: &[&str], input: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ipsec"));
+        command.args(words).env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", self.dir.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.namespace.spawn(&mut command).expect("ipsec");
+        let mut stdin = child.stdin.take().expect("standard input");
+        // It need not read what it does not need.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let out = child.wait_with_output().expect("ipsec");
+        assert!(out.status.success(), "{words:?}: {out:?}");
+    }
+
+    /// Every counter that is not zero, but for what the kernel of the namespace says on its own.
+    fn discards(&self) -> BTreeMap<String, u64> {
+        let mut client = Client::connect(&self.rundir).expect("klips.ctl");
+        let status = client.call(Request::Status).expect("status");
+        let all = status["discards"].as_object().expect("discards").clone();
+        all.into_iter()
+            .filter(|(name, _)| name != "no_eroute")
+            .map(|(name, count)| (name, count.as_u64().expect("count")))
+            .collect()
+    }
+
+    /// Waits until a counter has moved by one, and says what moved besides.
+    fn only_moved(&self, before: &BTreeMap<String, u64>, counter: &str) -> Result<(), String> {
+        let mut wanted = before.clone();
+        *wanted.entry(counter.to_owned()).or_default() += 1;
+        let mut now = before.clone();
+        for _ in 0..500 {
+            now = self.discards();
+            if now != *before {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if now == wanted { Ok(()) } else { Err(format!("{counter}: {before:?} became {now:?}")) }
+    }
+
+    fn ping(&self, case: &Case) -> bool {
+        let [ours, theirs] = case.inner();
+        let mut command = Command::new("ping");
+        command.args(["-n", "-q", "-c", "1", "-W", "5", "-I", &ours, &theirs]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.namespace
+            .spawn(&mut command)
+            .and_then(|mut ping| ping.wait())
+            .is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(daemon) = Process::read(&self.rundir.klips_pid()) {
+            let _ = daemon.signal(Signal::TERM);
+            let _ = daemon.wait(Duration::from_secs(10));
+        }
+        let _ = rustix::mount::unmount(self.rundir.proc(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+struct Oracle {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Oracle {
+    fn start(gateway: &Gateway, python: &str, cases: &[Case]) -> Self {
+        let descriptions: Vec<Value> = cases.iter().map(Case::description).collect();
+        let path = gateway.dir.path().join("cases.json");
+        fs::write(&path, Value::from(descriptions).to_string()).expect("cases");
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/peers/oracle.py");
+        let mut command = Command::new(python);
+        command.arg(script).arg(path).arg("cable").env("PYTHONDONTWRITEBYTECODE", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = gateway.beyond.spawn(&mut command).expect("python");
+        let input = process.stdin.take().expect("standard input");
+        let output = BufReader::new(process.stdout.take().expect("standard output"));
+        let mut oracle = Self { process, input, output };
+        assert_eq!(oracle.answer()["ready"], cases.len());
+        oracle
+    }
+
+    fn answer(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("an answer");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("the oracle said {line:?}"))
+    }
+
+    fn order(&mut self, order: &Value) -> Value {
+        writeln!(self.input, "{order}").expect("the oracle listens");
+        self.answer()
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A Python that has what the oracle needs; why not, if there is none.
+fn ready() -> Result<String, String> {
+    available()?;
+    let python = std::env::var("TULIPS_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut check = Command::new(&python);
+    check.args(["-c", "import scapy.layers.ipsec, cryptography"]).stdin(Stdio::null()).stderr(Stdio::null());
+    match check.status() {
+        Ok(status) if status.success() => Ok(python),
+        _ => Err(format!("{python} has no scapy and cryptography: `cargo xtask test` installs them")),
+    }
+}
+
+#[test]
+fn scapy_opens_what_we_seal_and_we_open_what_scapy_seals() {
+    let python = match ready() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let cases = Case::all();
+    let gateway = Gateway::new(&cases);
+    cases.iter().for_each(|case| case.install(&gateway));
+    let mut oracle = Oracle::start(&gateway, &python, &cases);
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let mut complain = |what: String| wrong.push(format!("{}: {what}", case.name()));
+        let before = gateway.discards();
+        let replies =
+            oracle.order(&json!({ "do": "ping", "case": case.number, "count": 2 }))["replies"].clone();
+        if replies != 2 {
+            complain(format!("of 2 pings from scapy {replies} were answered"));
+            continue;
+        }
+        if !gateway.ping(case) {
+            complain("scapy did not answer our ping".into());
+        }
+        if gateway.discards() != before {
+            complain(format!("good packets were refused: {before:?} became {:?}", gateway.discards()));
+        }
+        for (order, counter) in [("flip", "forged"), ("replay", "replayed"), ("outside", "policy_mismatch")] {
+            let before = gateway.discards();
+            oracle.order(&json!({ "do": order, "case": case.number }));
+            if let Err(what) = gateway.only_moved(&before, counter) {
+                complain(what);
+            }
+        }
+        // What was refused has not hurt the tunnel.
+        if oracle.order(&json!({ "do": "ping", "case": case.number, "count": 1 }))["replies"] != 1 {
+            complain("no ping afterwards".into());
+        }
+    }
+    for case in [0, 1] {
+        let stats = oracle.order(&json!({ "do": "stats", "case": case }));
+        for kind in ["bad_icv", "no_sa"] {
+            if let Some(count) = stats.get(kind) {
+                wrong.push(format!("{kind}: the oracle could not open {count} packets of ours"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} complaints:\n{}", wrong.len(), wrong.join("\n"));
+}
