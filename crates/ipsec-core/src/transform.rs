@@ -139,9 +139,7 @@ impl Transform {
         let mut all = true;
         let mut next = Some(first);
         for packet in run.chunks_mut(stride.max(1)) {
-            // Without ESN the number ends at 2^32 - 1 and must never wrap (RFC 4303 §3.3.3).
-            let seq = next.filter(|&seq| seq != 0 && (esn || seq <= u64::from(u32::MAX)));
-            let sealed = seq.and_then(|seq| match &self.scheme {
+            let sealed = next.filter(|&seq| may_carry(seq, esn)).and_then(|seq| match &self.scheme {
                 Scheme::Aead(aead) => aead.seal(packet, spi, seq, esn, seq),
                 Scheme::Composed(composed) => composed.seal(packet, spi, seq, esn),
                 Scheme::Soft(aead) => aead.seal(packet, spi, seq, esn, seq),
@@ -154,6 +152,58 @@ impl Transform {
             next = next.and_then(|seq| seq.checked_add(1));
         }
         all
+    }
+
+    /// Seals `plain`, which lies elsewhere, into `packet`: padding, trailer and all. Where the cipher can, the octets are
+    /// encrypted on their way, so that the payload is touched once.
+    ///
+    /// `packet` has [`Transform::sealed_len`] octets; otherwise, and where [`Transform::seal`] would refuse, it is
+    /// overwritten with zeros and the answer is `false`.
+    #[inline]
+    pub fn seal_from(
+        &self,
+        plain: &[u8],
+        next_header: u8,
+        packet: &mut [u8],
+        (spi, seq, esn): (Spi, u64, bool),
+    ) -> bool {
+        let sealed = if packet.len() == self.sealed_len(plain.len()) {
+            self.sealed_from(plain, next_header, packet, (spi, seq, esn))
+        } else {
+            None
+        };
+        if sealed.is_none() {
+            packet.fill(0);
+        }
+        sealed.is_some()
+    }
+
+    #[inline]
+    fn sealed_from(
+        &self,
+        plain: &[u8],
+        next_header: u8,
+        packet: &mut [u8],
+        (spi, seq, esn): (Spi, u64, bool),
+    ) -> Option<()> {
+        if let Scheme::Aead(aead) = &self.scheme {
+            if !may_carry(seq, esn) {
+                return None;
+            }
+            // Alignment 4: two octets of trailer and at most three of padding.
+            let around = self.header_len().checked_add(self.icv_len())?;
+            let room = packet.len().checked_sub(around)?.checked_sub(plain.len())?;
+            let mut octets = [0; 5];
+            let trailer = octets.get_mut(..room)?;
+            write_trailer(trailer, next_header)?;
+            return aead.seal_from((plain, trailer), packet, spi, seq, esn);
+        }
+        let end = packet.len().checked_sub(self.icv_len())?;
+        let (body, trailer) = packet.get_mut(self.header_len()..end)?.split_at_mut_checked(plain.len())?;
+        body.copy_from_slice(plain);
+        write_trailer(trailer, next_header)?;
+        let len = packet.len();
+        self.seal(packet, len, spi, seq, esn).then_some(())
     }
 
     /// [`Transform::seal`] for one packet under an IV of the caller's choice, to meet vectors made elsewhere.
@@ -186,6 +236,25 @@ impl Transform {
             *authentic = opened.is_some();
         }
     }
+}
+
+/// Writes padding, pad length and next header into all of `room`, which follows the payload (RFC 4303 §2.4–§2.6).
+///
+/// The default padding is 1, 2, 3 …; receivers check it. `None` if there is no room, or room for more padding than 255.
+#[inline]
+pub fn write_trailer(room: &mut [u8], next_header: u8) -> Option<()> {
+    let (padding, end) = room.split_last_chunk_mut::<2>()?;
+    for (octet, value) in padding.iter_mut().zip(1..=u8::MAX) {
+        *octet = value;
+    }
+    *end = [u8::try_from(padding.len()).ok()?, next_header];
+    Some(())
+}
+
+/// Whether a packet may have this sequence number: without ESN it ends at 2^32 - 1 and must never wrap
+/// (RFC 4303 §3.3.3).
+const fn may_carry(seq: u64, esn: bool) -> bool {
+    seq != 0 && (esn || seq <= u32::MAX as u64)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Cutting superpackets into packets (what the kernel left to us when the device took TSO and USO).
 //!
-//! Each packet is written once, to where it will be sealed: headers from the superpacket's with lengths, IPv4 id, TCP
-//! sequence number and flags put right, then its share of the payload, then the transport checksum over both. Nothing the
-//! virtio header claims is believed before it was checked against the packet.
+//! Headers are the superpacket's with lengths, IPv4 id, TCP sequence number, flags and checksums put right. A packet is
+//! either written elsewhere, or exposed where its payload lies, so that it can be sealed on its way out of there. Nothing
+//! the virtio header claims is believed before it was checked against the packet.
 
 use crate::checksum::{Sum, pseudo};
 use crate::discard::Discard;
@@ -22,6 +22,7 @@ pub(crate) struct Cut {
     len: usize,
     count: usize,
     v4: bool,
+    fields: Fields,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,23 @@ enum Kind {
     Udp,
 }
 
-const FIN_PSH: u8 = 0x09;
-const CWR: u8 = 0x80;
+/// What differs from packet to packet, as the superpacket has it, and the sums over what does not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fields {
+    /// IPv4 id.
+    id: u16,
+    /// TCP sequence number.
+    seq: u32,
+    /// TCP data offset and flags.
+    flags: u16,
+    /// Over the IPv4 header without total length, id and checksum.
+    ip: Sum,
+    /// Over pseudo-header and transport header without lengths, sequence number, flags and checksum.
+    transport: Sum,
+}
+
+const FIN_PSH: u16 = 0x09;
+const CWR: u16 = 0x80;
 
 impl Cut {
     /// Says how `packet` will be cut. A checksum that the kernel left unfinished in a single packet is completed here.
@@ -46,11 +62,12 @@ impl Cut {
             (Gso::Udp, proto::UDP) => Kind::Udp,
             _ => return Err(Discard::BadOffload),
         };
+        let fields = Fields::default();
         if kind == Kind::Whole {
             if vnet.needs_csum {
                 complete(vnet, packet.get_mut(..len).ok_or(Discard::BadOffload)?, parsed)?;
             }
-            return Ok(Self { kind, transport, headers: 0, size: len, len, count: 1, v4 });
+            return Ok(Self { kind, transport, headers: 0, size: len, len, count: 1, v4, fields });
         }
         if parsed.fragment || vnet.gso_size == 0 {
             return Err(Discard::BadOffload);
@@ -65,7 +82,9 @@ impl Cut {
         let headers = transport.saturating_add(header);
         let payload = len.checked_sub(headers).filter(|payload| *payload > 0).ok_or(Discard::BadOffload)?;
         let size = usize::from(vnet.gso_size);
-        Ok(Self { kind, transport, headers, size, len, count: payload.div_ceil(size), v4 })
+        let fields = packet.get(..headers).and_then(|heads| Fields::read(kind, v4, transport, heads));
+        let fields = fields.ok_or(Discard::BadOffload)?;
+        Ok(Self { kind, transport, headers, size, len, count: payload.div_ceil(size), v4, fields })
     }
 
     /// Whether the packets are IPv4.
@@ -93,6 +112,12 @@ impl Cut {
         self.len.saturating_sub(before)
     }
 
+    /// The headers of `packet`, to be kept for [`Cut::expose`]; nothing for a single packet.
+    #[inline]
+    pub(crate) fn headers<'p>(&self, packet: &'p [u8]) -> &'p [u8] {
+        packet.get(..self.headers).unwrap_or_default()
+    }
+
     /// Writes packet `index` of `packet` to all of `to`.
     #[inline]
     pub(crate) fn write(&self, packet: &[u8], index: usize, to: &mut [u8]) -> Option<()> {
@@ -100,50 +125,111 @@ impl Cut {
             to.copy_from_slice(packet.get(..to.len())?);
             return Some(());
         }
-        let len = to.len();
-        let from = index.checked_mul(self.size)?;
-        let start = self.headers.checked_add(from)?;
+        let start = self.headers.checked_add(index.checked_mul(self.size)?)?;
         let (head, payload) = to.split_at_mut_checked(self.headers)?;
         head.copy_from_slice(packet.get(..self.headers)?);
         payload.copy_from_slice(packet.get(start..start.checked_add(payload.len())?)?);
-        let (ip, segment) = to.split_at_mut_checked(self.transport)?;
-        if self.v4 {
-            let id = ip.get_mut(4..6)?.as_mut_array::<2>()?;
-            // One superpacket stands for packets with ids that follow each other.
-            *id = u16::from_be_bytes(*id).wrapping_add(index as u16).to_be_bytes();
-            *ip.get_mut(2..4)?.as_mut_array::<2>()? = (len as u16).to_be_bytes();
-            *ip.get_mut(10..12)?.as_mut_array::<2>()? = [0; 2];
-            let checksum = Sum::default().octets(ip).checksum();
-            *ip.get_mut(10..12)?.as_mut_array::<2>()? = checksum.to_be_bytes();
-        } else {
-            *ip.get_mut(4..6)?.as_mut_array::<2>()? = (len.checked_sub(40)? as u16).to_be_bytes();
+        self.put_right(index, to)
+    }
+
+    /// Packet `index` where its payload lies in `packet`: its headers are written over the end of the packet before it.
+    /// So packets must be taken in order, and each used before the next.
+    #[inline]
+    pub(crate) fn expose<'p>(&self, packet: &'p mut [u8], headers: &[u8], index: usize) -> Option<&'p [u8]> {
+        let from = index.checked_mul(self.size)?;
+        let last = index.checked_add(1)? == self.count;
+        let len = if last { self.last() } else { self.largest() };
+        let exposed = packet.get_mut(from..from.checked_add(len)?)?;
+        if self.kind != Kind::Whole {
+            exposed.get_mut(..self.headers)?.copy_from_slice(headers);
+            self.put_right(index, exposed)?;
         }
-        let addresses = if self.v4 { ip.get(12..20)? } else { ip.get(8..40)? };
+        Some(exposed)
+    }
+
+    /// Puts right, in the headers that packet `index` begins with, what differs from the superpacket's.
+    #[inline]
+    fn put_right(&self, index: usize, packet: &mut [u8]) -> Option<()> {
+        let Fields { id, seq, flags, ip: ip_sum, transport: sum } = self.fields;
+        let len = packet.len();
+        let (ip, segment) = packet.split_at_mut_checked(self.transport)?;
+        if self.v4 {
+            let header = ip.first_chunk_mut::<20>()?;
+            // One superpacket stands for packets with ids that follow each other.
+            let id = id.wrapping_add(index as u16);
+            let checksum = ip_sum.word(len as u16).word(id).checksum();
+            put(header, 2, len as u16)?;
+            put(header, 4, id)?;
+            put(header, 10, checksum)?;
+        } else {
+            put(ip, 4, len.checked_sub(40)? as u16)?;
+        }
+        let octets = segment.len() as u16;
+        let (header, payload) = segment.split_at_mut_checked(self.headers.checked_sub(self.transport)?)?;
+        let sum = sum.octets(payload).word(octets);
         if self.kind == Kind::Tcp {
-            let header = segment.first_chunk_mut::<20>()?;
-            let &mut [_, _, _, _, s0, s1, s2, s3, ..] = header;
-            let seq = u32::from_be_bytes([s0, s1, s2, s3]).wrapping_add(from as u32);
-            *header.get_mut(4..8)?.as_mut_array::<4>()? = seq.to_be_bytes();
-            let flags = header.get_mut(13)?;
+            let header = header.first_chunk_mut::<20>()?;
+            let seq = seq.wrapping_add(index.checked_mul(self.size)? as u32);
+            let mut flags = flags;
             if index.checked_add(1)? != self.count {
-                *flags &= !FIN_PSH;
+                flags &= !FIN_PSH;
             }
             if index != 0 {
                 // Congestion window reduced is said once (RFC 3168 §6.1.2).
-                *flags &= !CWR;
+                flags &= !CWR;
             }
-            *header.get_mut(16..18)?.as_mut_array::<2>()? = [0; 2];
-            let sum = pseudo(addresses, proto::TCP, segment.len()).octets(segment).checksum();
-            *segment.get_mut(16..18)?.as_mut_array::<2>()? = sum.to_be_bytes();
+            let checksum = sum.word((seq >> 16) as u16).word(seq as u16).word(flags).checksum();
+            put(header, 4, (seq >> 16) as u16)?;
+            put(header, 6, seq as u16)?;
+            put(header, 12, flags)?;
+            put(header, 16, checksum)
         } else {
-            let octets = (segment.len() as u16).to_be_bytes();
-            let header = segment.first_chunk_mut::<8>()?;
-            *header.get_mut(4..8)?.as_mut_array::<4>()? = [octets[0], octets[1], 0, 0];
-            let sum = pseudo(addresses, proto::UDP, segment.len()).octets(segment).checksum();
-            *segment.get_mut(6..8)?.as_mut_array::<2>()? = udp(sum).to_be_bytes();
+            let header = header.first_chunk_mut::<8>()?;
+            put(header, 4, octets)?;
+            put(header, 6, udp(sum.word(octets).checksum()))
         }
-        Some(())
     }
+}
+
+impl Fields {
+    fn read(kind: Kind, v4: bool, transport: usize, headers: &[u8]) -> Option<Self> {
+        let (ip, segment) = headers.split_at_checked(transport)?;
+        let mut fields = Self::default();
+        if v4 {
+            fields.id = word(ip, 4)?;
+            // 0xffff - x is -x in ones' complement arithmetic.
+            fields.ip = Sum::default().octets(ip).word(!word(ip, 2)?).word(!fields.id).word(!word(ip, 10)?);
+        }
+        let addresses = if v4 { ip.get(12..20)? } else { ip.get(8..40)? };
+        if kind == Kind::Tcp {
+            let (high, low) = (word(segment, 4)?, word(segment, 6)?);
+            fields.seq = u32::from(high) << 16 | u32::from(low);
+            fields.flags = word(segment, 12)?;
+            fields.transport = pseudo(addresses, proto::TCP, 0)
+                .octets(segment)
+                .word(!high)
+                .word(!low)
+                .word(!fields.flags)
+                .word(!word(segment, 16)?);
+        } else {
+            fields.transport = pseudo(addresses, proto::UDP, 0)
+                .octets(segment)
+                .word(!word(segment, 4)?)
+                .word(!word(segment, 6)?);
+        }
+        Some(fields)
+    }
+}
+
+#[inline]
+fn word(octets: &[u8], at: usize) -> Option<u16> {
+    octets.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
+}
+
+#[inline]
+fn put(octets: &mut [u8], at: usize, value: u16) -> Option<()> {
+    *octets.get_mut(at..)?.first_chunk_mut()? = value.to_be_bytes();
+    Some(())
 }
 
 /// UDP has no checksum of 0; its other form stands for it (RFC 768).
@@ -296,12 +382,22 @@ mod tests {
             .collect()
     }
 
+    /// The same packets, each exposed where it lies.
+    fn exposed(vnet: &Vnet, packet: &mut [u8]) -> Result<Vec<Vec<u8>>, Discard> {
+        let parsed = Parsed::new(packet)?;
+        let cut = Cut::plan(vnet, packet, &parsed)?;
+        let headers = cut.headers(packet).to_vec();
+        let take = |i| Ok(cut.expose(packet, &headers, i).ok_or(Discard::Internal)?.to_vec());
+        (0..cut.count()).map(take).collect()
+    }
+
     proptest! {
         #[test]
         fn a_superpacket_is_cut_as_the_book_says(s in superpacket()) {
             let want = naive(&s);
             let mut packet = s.packet.clone();
-            prop_assert_eq!(cut(&s.vnet, &mut packet), Ok(want));
+            prop_assert_eq!(cut(&s.vnet, &mut packet), Ok(want.clone()));
+            prop_assert_eq!(exposed(&s.vnet, &mut packet), Ok(want));
         }
 
         #[test]
@@ -310,6 +406,7 @@ mod tests {
             packet.truncate(shorten.index(packet.len()) + 1);
             if let Ok(vnet) = Vnet::parse(&octets) {
                 prop_assert!(cut(&vnet, &mut packet) != Err(Discard::Internal));
+                prop_assert!(exposed(&vnet, &mut packet) != Err(Discard::Internal));
             }
         }
 

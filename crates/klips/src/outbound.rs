@@ -9,14 +9,14 @@ use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Eroute};
 use crate::flow_cache::FlowCache;
 use crate::gso::Cut;
+use crate::icmp::LONGEST;
 use crate::icmp::{self, Limiter, Trouble};
 use crate::packet::{Parsed, Vnet, proto};
 use crate::plane::{Event, Plane};
 use crate::sa::{Encapsulation, Mode, Sa, SaState};
 use crate::sealed::{RUN_OCTETS, RUN_PACKETS, Sealed};
-use crate::{esp, icmp::LONGEST};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use ipsec_core::transform::Transform;
+use ipsec_core::transform::{Transform, write_trailer};
 use ipsec_core::{SaId, Time};
 use std::sync::Arc;
 
@@ -83,9 +83,12 @@ pub struct Outbound {
     cache: FlowCache,
     answers: Limiter,
     batch: Option<Batch>,
+    /// The headers of the superpacket that is being cut; kept for its allocation.
+    headers: Vec<u8>,
 }
 
-/// Packets of one SA that lie behind the runs, not sealed yet: all of one size, the last perhaps shorter.
+/// Packets of one SA that are sealed together: all of one size, the last perhaps shorter. Single packets lie behind the
+/// runs meanwhile; those of a superpacket are sealed on their way out of it.
 struct Batch {
     sa: Arc<Sa>,
     path: Path,
@@ -100,6 +103,13 @@ struct Batch {
     last: usize,
     /// They must be sent one by one.
     alone: bool,
+}
+
+/// A superpacket, from which the packets of a batch come.
+struct Source<'p> {
+    cut: &'p Cut,
+    packet: &'p mut [u8],
+    headers: &'p [u8],
 }
 
 /// Why a packet goes no further, and what its sender may hear of it.
@@ -118,7 +128,9 @@ impl Refusal {
 impl Outbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>, link: Link) -> Self {
-        Self { plane, counters, link, cache: FlowCache::default(), answers: Limiter::default(), batch: None }
+        let (cache, answers) = (FlowCache::default(), Limiter::default());
+        // No protocol's headers are longer than this on any network seen; a longer one is the only that allocates.
+        Self { plane, counters, link, cache, answers, batch: None, headers: Vec::with_capacity(256) }
     }
 
     /// The link changed (MTU, addresses).
@@ -149,7 +161,7 @@ impl Outbound {
     /// Seals what waits. To be called at the end of every batch of packets, before the runs are sent.
     pub fn finish(&mut self, now: Time, out: &mut Sealed) {
         let Some(batch) = self.batch.take() else { return };
-        if let Err(refusal) = seal(&self.plane, &batch, now, out) {
+        if let Err(refusal) = seal(&self.plane, &batch, None, now, out) {
             self.counters.add(refusal.why, refusal.packets as u64);
         }
     }
@@ -165,7 +177,7 @@ impl Outbound {
     ) -> Result<(), Refusal> {
         let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let packets = cut.count();
-        let Self { plane, counters, cache, link, batch, .. } = self;
+        let Self { plane, counters, cache, link, batch, headers, .. } = self;
         cache.renew(plane.generation());
         let found;
         let (eroute, sa) = match cache.get(&parsed.flow) {
@@ -189,15 +201,17 @@ impl Outbound {
                 let fresh = protect(link, sa, &cut, packet, parsed, batch, out)?;
                 let Some(fresh) = fresh else { return Ok(()) };
                 if let Some(before) = batch.take()
-                    && let Err(refusal) = seal(plane, &before, now, out)
+                    && let Err(refusal) = seal(plane, &before, None, now, out)
                 {
                     counters.add(refusal.why, refusal.packets as u64);
                 }
-                lay_out(&fresh, &cut, packet, 0, out)?;
                 // A superpacket is a batch already, and a limited SA is asked packet by packet.
                 if packets > 1 || sa.is_limited() {
-                    return seal(plane, &fresh, now, out);
+                    headers.clear();
+                    headers.extend_from_slice(cut.headers(packet));
+                    return seal(plane, &fresh, Some(Source { cut: &cut, packet, headers }), now, out);
                 }
+                lay_out(&fresh, &cut, packet, 0, out)?;
                 *batch = Some(fresh);
                 Ok(())
             }
@@ -309,46 +323,44 @@ impl Batch {
     }
 }
 
-/// Writes the packets of `cut` to where they will be sealed, `skip` octets behind the runs: payload, padding, trailer,
-/// between the room for header and ICV.
+/// Writes a single packet to where it will be sealed, `skip` octets behind the runs: payload, padding, trailer, between
+/// the room for header and ICV.
 fn lay_out(batch: &Batch, cut: &Cut, packet: &[u8], skip: usize, out: &mut Sealed) -> Result<(), Refusal> {
-    let packets = cut.count();
-    let refuse = |why| Refusal::quiet(why, packets);
+    let refuse = |why| Refusal::quiet(why, 1);
     let transform = batch.sa.transform().ok_or(refuse(Discard::Internal))?;
-    let full = packets.saturating_sub(1);
-    let len = batch.stride.saturating_mul(full).saturating_add(transform.sealed_len(cut.last()));
-    // More, and smaller, packets than any device of ours is told to hand over at once.
+    let len = transform.sealed_len(cut.last());
     let room = out.room(skip, len).ok_or(refuse(Discard::BadOffload))?;
-    let next_header = if cut.is_v4() { proto::IPIP } else { proto::IPV6 };
-    for (index, place) in room.chunks_mut(batch.stride).enumerate() {
-        let len = if index == full { cut.last() } else { cut.largest() };
-        fill(transform, cut, packet, index, len, next_header, place).ok_or(refuse(Discard::Internal))?;
-    }
-    Ok(())
+    fill(transform, cut, packet, room).ok_or(refuse(Discard::Internal))
 }
 
 /// One packet where it will be sealed.
 #[inline]
-fn fill(
-    transform: &Transform,
-    cut: &Cut,
-    packet: &[u8],
-    index: usize,
-    len: usize,
-    next_header: u8,
-    place: &mut [u8],
-) -> Option<()> {
+fn fill(transform: &Transform, cut: &Cut, packet: &[u8], place: &mut [u8]) -> Option<()> {
     let end = place.len().checked_sub(transform.icv_len())?;
-    let (payload, trailer) = place.get_mut(transform.header_len()..end)?.split_at_mut_checked(len)?;
-    cut.write(packet, index, payload)?;
-    esp::trailer(trailer, next_header)
+    let (payload, trailer) = place.get_mut(transform.header_len()..end)?.split_at_mut_checked(cut.last())?;
+    cut.write(packet, 0, payload)?;
+    write_trailer(trailer, next_header(cut))
+}
+
+const fn next_header(cut: &Cut) -> u8 {
+    if cut.is_v4() { proto::IPIP } else { proto::IPV6 }
 }
 
 /// Charges, numbers and seals a batch, and makes it a run. What is refused of it is its tail.
-fn seal(plane: &Plane, batch: &Batch, now: Time, out: &mut Sealed) -> Result<(), Refusal> {
+///
+/// Without a source its packets lie where they will be sealed.
+fn seal(
+    plane: &Plane,
+    batch: &Batch,
+    source: Option<Source<'_>>,
+    now: Time,
+    out: &mut Sealed,
+) -> Result<(), Refusal> {
     let Batch { sa, packets, stride, .. } = batch;
     let refuse = |why| Refusal::quiet(why, *packets);
     let transform = sa.transform().ok_or(refuse(Discard::Internal))?;
+    // More, and smaller, packets than any device of ours is told to hand over at once.
+    out.room(0, batch.len).ok_or(refuse(Discard::BadOffload))?;
     let admitted = charge(plane, batch, now);
     if admitted == 0 {
         return Err(refuse(Discard::Expired));
@@ -362,7 +374,11 @@ fn seal(plane: &Plane, batch: &Batch, now: Time, out: &mut Sealed) -> Result<(),
     };
     let used = if admitted == *packets { batch.len } else { stride.saturating_mul(admitted) };
     let run = out.room(0, used).ok_or(refuse(Discard::Internal))?;
-    if !transform.seal(run, *stride, sa.id.spi, first, sa.esn) {
+    let sealed = match source {
+        None => transform.seal(run, *stride, sa.id.spi, first, sa.esn),
+        Some(source) => seal_from(transform, sa, source, run, *stride, first),
+    };
+    if !sealed {
         return Err(refuse(Discard::Internal));
     }
     out.push(Route::Esp(batch.path), used, *stride, batch.alone);
@@ -370,6 +386,23 @@ fn seal(plane: &Plane, batch: &Batch, now: Time, out: &mut Sealed) -> Result<(),
         Some(0) | None => Ok(()),
         Some(refused) => Err(Refusal::quiet(Discard::Expired, refused)),
     }
+}
+
+/// Seals packets on their way out of a superpacket.
+fn seal_from(
+    transform: &Transform,
+    sa: &Sa,
+    Source { cut, packet, headers }: Source<'_>,
+    run: &mut [u8],
+    stride: usize,
+    first: u64,
+) -> bool {
+    let mut next = Some(first);
+    run.chunks_mut(stride).enumerate().all(|(index, place)| {
+        let (Some(seq), Some(plain)) = (next, cut.expose(packet, headers, index)) else { return false };
+        next = seq.checked_add(1);
+        transform.seal_from(plain, next_header(cut), place, (sa.id.spi, seq, sa.esn))
+    })
 }
 
 /// Charges the SA and says how many of the packets its lifetime lets pass; tells control what happened to it.

@@ -47,6 +47,35 @@ impl Aead {
         sealed.ok()
     }
 
+    /// Encrypts `plain` and its `trailer` on their way into `packet`.
+    #[inline]
+    pub(super) fn seal_from(
+        &self,
+        (plain, trailer): (&[u8], &[u8]),
+        packet: &mut [u8],
+        spi: Spi,
+        seq: u64,
+        esn: bool,
+    ) -> Option<()> {
+        let (header, rest) = packet.split_first_chunk_mut::<HEADER>()?;
+        let (body, rest) = rest.split_at_mut_checked(plain.len())?;
+        *header = header_value(spi, seq, seq).to_be_bytes();
+        let (key, nonce) = (&self.key.key, self.key.nonce(seq.to_be_bytes()));
+        let sealed = if esn {
+            key.seal_out_of_place_scatter(
+                nonce,
+                Aad::from(extended_aad(spi.0, seq)),
+                plain,
+                body,
+                trailer,
+                rest,
+            )
+        } else {
+            key.seal_out_of_place_scatter(nonce, Aad::from(short_aad(header)), plain, body, trailer, rest)
+        };
+        sealed.ok()
+    }
+
     #[inline]
     pub(super) fn open(&self, packet: &mut [u8], high: Option<u32>) -> Option<()> {
         let (header, rest) = packet.split_first_chunk_mut::<HEADER>()?;

@@ -53,6 +53,55 @@ fn opens(transform: &Transform, packet: &mut [u8], high: Option<u32>) -> bool {
 }
 
 #[test]
+fn a_payload_that_lies_elsewhere_is_sealed_as_if_it_had_been_copied() {
+    for (suite, transform) in transforms() {
+        for (len, seq, esn) in [(0, 1, false), (1, 2, true), (41, 0xffff_ffff, false), (1402, 1 << 40, true)]
+        {
+            let plain: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(7)).collect();
+            let mut elsewhere = vec![0xee; transform.sealed_len(len)];
+            assert!(transform.seal_from(&plain, 41, &mut elsewhere, (Spi(9), seq, esn)), "{suite:?}");
+            assert!(opens(&transform, &mut elsewhere, esn.then_some((seq >> 32) as u32)), "{suite:?}");
+            let end = elsewhere.len() - transform.icv_len();
+            let body = &elsewhere[transform.header_len()..end];
+            let (text, trailer) = body.split_at(len);
+            assert_eq!(text, plain, "{suite:?}");
+            let padding = trailer.len() - 2;
+            let want: Vec<u8> = (1..=padding as u8).chain([padding as u8, 41]).collect();
+            assert_eq!(trailer, want, "{suite:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_sealed_from_elsewhere_is_wiped() {
+    for (suite, transform) in transforms() {
+        let plain = [0x5a; 40];
+        let len = transform.sealed_len(plain.len());
+        let wrong_room = [len - 1, len + 1, len - 4, len + 4, 0, 7].map(|len| (len, 1));
+        for (len, seq) in wrong_room.into_iter().chain([(len, 0), (len, 1 << 32)]) {
+            let mut packet = vec![0xee; len];
+            assert!(
+                !transform.seal_from(&plain, 4, &mut packet, (Spi(9), seq, false)),
+                "{suite:?} {len} {seq}"
+            );
+            assert!(packet.iter().all(|octet| *octet == 0), "{suite:?} {len} {seq}");
+        }
+    }
+}
+
+#[test]
+fn the_trailer_counts_its_padding() {
+    let mut room = [0xee; 7];
+    write_trailer(&mut room, 4).unwrap();
+    assert_eq!(room, [1, 2, 3, 4, 5, 5, 4]);
+    let mut none = [0xee; 2];
+    write_trailer(&mut none, 41).unwrap();
+    assert_eq!(none, [0, 41]);
+    assert_eq!(write_trailer(&mut [0; 1], 4), None);
+    assert_eq!(write_trailer(&mut [0; 258], 4), None, "255 octets of padding at most");
+}
+
+#[test]
 fn every_suite_opens_what_it_sealed() {
     let mut tried = 0;
     for (suite, transform) in transforms() {
