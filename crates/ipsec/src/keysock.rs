@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::{Zeroize, Zeroizing};
 
 /// What answers: [`Control`], or a stand-in in tests.
 pub trait Service {
@@ -63,8 +64,8 @@ const CLIENTS: usize = 4096;
 struct Client {
     fd: OwnedFd,
     socket: SocketId,
-    /// Taken from the service, refused by the socket for now.
-    waiting: Option<Vec<u8>>,
+    /// Taken from the service, refused by the socket for now. It may hold keys (GET, DUMP).
+    waiting: Option<Zeroizing<Vec<u8>>>,
     /// Whether epoll tells us when it can take more.
     watched: bool,
 }
@@ -197,9 +198,11 @@ impl KeySockets {
             match net::recv(&client.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return self.close(service, number),
                 Ok((length, _)) => {
-                    let record = self.buffer.get(..length).unwrap_or(&[]);
+                    let record = self.buffer.get_mut(..length).unwrap_or_default();
                     heard(client.socket, record);
                     service.request(client.socket, record, now);
+                    // ADD and UPDATE bring keys.
+                    record.zeroize();
                     // The reply is on its way before anything else is done with the message or for anyone else.
                     self.write(service, number, now);
                     self.deliver(service, now);
@@ -215,7 +218,8 @@ impl KeySockets {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let mut full = true;
         for _ in 0..TURN {
-            let Some(message) = client.waiting.take().or_else(|| service.notice(client.socket, now)) else {
+            let next = || service.notice(client.socket, now).map(Zeroizing::new);
+            let Some(message) = client.waiting.take().or_else(next) else {
                 full = false;
                 break;
             };

@@ -11,6 +11,7 @@ use core::fmt;
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Names one PF_KEY socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,7 +38,8 @@ pub(crate) enum Dumping {
 /// A message waiting for a socket. One sent to many is kept once.
 #[derive(Debug)]
 enum Notice {
-    Own(Vec<u8>),
+    /// An answer to GET holds keys: a socket that goes without reading it leaves none behind.
+    Own(Zeroizing<Vec<u8>>),
     Shared(Arc<[u8]>),
 }
 
@@ -216,7 +218,7 @@ impl<H> KeySockets<H> {
         let Some((id, first)) = hearers.next() else { return 0 };
         heard = heard.saturating_add(usize::from(hears(*id, first)));
         if hearers.peek().is_none() {
-            push(first, *id, Notice::Own(message), self.limit, &mut self.ready);
+            push(first, *id, Notice::Own(Zeroizing::new(message)), self.limit, &mut self.ready);
             return heard;
         }
         let shared: Arc<[u8]> = message.into();
@@ -248,7 +250,7 @@ impl<H> KeySockets<H> {
         let notice = socket.queue.pop_front()?;
         socket.queued = socket.queued.saturating_sub(notice.len());
         Some(Next::Notice(match notice {
-            Notice::Own(octets) => octets,
+            Notice::Own(mut octets) => core::mem::take(&mut *octets),
             Notice::Shared(octets) => octets.to_vec(),
         }))
     }
