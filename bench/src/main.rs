@@ -7,8 +7,10 @@ mod engine;
 mod eroute;
 mod measure;
 mod report;
+mod soak;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Measure tulips
 #[derive(Parser)]
@@ -23,11 +25,22 @@ enum What {
     Engine(measure::Options),
     /// Eroute lookups with 1, 1 000 and 1 000 000 eroutes
     Eroute(measure::Options),
+    /// Mixed traffic through two gateways for ten minutes, with rekeys: nothing may be lost, reordered or altered
+    Soak(soak::Options),
 }
 
-fn main() {
+fn main() -> ExitCode {
     match Args::parse().what {
         What::Engine(options) => engine::run(&options),
         What::Eroute(options) => eroute::run(&options),
+        What::Soak(options) => match soak::run(&options) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::FAILURE,
+            Err(why) => {
+                eprintln!("bench soak: {why}");
+                return ExitCode::FAILURE;
+            }
+        },
     }
+    ExitCode::SUCCESS
 }
