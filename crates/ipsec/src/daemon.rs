@@ -21,7 +21,7 @@ use crate::{command::version, proc_fs};
 use instance::{ClaimError, Instance};
 use ipnet::IpNet;
 use ipsec_core::Time;
-use klips::{Arrival, Config, Control, Discard, Plane};
+use klips::{Arrival, Config, Control, Discard, Plane, SpiPolicy};
 use mailbox::{Answer, Ask, Inbox, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -130,7 +130,10 @@ impl Daemon {
             }
         };
         let config = Config::new(clock::epoch(), Box::new(random));
-        let control = Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, ..config });
+        let workers = u32::try_from(options.interfaces.worker_count()).unwrap_or(1);
+        let spis = SpiPolicy { workers, ..SpiPolicy::default() };
+        let control =
+            Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, spis, ..config });
         let sockets = KeySockets::bind(&rundir.pf_key_sock(), Arc::clone(&epoll), options.trust)?;
         let (mailbox, inbox) = mailbox::mailbox()?;
         ctl::server::spawn(&rundir.klips_ctl(), Trust::default(), mailbox.clone())?;

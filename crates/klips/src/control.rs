@@ -267,13 +267,15 @@ impl Control {
         else {
             return Err(Fault::invalid(D::MissingRange));
         };
-        let (sadb, spis) = (&self.sadb, &mut self.config.spis);
+        let (sadb, spis) = (&self.sadb, self.config.spis);
         let taken = |spi| sadb.find(&SaId { dst, protocol, spi }).is_some();
         let spi =
-            spis.choose(range.min, range.max, &mut self.config.random, taken).map_err(|why| match why {
-                crate::sadb::NoSpi::Range => Fault::invalid(D::MalformedRange),
-                crate::sadb::NoSpi::Taken => Fault::errno(Errno::EEXIST),
-            })?;
+            spis.choose(range.min, range.max, src, &mut self.config.random, taken).map_err(
+                |why| match why {
+                    crate::sadb::NoSpi::Range => Fault::invalid(D::MalformedRange),
+                    crate::sadb::NoSpi::Taken => Fault::errno(Errno::EEXIST),
+                },
+            )?;
         let id = SaId { dst, protocol, spi };
         let larva = Record::larval(id, src, now);
         self.sadb.insert(Box::new(larva)).map_err(|_| Fault::errno(Errno::EEXIST))?;

@@ -73,6 +73,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How many workers each interface gets.
+    pub fn worker_count(&self) -> usize {
+        self.workers.unwrap_or_else(cores).clamp(1, 256)
+    }
+
     /// Everything as simple as it can be: one packet in each call, whole, with its checksums.
     #[must_use]
     pub fn without_offloads(self) -> Self {
@@ -277,7 +282,7 @@ impl Interfaces {
         if self.attached.values().any(|other| other.physical == physical.name) {
             return Err(AttachError::PhysicalTaken);
         }
-        let workers = self.settings.workers.unwrap_or_else(cores).clamp(1, 256);
+        let workers = self.settings.worker_count();
         let plan = Plan {
             device: &physical.name,
             port: self.settings.port,

@@ -1,23 +1,20 @@
 //! Which SPI GETSPI hands out.
 
+use core::net::IpAddr;
 use ipsec_core::Spi;
 
-/// How SPIs are chosen. The default draws them at random.
+/// How SPIs are chosen: at random, within the range asked for.
 ///
 /// * SPI 0 never names an SA (RFC 4303 §2.1) and is never handed out. 1–255 are IANA's: they are handed out only when
 ///   the range asked for has nothing else, and not even then if `refuse_reserved` is set.
-/// * With `worker_bits` the low bits of an SPI name the worker that is to open its packets, in turn, so that a peer's
-///   traffic can be steered by SPI alone.
+/// * With several `workers` an SPI names the one that is to open its packets, by the remainder of a division. All SAs from
+///   one peer name the same: on a rekey the new SA's first packets must not overtake the old one's last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpiPolicy {
     /// Refuse ranges that hold nothing but reserved SPIs.
     pub refuse_reserved: bool,
-    /// How many low bits name a worker; 0 for none, at most 8.
-    pub worker_bits: u32,
-    /// How many workers take turns; 0 counts as 2 to the power of `worker_bits`.
+    /// Among how many workers the host steers by SPI; 0 and 1 mean that it does not.
     pub workers: u32,
-    /// Whose turn it is.
-    pub turn: u32,
 }
 
 /// How many SPIs are drawn at random before the range is searched.
@@ -35,20 +32,15 @@ pub(crate) enum NoSpi {
 }
 
 impl SpiPolicy {
-    /// A policy whose SPIs name one of `workers` in their low bits.
-    pub fn steered(workers: u32) -> Self {
-        let workers = workers.clamp(1, 256);
-        Self { worker_bits: workers.next_power_of_two().trailing_zeros(), workers, ..Self::default() }
-    }
-
     /// Chooses an SPI between `min` and `max`, both included, that is not `taken`.
     ///
     /// illumos tries once; RFC 2367 §3.1.1 expects an SPI if there is one. Here a range of up to 4096 is searched to
     /// the end, a larger one until it is hopeless.
     pub(crate) fn choose(
-        &mut self,
+        self,
         min: u32,
         max: u32,
+        peer: IpAddr,
         random: &mut dyn FnMut(&mut [u8]),
         mut taken: impl FnMut(Spi) -> bool,
     ) -> Result<Spi, NoSpi> {
@@ -63,14 +55,13 @@ impl SpiPolicy {
             let offset = span.checked_add(1).and_then(|n| drawn.checked_rem(n)).unwrap_or(drawn);
             min.saturating_add(offset)
         };
-        let mask = 1_u32.checked_shl(self.worker_bits.min(8)).unwrap_or(1).saturating_sub(1);
-        let turns = if self.workers == 0 { mask.saturating_add(1) } else { self.workers };
-        let worker = self.turn.checked_rem(turns).unwrap_or(0);
-        self.turn = self.turn.wrapping_add(1);
+        let workers = self.workers.max(1);
+        let worker = mix(peer).checked_rem(workers).unwrap_or(0);
         for _ in 0..DRAWS {
             let drawn = draw();
-            let steered = drawn & !mask | worker;
-            // A range too narrow to steer in is not refused for that.
+            let before = drawn.checked_rem(workers).unwrap_or(0);
+            let steered = drawn.saturating_sub(before).saturating_add(worker);
+            // A range too narrow to steer in is not refused for that; nor is the last number of all, which saturated.
             let spi = if (min..=max).contains(&steered) { steered } else { drawn };
             if !taken(Spi(spi)) {
                 return Ok(Spi(spi));
@@ -79,5 +70,18 @@ impl SpiPolicy {
         let first = draw();
         let around = (first..=max).chain(min..first);
         around.take(SEARCH as usize).map(Spi).find(|spi| !taken(*spi)).ok_or(NoSpi::Taken)
+    }
+}
+
+/// A number that depends on every octet of an address (FNV-1a); which one is of no consequence.
+fn mix(address: IpAddr) -> u32 {
+    let fold = |octets: &[u8]| {
+        octets
+            .iter()
+            .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193))
+    };
+    match address {
+        IpAddr::V4(address) => fold(&address.octets()),
+        IpAddr::V6(address) => fold(&address.octets()),
     }
 }

@@ -179,6 +179,8 @@ fn limits_beyond_the_end_of_time_never_come() {
     assert_eq!(record.overdue(Time::from_secs(1 << 32)), None);
 }
 
+const PEER: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1));
+
 fn source(values: Vec<u32>) -> impl FnMut(&mut [u8]) {
     let mut values = values.into_iter().cycle();
     move |octets| octets.copy_from_slice(&values.next().unwrap_or(0).to_ne_bytes())
@@ -186,10 +188,10 @@ fn source(values: Vec<u32>) -> impl FnMut(&mut [u8]) {
 
 proptest! {
     #[test]
-    fn an_spi_is_in_its_range_and_never_zero(min: u32, max: u32, random: Vec<u32>, bits in 0..9_u32) {
+    fn an_spi_is_in_its_range_and_never_zero(min: u32, max: u32, random: Vec<u32>, workers in 0..9_u32) {
         prop_assume!(!random.is_empty() && min <= max);
-        let mut policy = SpiPolicy { worker_bits: bits, ..SpiPolicy::default() };
-        match policy.choose(min, max, &mut source(random), |_| false) {
+        let policy = SpiPolicy { workers, ..SpiPolicy::default() };
+        match policy.choose(min, max, PEER, &mut source(random), |_| false) {
             Ok(spi) => prop_assert!((min..=max).contains(&spi.0) && spi.0 != 0),
             Err(why) => {
                 prop_assert_eq!(why, NoSpi::Range);
@@ -201,38 +203,46 @@ proptest! {
     #[test]
     fn a_small_range_is_used_up_before_it_is_refused(min in 1..u32::MAX - 300, size in 1..300_u32, seed: u32) {
         let mut taken = BTreeSet::new();
-        let mut policy = SpiPolicy::default();
+        let policy = SpiPolicy::default();
         let min = min.max(256);
         let max = min + size - 1;
         let mut random = source(vec![seed]);
         for _ in 0..size {
-            let spi = policy.choose(min, max, &mut random, |spi| taken.contains(&spi)).unwrap();
+            let spi = policy.choose(min, max, PEER, &mut random, |spi| taken.contains(&spi)).unwrap();
             prop_assert!(taken.insert(spi));
         }
-        prop_assert_eq!(policy.choose(min, max, &mut random, |spi| taken.contains(&spi)), Err(NoSpi::Taken));
+        prop_assert_eq!(policy.choose(min, max, PEER, &mut random, |spi| taken.contains(&spi)), Err(NoSpi::Taken));
     }
 }
 
 #[test]
 fn reserved_spis_are_the_last_resort() {
-    let mut policy = SpiPolicy::default();
+    let policy = SpiPolicy::default();
     for n in 0..1000 {
-        let spi = policy.choose(1, 300, &mut source(vec![n]), |_| false).unwrap();
+        let spi = policy.choose(1, 300, PEER, &mut source(vec![n]), |_| false).unwrap();
         assert!(!spi.is_reserved());
     }
-    assert_eq!(policy.choose(7, 7, &mut source(vec![9]), |_| false), Ok(Spi(7)));
-    let mut strict = SpiPolicy { refuse_reserved: true, ..SpiPolicy::default() };
-    assert_eq!(strict.choose(7, 255, &mut source(vec![9]), |_| false), Err(NoSpi::Range));
-    assert_eq!(policy.choose(0, 0, &mut source(vec![9]), |_| false), Err(NoSpi::Range));
+    assert_eq!(policy.choose(7, 7, PEER, &mut source(vec![9]), |_| false), Ok(Spi(7)));
+    let strict = SpiPolicy { refuse_reserved: true, ..SpiPolicy::default() };
+    assert_eq!(strict.choose(7, 255, PEER, &mut source(vec![9]), |_| false), Err(NoSpi::Range));
+    assert_eq!(policy.choose(0, 0, PEER, &mut source(vec![9]), |_| false), Err(NoSpi::Range));
 }
 
 #[test]
-fn steered_spis_name_the_workers_in_turn() {
-    let mut policy = SpiPolicy::steered(3);
-    let mut workers = Vec::new();
-    for n in 0..6_u32 {
-        let mut random = source(vec![n.wrapping_mul(0x9e37_79b9)]);
-        workers.push(policy.choose(256, u32::MAX, &mut random, |_| false).unwrap().0 & 3);
+fn a_peers_spis_name_one_worker_and_peers_are_spread() {
+    for workers in [2, 3, 8] {
+        let policy = SpiPolicy { workers, ..SpiPolicy::default() };
+        let named = |peer: IpAddr, n: u32| {
+            let mut random = source(vec![n.wrapping_mul(0x9e37_79b9)]);
+            policy.choose(256, u32::MAX, peer, &mut random, |_| false).unwrap().0 % workers
+        };
+        let mut seen = BTreeSet::new();
+        for host in 0..64 {
+            let peer = IpAddr::from([192, 0, 2, host]);
+            let worker = named(peer, 0);
+            seen.insert(worker);
+            assert!((1..100).all(|n| named(peer, n) == worker));
+        }
+        assert_eq!(seen.len(), workers as usize);
     }
-    assert_eq!(workers, [0, 1, 2, 0, 1, 2]);
 }
