@@ -61,8 +61,9 @@ impl SpiPolicy {
             let drawn = draw();
             let before = drawn.checked_rem(workers).unwrap_or(0);
             let steered = drawn.saturating_sub(before).saturating_add(worker);
-            // A range too narrow to steer in is not refused for that; nor is the last number of all, which saturated.
-            let spi = if (min..=max).contains(&steered) { steered } else { drawn };
+            let next = steered.saturating_add(workers);
+            // A range too narrow to steer in is not refused for that.
+            let spi = [steered, next].into_iter().find(|spi| (min..=max).contains(spi)).unwrap_or(drawn);
             if !taken(Spi(spi)) {
                 return Ok(Spi(spi));
             }
