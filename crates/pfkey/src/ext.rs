@@ -107,6 +107,74 @@ pub(crate) fn sockaddr(octets: &[u8]) -> Result<Option<SocketAddr>, ()> {
     }
 }
 
+/// SADB_EXT_SENSITIVITY and SADB_X_EXT_OUTER_SENS: the label of a multilevel network (RFC 2367 §2.3.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sensitivity<'m> {
+    /// Protection domain: who says what the rest means.
+    pub domain: u32,
+    /// Sensitivity level.
+    pub level: u8,
+    /// Integrity level.
+    pub integrity_level: u8,
+    /// Flags (later than the page).
+    pub flags: u32,
+    /// Sensitivity bitmap: whole 8-octet words.
+    pub bitmap: &'m [u8],
+    /// Integrity bitmap: whole 8-octet words.
+    pub integrity_bitmap: &'m [u8],
+}
+
+pub(crate) fn sensitivity(extension: &[u8]) -> Option<Sensitivity<'_>> {
+    let (head, maps) = extension.split_first_chunk::<16>()?;
+    let &[_, _, _, _, d0, d1, d2, d3, level, words, integrity_level, integrity_words, f0, f1, f2, f3] = head;
+    let (bitmap, rest) = maps.split_at_checked(usize::from(words).saturating_mul(8))?;
+    let (integrity_bitmap, rest) = rest.split_at_checked(usize::from(integrity_words).saturating_mul(8))?;
+    rest.is_empty().then_some(Sensitivity {
+        domain: u32::from_ne_bytes([d0, d1, d2, d3]),
+        level,
+        integrity_level,
+        flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+        bitmap,
+        integrity_bitmap,
+    })
+}
+
+/// Native: one SA of a group; all of a group have the destination that the message names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its SA type, as a number.
+    pub satype: u8,
+    /// Its SPI, host order.
+    pub spi: u32,
+}
+
+/// Native: SAs that are applied together, from the inside to the outside.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Group<'m> {
+    rows: &'m [[u8; 8]],
+}
+
+impl<'m> Group<'m> {
+    pub(crate) fn read(extension: &'m [u8]) -> Option<Self> {
+        let (rows, rest) = extension.get(8..)?.as_chunks::<8>();
+        (!rows.is_empty() && rest.is_empty()).then_some(Self { rows })
+    }
+
+    /// The SAs, the innermost first.
+    pub fn members(self) -> impl Iterator<Item = Member> + 'm {
+        self.rows.iter().map(|&[satype, _, _, _, s0, s1, s2, s3]| Member {
+            satype,
+            spi: u32::from_be_bytes([s0, s1, s2, s3]),
+        })
+    }
+}
+
+impl fmt::Debug for Group<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.members()).finish()
+    }
+}
+
 /// SADB_EXT_KEY_*. `Debug` shows its size only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key<'m> {

@@ -46,8 +46,8 @@ mod write;
 
 pub use diagnostic::Diagnostic;
 pub use ext::{
-    Address, Counters, Flow, FlowAction, Identity, Key, KmCookie, Lifetime, Pair, ReplayValue, Sa, SaParams,
-    SocketOptions, SpiRange,
+    Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Member, Pair, ReplayValue,
+    Sa, SaParams, Sensitivity, SocketOptions, SpiRange,
 };
 pub use message::{Base, Extension, Extensions, Fault, Message};
 pub use number::{Errno, ExtType, MessageType, SaType, flags, identity, km, state};

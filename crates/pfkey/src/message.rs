@@ -4,8 +4,8 @@
 //! turn: its type, its length, whether it was there before, its content. The first fault is the one reported.
 
 use crate::ext::{
-    Address, Counters, Flow, FlowAction, Identity, Key, KmCookie, Lifetime, Pair, ReplayValue, Sa, SaParams,
-    SocketOptions, SpiRange, sockaddr,
+    Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Pair, ReplayValue, Sa,
+    SaParams, Sensitivity, SocketOptions, SpiRange, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 
@@ -171,7 +171,7 @@ fn split(octets: &[u8]) -> Result<(Extension<'_>, &[u8]), Diagnostic> {
     Ok((Extension { kind, octets }, rest))
 }
 
-/// A parsed message. Every extension is there at most once and has the shape of its type.
+/// A parsed message. Every extension is there at most once and has the shape of its type (labels: see there).
 #[derive(Clone, Debug)]
 pub struct Message<'m> {
     /// The base header.
@@ -219,6 +219,12 @@ pub struct Message<'m> {
     pub edump: Option<u64>,
     /// SADB_X_EXT_EREG: the SA types, up to the first 0.
     pub ereg: Option<&'m [u8]>,
+    /// SADB_EXT_SENSITIVITY, if its lengths fit it.
+    pub sensitivity: Option<Sensitivity<'m>>,
+    /// SADB_X_EXT_OUTER_SENS, likewise.
+    pub outer_sensitivity: Option<Sensitivity<'m>>,
+    /// Native: SAs that are applied together.
+    pub group: Option<Group<'m>>,
     /// Native: what an eroute does.
     pub flow: Option<Flow>,
     /// Native: wide window and ESN.
@@ -288,6 +294,9 @@ impl<'m> Message<'m> {
             replay_value: None,
             edump: None,
             ereg: None,
+            sensitivity: None,
+            outer_sensitivity: None,
+            group: None,
             flow: None,
             sa_params: None,
             socket: None,
@@ -348,12 +357,13 @@ impl<'m> Message<'m> {
             ExtType::ReplayValue => self.replay_value = Some(replay_value(octets).ok_or(D::BadExtlen)?),
             ExtType::Edump => self.edump = Some(edump(octets).ok_or(D::BadExtlen)?),
             ExtType::Ereg => self.ereg = Some(ereg(octets).ok_or(D::BadExtlen)?),
-            ExtType::Sensitivity | ExtType::OuterSensitivity => whole::<16>(octets).ok_or(D::BadExtlen)?,
-            ExtType::Proposal
-            | ExtType::Eprop
-            | ExtType::SupportedAuth
-            | ExtType::SupportedEncrypt
-            | ExtType::Group => whole::<8>(octets).ok_or(D::BadExtlen)?,
+            // A label is refused as such, later, whatever is in it; only who reads one needs it whole.
+            ExtType::Sensitivity => self.sensitivity = sensitivity(octets),
+            ExtType::OuterSensitivity => self.outer_sensitivity = sensitivity(octets),
+            ExtType::Proposal | ExtType::Eprop | ExtType::SupportedAuth | ExtType::SupportedEncrypt => {
+                whole::<8>(octets).ok_or(D::BadExtlen)?
+            }
+            ExtType::Group => self.group = Some(Group::read(octets).ok_or(D::BadExtlen)?),
             ExtType::Flow => self.flow = Some(flow(octets).ok_or(D::BadExtlen)?),
             ExtType::SaParams => self.sa_params = Some(sa_params(octets).ok_or(D::BadExtlen)?),
             ExtType::SocketOptions => self.socket = Some(socket(octets).ok_or(D::BadExtlen)?),

@@ -42,6 +42,8 @@ impl Algorithm {
 /// Lifetimes proposed for an SA; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
+    /// Soft and hard allocations.
+    pub allocations: (u32, u32),
     /// Soft and hard bytes.
     pub bytes: (u64, u64),
     /// Soft and hard seconds since it was added.
@@ -51,13 +53,29 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Allocations (always 0), then the rest: 56 octets.
+    /// Octets on the wire.
+    const LEN: usize = 56;
+
     fn write(&self, octets: &mut Vec<u8>) {
-        octets.extend_from_slice(&[0; 8]);
+        octets.extend_from_slice(&self.allocations.0.to_ne_bytes());
+        octets.extend_from_slice(&self.allocations.1.to_ne_bytes());
         for (soft, hard) in [self.bytes, self.addtime, self.usetime] {
             octets.extend_from_slice(&soft.to_ne_bytes());
             octets.extend_from_slice(&hard.to_ne_bytes());
         }
+    }
+
+    fn read(octets: &[u8; Self::LEN]) -> Self {
+        let (counts, words) = octets.split_at(8);
+        let mut counts =
+            counts.as_chunks::<4>().0.iter().map(|octets| u32::from_ne_bytes(*octets)).chain([0; 2]);
+        let mut words =
+            words.as_chunks::<8>().0.iter().map(|octets| u64::from_ne_bytes(*octets)).chain([0; 6]);
+        let mut count = || counts.next().unwrap_or(0);
+        let allocations = (count(), count());
+        let mut word = || words.next().unwrap_or(0);
+        let mut pair = || (word(), word());
+        Self { allocations, bytes: pair(), addtime: pair(), usetime: pair() }
     }
 }
 
@@ -89,6 +107,23 @@ impl Comb {
         }
         octets.extend_from_slice(&[self.salt_bits, 0, 0, 0]);
         self.limits.write(octets);
+    }
+
+    /// The combinations in a PROPOSAL extension's octets, the best first.
+    pub fn list(extension: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        let (rows, _) = extension.get(8..).unwrap_or_default().as_chunks::<{ Self::LEN }>();
+        rows.iter().filter_map(|row| {
+            let (head, limits) = row.split_first_chunk::<16>()?;
+            let &[auth, encrypt, _, _, a0, a1, a2, a3, e0, e1, e2, e3, salt_bits, ..] = head;
+            Some(Self {
+                auth,
+                encrypt,
+                auth_bits: (u16::from_ne_bytes([a0, a1]), u16::from_ne_bytes([a2, a3])),
+                encrypt_bits: (u16::from_ne_bytes([e0, e1]), u16::from_ne_bytes([e2, e3])),
+                salt_bits,
+                limits: Limits::read(limits.first_chunk()?),
+            })
+        })
     }
 }
 
@@ -144,5 +179,32 @@ impl Ecomb {
             let [h0, h1] = d.bits.1.to_ne_bytes();
             octets.extend_from_slice(&[d.satype, d.kind as u8, d.id, d.salt_bits, l0, l1, h0, h1]);
         }
+    }
+
+    /// The combinations in an EPROP extension's octets, the best first. They end where the octets do, whatever the counts
+    /// in them say; algorithms of a kind that nobody knows are left out.
+    pub fn list(extension: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        let mut rest = extension.get(8..).unwrap_or_default();
+        core::iter::from_fn(move || {
+            let (head, after) = rest.split_first_chunk::<8>()?;
+            let (limits, after) = after.split_first_chunk::<{ Limits::LEN }>()?;
+            let (rows, _) = after.as_chunks::<8>();
+            let rows = rows.get(..usize::from(head[0]))?;
+            rest = after.get(rows.len().checked_mul(8)?..)?;
+            let algorithms = rows.iter().filter_map(Descriptor::read).collect();
+            Some(Self { algorithms, limits: Limits::read(limits) })
+        })
+    }
+}
+
+impl Descriptor {
+    fn read(&[satype, kind, id, salt_bits, l0, l1, h0, h1]: &[u8; 8]) -> Option<Self> {
+        let kind = match kind {
+            1 => AlgorithmKind::Auth,
+            2 => AlgorithmKind::Crypt,
+            _ => return None,
+        };
+        let bits = (u16::from_ne_bytes([l0, l1]), u16::from_ne_bytes([h0, h1]));
+        Some(Self { satype, kind, id, salt_bits, bits })
     }
 }

@@ -69,6 +69,7 @@ const SA: (ExtType, Diagnostic) = (ExtType::Sa, Diagnostic::MissingSa);
 const RANGE: (ExtType, Diagnostic) = (ExtType::SpiRange, Diagnostic::MissingRange);
 const INNER_SRC: (ExtType, Diagnostic) = (ExtType::AddressInnerSrc, Diagnostic::MissingInnerSrc);
 const INNER_DST: (ExtType, Diagnostic) = (ExtType::AddressInnerDst, Diagnostic::MissingInnerDst);
+const GROUP: (ExtType, Diagnostic) = (ExtType::Group, Diagnostic::BadExtlen);
 const FLOW: (ExtType, Diagnostic) = (ExtType::Flow, Diagnostic::BadExtlen);
 const OPTIONS: (ExtType, Diagnostic) = (ExtType::SocketOptions, Diagnostic::BadExtlen);
 
@@ -109,7 +110,7 @@ pub const RULES: &[Rule] = {
         rule(M::DelFlow, Anything, &[INNER_SRC, INNER_DST], Echo, Everyone, Sender),
         rule(M::FlushFlows, Anything, &[], Base, Everyone, Sender),
         rule(M::DumpFlows, Anything, &[], Own, Sender, Sender),
-        rule(M::GroupSa, Type, &[DST, SA], Echo, Everyone, Sender),
+        rule(M::GroupSa, Anything, &[DST, GROUP], Echo, Everyone, Sender),
         rule(M::Socket, Anything, &[OPTIONS], Echo, Sender, Sender),
     ]
 };

@@ -1,14 +1,14 @@
 //! Building a message, extension by extension.
 
 use crate::ext::{
-    AF_INET, AF_INET6, Address, Counters, Flow, Identity, KmCookie, Lifetime, Pair, ReplayValue, Sa,
-    SaParams, SocketOptions, SpiRange,
+    AF_INET, AF_INET6, Address, Counters, Flow, Identity, KmCookie, Lifetime, Member, Pair, ReplayValue, Sa,
+    SaParams, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
 use core::net::{IpAddr, SocketAddr};
 
-/// The message would be longer than its length field can say (524 280 octets).
+/// The message would be longer than its length fields can say (524 280 octets), or an extension would say nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -193,6 +193,35 @@ impl Writer {
             octets.extend_from_slice(&[replay, 0]);
             octets.extend_from_slice(&count.to_ne_bytes());
             ecombs.iter().for_each(|ecomb| ecomb.write(octets));
+        })
+    }
+
+    /// SADB_EXT_SENSITIVITY or SADB_X_EXT_OUTER_SENS, by its type.
+    pub fn sensitivity(&mut self, kind: ExtType, label: &Sensitivity<'_>) -> &mut Self {
+        let words = |map: &[u8]| u8::try_from(map.len() / 8).ok().filter(|_| map.len().is_multiple_of(8));
+        let (Some(words), Some(integrity_words)) = (words(label.bitmap), words(label.integrity_bitmap))
+        else {
+            self.broken = true;
+            return self;
+        };
+        self.ext(kind, |octets| {
+            octets.extend_from_slice(&label.domain.to_ne_bytes());
+            octets.extend_from_slice(&[label.level, words, label.integrity_level, integrity_words]);
+            octets.extend_from_slice(&label.flags.to_ne_bytes());
+            octets.extend_from_slice(label.bitmap);
+            octets.extend_from_slice(label.integrity_bitmap);
+        })
+    }
+
+    /// Native: SAs from the inside to the outside; a group has at least one.
+    pub fn group(&mut self, members: &[Member]) -> &mut Self {
+        self.broken |= members.is_empty();
+        self.ext(ExtType::Group, |octets| {
+            octets.extend_from_slice(&[0; 4]);
+            for member in members {
+                octets.extend_from_slice(&[member.satype, 0, 0, 0]);
+                octets.extend_from_slice(&member.spi.to_be_bytes());
+            }
         })
     }
 

@@ -2,8 +2,8 @@
 
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
-    Flow, FlowAction, Identity, KmCookie, Lifetime, Message, MessageType, Pair, ReplayValue, Sa, SaParams,
-    SaType, SocketOptions, SpiRange, Writer,
+    Flow, FlowAction, Identity, KmCookie, Lifetime, Limits, Member, Message, MessageType, Pair, ReplayValue,
+    Sa, SaParams, SaType, Sensitivity, SocketOptions, SpiRange, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +41,9 @@ fn everything() -> Vec<u8> {
         .supported(ExtType::SupportedAuth, &[])
         .proposal(64, &[Comb { auth: 5, encrypt: 12, ..Comb::default() }])
         .eprop(64, &[Ecomb::default()])
+        .sensitivity(ExtType::Sensitivity, &LABEL)
+        .sensitivity(ExtType::OuterSensitivity, &Sensitivity { bitmap: &[], integrity_bitmap: &[], ..LABEL })
+        .group(&GROUP)
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
         .socket_options(&SocketOptions { loopback: false })
@@ -48,10 +51,23 @@ fn everything() -> Vec<u8> {
     w.finish().unwrap()
 }
 
+const LABEL: Sensitivity<'_> = Sensitivity {
+    domain: 7,
+    level: 1,
+    integrity_level: 2,
+    flags: 3,
+    bitmap: &[0xaa; 16],
+    integrity_bitmap: &[0xbb; 8],
+};
+const GROUP: [Member; 2] = [Member { satype: 9, spi: 0x1000 }, Member { satype: 3, spi: 0xffff_ffff }];
+
 #[test]
 fn every_extension_comes_back_as_it_went() {
     let octets = everything();
     let m = Message::parse(&octets).unwrap();
+    assert_eq!(m.sensitivity, Some(LABEL));
+    assert_eq!(m.outer_sensitivity, Some(Sensitivity { bitmap: &[], integrity_bitmap: &[], ..LABEL }));
+    assert_eq!(m.group.unwrap().members().collect::<Vec<_>>(), GROUP);
     assert_eq!(
         (m.base.kind(), m.base.satype(), m.base.seq, m.base.pid),
         (Some(MessageType::Add), Some(SaType::Esp), 7, 4242)
@@ -293,25 +309,64 @@ fn numbers_and_names_agree() {
 }
 
 #[test]
-fn proposals_have_the_sizes_of_the_page() {
+fn proposals_have_the_sizes_of_the_page_and_come_back() {
     let mut w = Writer::new(&base(MessageType::Acquire));
     let descriptor =
         Descriptor { satype: 3, kind: pfkey::AlgorithmKind::Crypt, id: 20, salt_bits: 32, bits: (128, 256) };
-    w.proposal(64, &[Comb::default(); 2])
-        .eprop(64, &[Ecomb { algorithms: vec![descriptor; 3], ..Ecomb::default() }])
-        .supported(
-            ExtType::SupportedEncrypt,
-            &[Algorithm { id: 12, iv: 16, min_bits: 128, max_bits: 256, increment: 64, salt_bits: 0 }],
-        );
+    let auth = Descriptor { kind: pfkey::AlgorithmKind::Auth, id: 5, ..descriptor };
+    let limits = Limits { allocations: (1, 2), bytes: (3, 4), addtime: (5, 6), usetime: (7, u64::MAX) };
+    let comb =
+        Comb { auth: 5, encrypt: 12, auth_bits: (160, 256), encrypt_bits: (128, 192), salt_bits: 32, limits };
+    let combs = [comb, Comb { auth: 7, ..Comb::default() }];
+    let ecombs = [
+        Ecomb { algorithms: vec![descriptor, auth, descriptor], limits },
+        Ecomb::default(),
+        Ecomb { algorithms: vec![auth], ..Ecomb::default() },
+    ];
+    w.proposal(64, &combs).eprop(64, &ecombs).supported(
+        ExtType::SupportedEncrypt,
+        &[Algorithm { id: 12, iv: 16, min_bits: 128, max_bits: 256, increment: 64, salt_bits: 0 }],
+    );
     let octets = w.finish().unwrap();
     let m = Message::parse(&octets).unwrap();
     let len = |kind| m.raw(kind).unwrap().len();
     assert_eq!(
         (len(ExtType::Proposal), len(ExtType::Eprop), len(ExtType::SupportedEncrypt)),
-        (8 + 2 * 72, 8 + 64 + 3 * 8, 16)
+        (8 + 2 * 72, 8 + 3 * 64 + 4 * 8, 16)
     );
     let listed: Vec<_> = Algorithm::list(m.raw(ExtType::SupportedEncrypt).unwrap()).collect();
     assert_eq!((listed[0].id, listed[0].max_bits, listed[0].increment), (12, 256, 64));
+    assert_eq!(Comb::list(m.raw(ExtType::Proposal).unwrap()).collect::<Vec<_>>(), combs);
+    assert_eq!(Ecomb::list(m.raw(ExtType::Eprop).unwrap()).collect::<Vec<_>>(), ecombs);
+}
+
+#[test]
+fn lengths_inside_an_extension_that_lie_are_refused_or_end_it() {
+    let mut w = Writer::new(&base(MessageType::Acquire));
+    w.sensitivity(ExtType::Sensitivity, &LABEL).eprop(64, &[Ecomb::default(), Ecomb::default()]);
+    let octets = w.finish().unwrap();
+    for (at, words) in [(16 + 9, 3), (16 + 9, 1), (16 + 11, 2), (16 + 11, 255)] {
+        let mut lie = octets.clone();
+        lie[at] = words;
+        let lie = Message::parse(&lie).unwrap();
+        assert!(lie.has(ExtType::Sensitivity) && lie.sensitivity.is_none());
+    }
+    let eprop = Message::parse(&octets).unwrap().raw(ExtType::Eprop).unwrap();
+    for algorithms in 1..=255 {
+        let mut lie = eprop.to_vec();
+        lie[8] = algorithms;
+        let read: Vec<_> = Ecomb::list(&lie).collect();
+        // Eight rows of what follows are the second combination's octets; more rows than there are octets are none.
+        assert!(read.iter().all(|ecomb| ecomb.algorithms.len() <= 8), "{algorithms}");
+        assert!(read.len() <= 2);
+    }
+}
+
+#[test]
+fn a_group_of_nobody_cannot_be_built() {
+    let mut w = Writer::new(&base(MessageType::GroupSa));
+    w.group(&[]);
+    assert_eq!(w.finish().unwrap_err(), pfkey::TooLong);
 }
 
 proptest! {
