@@ -4,12 +4,49 @@
 //! * [`Message::parse`] turns one record into a typed view. It checks in the documented order, so that of several
 //!   faults the first one's errno and [`Diagnostic`] come back; it copies nothing and never panics.
 //! * [`Writer`] builds a record. A message that was never finished claims a length it does not have and is refused.
+//! * [`client`] tells the answer to a request from everything else a PF_KEY socket hears.
 //! * [`rules`] says for each message what it needs, what its reply keeps and who hears it.
+//!
+//! # Messages
+//!
+//! A record is one message: a base header ([`Base`]: type, SA type, sequence number, process), then extensions. The answer
+//! is the same header with what has become of the request; `sadb_msg_errno` and a [`Diagnostic`] say why it failed.
+//!
+//! | message | asks for | the answer goes to |
+//! |---|---|---|
+//! | [`GetSpi`](MessageType::GetSpi) | an SPI of a range: a *larval* SA of that name | all |
+//! | [`Update`](MessageType::Update) | a larval SA becomes *mature*, with keys; or other lifetimes for a mature one | all |
+//! | [`Add`](MessageType::Add) | a mature SA at once | all |
+//! | [`Delete`](MessageType::Delete), [`DelPair`](MessageType::DelPair) | an SA, or an SA and its pair, goes | all |
+//! | [`Get`](MessageType::Get), [`Dump`](MessageType::Dump) | one SA, or all, with keys | the sender |
+//! | [`UpdatePair`](MessageType::UpdatePair) | other lifetimes for an SA and its pair | all |
+//! | [`Register`](MessageType::Register) | to be sent ACQUIREs; says what algorithms there are | the sender |
+//! | [`Acquire`](MessageType::Acquire) | an SA is needed: the service to key managers; from one, that there will be none | the registered |
+//! | [`InverseAcquire`](MessageType::InverseAcquire) | which SA would be needed for such a packet | the sender |
+//! | [`Expire`](MessageType::Expire) | nothing: the service says that a lifetime has ended | all |
+//! | [`Flush`](MessageType::Flush) | all SAs go | all |
+//! | [`Promisc`](MessageType::Promisc) | to hear everything, as it is said | the sender |
+//! | native: [`AddFlow`](MessageType::AddFlow) … [`DumpFlows`](MessageType::DumpFlows) | eroutes: added, replaced, deleted, flushed, listed | all, or the sender |
+//! | native: [`Socket`](MessageType::Socket) | socket options (`SO_USELOOPBACK`) | the sender |
+//!
+//! Refusals go to the sender alone and are the base header alone. Keys leave in GET and DUMP and nowhere else.
+//!
+//! # The life of an SA
+//!
+//! *larval* (a name without keys) → *mature* → *dying* (a soft limit was reached, EXPIRE said so) → *dead* (a hard limit;
+//! EXPIRE again; it carries nothing any more and is soon gone). There is no way back. Limits count bytes, seconds since it was
+//! added, seconds since its first use; an idle limit counts seconds since its last.
+//!
+//! # Who may use it
 //!
 //! No I/O and no dependencies: whoever has a PF_KEY socket, or our `pf_key.sock`, can use it from both ends.
 //!
-//! Byte order: everything is in host order except SPIs, ports and addresses, which the wire carries in network order.
+//! # Byte order
+//!
+//! Everything is in host order except SPIs, ports and addresses, which the wire carries in network order.
 //! The types here hold host order throughout; nobody above this crate swaps anything.
+//!
+//! # Example
 //!
 //! ```
 //! use pfkey::{Base, ExtType, Address, Message, MessageType, Sa, SaType, Writer};
@@ -36,6 +73,7 @@
     )
 )]
 
+pub mod client;
 mod diagnostic;
 mod ext;
 mod message;
