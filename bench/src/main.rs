@@ -6,6 +6,7 @@
 mod engine;
 mod eroute;
 mod measure;
+mod pfkey;
 mod report;
 mod soak;
 
@@ -25,22 +26,31 @@ enum What {
     Engine(measure::Options),
     /// Eroute lookups with 1, 1 000 and 1 000 000 eroutes
     Eroute(measure::Options),
+    /// PF_KEY messages per second, in the engine and over the socket, and the memory of an SA
+    Pfkey(measure::Options),
     /// Mixed traffic through two gateways for ten minutes, with rekeys: nothing may be lost, reordered or altered
     Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
-    match Args::parse().what {
-        What::Engine(options) => engine::run(&options),
-        What::Eroute(options) => eroute::run(&options),
-        What::Soak(options) => match soak::run(&options) {
-            Ok(true) => {}
-            Ok(false) => return ExitCode::FAILURE,
-            Err(why) => {
-                eprintln!("bench soak: {why}");
-                return ExitCode::FAILURE;
-            }
-        },
+    let done = match Args::parse().what {
+        What::Engine(options) => {
+            engine::run(&options);
+            Ok(true)
+        }
+        What::Eroute(options) => {
+            eroute::run(&options);
+            Ok(true)
+        }
+        What::Pfkey(options) => pfkey::run(&options).map(|()| true),
+        What::Soak(options) => soak::run(&options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
