@@ -26,7 +26,7 @@ pub enum Event {
 #[derive(Default)]
 pub struct Plane {
     eroutes: RwLock<Eroutes>,
-    sas: papaya::HashMap<SaId, Arc<Sa>>,
+    sas: papaya::HashMap<SaId, Arc<Sa>, foldhash::quality::RandomState>,
     generation: AtomicU64,
     events: Mutex<Vec<Event>>,
     wake: AtomicBool,

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap};
 /// The SAs of one protocol and family.
 #[derive(Default)]
 struct Table {
-    index: HashMap<(IpAddr, Spi), u32>,
+    index: HashMap<(IpAddr, Spi), u32, foldhash::quality::RandomState>,
     places: Vec<Option<Box<Record>>>,
     free: Vec<u32>,
 }
@@ -105,20 +105,21 @@ impl Sadb {
         let Entry::Vacant(entry) = table.index.entry((record.id.dst, record.id.spi)) else {
             return Err(Exists);
         };
-        let id = record.id;
-        match table.free.pop() {
+        let slot = match table.free.pop() {
             Some(slot) => {
-                entry.insert(slot);
                 if let Some(place) = table.places.get_mut(slot as usize) {
                     *place = Some(record);
                 }
+                slot
             }
             None => {
-                entry.insert(u32::try_from(table.places.len()).map_err(|_| Exists)?);
+                let slot = u32::try_from(table.places.len()).map_err(|_| Exists)?;
                 table.places.push(Some(record));
+                slot
             }
-        }
-        self.rearm(&id);
+        };
+        entry.insert(slot);
+        self.rearm_at(Place { table: number, slot });
         Ok(())
     }
 
@@ -151,7 +152,12 @@ impl Sadb {
 
     /// Sets an SA's timer to the next thing time will do to it.
     pub(crate) fn rearm(&mut self, id: &SaId) {
-        let Some(place) = self.place(id) else { return };
+        if let Some(place) = self.place(id) {
+            self.rearm_at(place);
+        }
+    }
+
+    fn rearm_at(&mut self, place: Place) {
         let Some(record) = self.record_mut(place) else { return };
         let (old, new) = (record.timer, record.due().map(|(at, _)| at));
         if old != new {
