@@ -87,6 +87,7 @@ pub fn run(data: &[u8]) {
     }
     match verdict {
         Verdict::Send | Verdict::Answer(_) => assert!(sent > 0, "{verdict:?}, and nothing to send"),
+        Verdict::Keep => assert_eq!(sent, 0, "kept and sent"),
         Verdict::Discard(why) => {
             assert_eq!(sent, 0, "discarded and sent");
             assert!(counters.count(why) > 0, "{} was not counted", why.name());

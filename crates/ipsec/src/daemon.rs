@@ -199,6 +199,9 @@ impl Daemon {
                 self.control.expire(now);
             }
             self.sockets.deliver(&mut self.control, now);
+            if self.plane.take_returned() {
+                self.interfaces.tell_returned();
+            }
             if watching {
                 self.log_discards();
             }

@@ -8,6 +8,7 @@
 //! (pf_key(7P)): its shape (the codec), its addresses ([`address`]), its meaning (the file of its message). Whoever hears
 //! the answer is in the rules table. Keys leave in GET and DUMP only.
 
+mod acquire;
 mod add;
 mod address;
 mod class;
@@ -23,12 +24,14 @@ mod remove;
 mod update;
 mod view;
 
+use crate::discard::Counters;
 pub use crate::keysock::SocketId;
 use crate::keysock::{Dump, Dumping, Hearers, KeySockets, Next};
 use crate::plane::Plane;
 use crate::sa::SaState;
 pub use crate::sadb::SpiPolicy;
 use crate::sadb::{Cursor, Record, Sadb};
+use acquire::Acquires;
 use class::Locals;
 use core::net::IpAddr;
 use core::ops::RangeInclusive;
@@ -74,6 +77,8 @@ pub struct Control {
     sadb: Sadb,
     sockets: KeySockets<Base>,
     locals: Locals,
+    acquires: Acquires,
+    discards: Arc<Counters>,
 }
 
 /// The database a message is about, if it names one.
@@ -91,7 +96,9 @@ impl Control {
     /// An empty SADB and no policy on `plane`.
     pub fn new(plane: Arc<Plane>, config: Config) -> Self {
         let sockets = KeySockets::new(config.receive_limit);
-        Self { plane, config, sadb: Sadb::default(), sockets, locals: Locals::default() }
+        let discards = plane.new_counters();
+        let (sadb, locals, acquires) = Default::default();
+        Self { plane, config, sadb, sockets, locals, acquires, discards }
     }
 
     /// A process opened a PF_KEY socket.
@@ -150,7 +157,7 @@ impl Control {
         let rule = rules::rule(kind).ok_or(unknown)?;
         match kind {
             MessageType::Expire => Err(Fault::errno(Errno::EOPNOTSUPP)),
-            MessageType::Acquire => self.acquired(from, ask),
+            MessageType::Acquire => self.acquire(from, ask),
             MessageType::InverseAcquire => self.inverse_acquire(from, ask),
             MessageType::Register => self.register(from, ask),
             MessageType::Flush => self.flush_all(from, ask, rule),
@@ -290,6 +297,9 @@ impl Control {
         rule.takes(ask.base.satype_number)?;
         self.check_no_dump(from)?;
         self.flush(protocol(ask));
+        if matches!(protocol(ask), None | Some(Protocol::Esp)) {
+            self.flush_acquires();
+        }
         self.echo(from, rule, ask, None);
         Ok(())
     }
@@ -349,7 +359,7 @@ impl Control {
     }
 
     /// ACQUIRE from a user: that an SA could not be had, or something for those who hear everything.
-    fn acquired(&mut self, from: SocketId, ask: &mut Message<'_>) -> Result<(), Fault> {
+    fn acquire(&mut self, from: SocketId, ask: &mut Message<'_>) -> Result<(), Fault> {
         let number = ask.base.satype_number;
         let failed = ask.base.errno.0 != 0;
         let extended = self.sockets.get(from).is_some_and(|socket| socket.extended);
@@ -366,14 +376,11 @@ impl Control {
             address::fix(ask, &self.locals)?;
             rules::possible(ask, satype)?;
         }
+        // A longer one is ignored (pf_key(7P) has it as the bare header).
+        if ask.is_bare() {
+            self.given_up(ask.base.seq);
+        }
         Ok(())
-    }
-
-    /// INVERSE_ACQUIRE.
-    fn inverse_acquire(&mut self, from: SocketId, ask: &Message<'_>) -> Result<(), Fault> {
-        let _ = from;
-        Self::check_inverse(ask)?;
-        Err(Fault::errno(Errno::ENOENT))
     }
 
     /// The request again, with the flags the SA got.
@@ -446,12 +453,17 @@ impl Control {
     /// [`Plane::take_wake`] said so.
     pub fn expire(&mut self, now: Time) {
         self.expire_events(now);
+        self.trapped(now);
         self.expire_timers(now);
+        self.expire_acquires(now);
     }
 
     /// When [`Control::expire`] must be called next.
     pub fn deadline(&self) -> Option<Time> {
-        self.sadb.deadline()
+        match (self.sadb.deadline(), self.acquires.deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (one, other) => one.or(other),
+        }
     }
 
     /// Every SA of the SADB, for tables: AH, ESP, IPIP, IPCOMP, IPv4 before IPv6 in each.

@@ -100,7 +100,6 @@ impl<H> Socket<H> {
 }
 
 /// Who is to hear a message, besides promiscuous sockets.
-#[expect(dead_code, reason = "the hearers of ACQUIRE are known; what makes one is not there yet")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hearers {
     /// Every open socket.
@@ -185,7 +184,6 @@ impl<H> KeySockets<H> {
     }
 
     /// Says whether any socket that hears has an extended REGISTER.
-    #[expect(dead_code, reason = "asked before an extended ACQUIRE is made")]
     pub(crate) fn any_extended(&self) -> bool {
         self.sockets.values().any(|socket| socket.extended && socket.loopback)
     }

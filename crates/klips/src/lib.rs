@@ -31,6 +31,7 @@ mod esp;
 mod flow_cache;
 mod gro;
 mod gso;
+mod hold;
 mod icmp;
 mod inbound;
 mod keysock;

@@ -9,9 +9,10 @@ use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Eroute};
 use crate::flow_cache::FlowCache;
 use crate::gso::Cut;
+use crate::hold::{Held, Home, Trapped};
 use crate::icmp::LONGEST;
 use crate::icmp::{self, Limiter, Trouble};
-use crate::packet::{Parsed, Vnet, proto};
+use crate::packet::{Gso, Parsed, Vnet, proto};
 use crate::plane::{Event, Plane};
 use crate::sa::{Encapsulation, Mode, Sa, SaState};
 use crate::sealed::{RUN_OCTETS, RUN_PACKETS, Sealed};
@@ -54,6 +55,8 @@ pub enum Verdict {
     Send,
     /// Refused and counted; the sender is told by an ICMP packet that is in a [`Route::Back`] run.
     Answer(Discard),
+    /// Kept until a key manager has found it an SA or given up; it comes back by [`Outbound::returned`], or is counted then.
+    Keep,
     /// Refused and counted.
     Discard(Discard),
 }
@@ -85,6 +88,8 @@ pub struct Outbound {
     batch: Option<Batch>,
     /// The headers of the superpacket that is being cut; kept for its allocation.
     headers: Vec<u8>,
+    /// Where packets that met `%trap` come back to.
+    home: Arc<Home>,
 }
 
 /// Packets of one SA that are sealed together: all of one size, the last perhaps shorter. Single packets lie behind the
@@ -130,7 +135,8 @@ impl Outbound {
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>, link: Link) -> Self {
         let (cache, answers) = (FlowCache::default(), Limiter::default());
         // No protocol's headers are longer than this on any network seen; a longer one is the only that allocates.
-        Self { plane, counters, link, cache, answers, batch: None, headers: Vec::with_capacity(256) }
+        let headers = Vec::with_capacity(256);
+        Self { plane, counters, link, cache, answers, batch: None, headers, home: Arc::default() }
     }
 
     /// The link changed (MTU, addresses).
@@ -150,7 +156,10 @@ impl Outbound {
                 return Verdict::Discard(why);
             }
         };
-        let Err(refusal) = self.decide(vnet, packet, &parsed, now, out) else { return Verdict::Send };
+        let refusal = match self.decide(vnet, packet, &parsed, now, out) {
+            Ok(verdict) => return verdict,
+            Err(refusal) => refusal,
+        };
         self.counters.add(refusal.why, refusal.packets as u64);
         match refusal.tell.and_then(|trouble| self.tell(trouble, packet, &parsed, now, out)) {
             Some(()) => Verdict::Answer(refusal.why),
@@ -166,6 +175,46 @@ impl Outbound {
         }
     }
 
+    /// Takes the packets that a key manager has found an SA for. Due when [`Plane::take_returned`] said so; `out` as for
+    /// [`Outbound::packet`], and the runs are complete afterwards. What finds no room is dropped and counted.
+    pub fn returned(&mut self, now: Time, out: &mut Sealed) {
+        if !self.home.is_ready() {
+            return;
+        }
+        for (Held { vnet, mut packet, .. }, sa) in self.home.take() {
+            let carried = match out.has_room() {
+                true => self.carry_returned(&vnet, &mut packet, &sa, now, out),
+                false => Err(Refusal::quiet(Discard::Hold, 1)),
+            };
+            if let Err(refusal) = carried {
+                self.counters.add(refusal.why, refusal.packets as u64);
+            }
+        }
+        self.finish(now, out);
+    }
+
+    /// The eroute said that an SA is needed, and this is the one; what it may carry is its own selectors' to say.
+    fn carry_returned(
+        &mut self,
+        vnet: &Vnet,
+        packet: &mut [u8],
+        sa: &Arc<Sa>,
+        now: Time,
+        out: &mut Sealed,
+    ) -> Result<(), Refusal> {
+        let parsed = Parsed::new(packet).map_err(|why| Refusal::quiet(why, 1))?;
+        let cut = Cut::plan(vnet, packet, &parsed).map_err(|why| Refusal::quiet(why, 1))?;
+        let refuse = |why| Refusal::quiet(why, cut.count());
+        if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
+            return Err(refuse(Discard::PolicyMismatch));
+        }
+        if !sa.is_alive() {
+            return Err(refuse(Discard::NoSa));
+        }
+        let Self { plane, counters, link, batch, headers, .. } = self;
+        carry(plane, counters, link, batch, headers, sa, (&cut, packet, &parsed), now, out)
+    }
+
     /// Policy: which eroute decides, and what it says.
     fn decide(
         &mut self,
@@ -174,10 +223,10 @@ impl Outbound {
         parsed: &Parsed,
         now: Time,
         out: &mut Sealed,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Verdict, Refusal> {
         let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let packets = cut.count();
-        let Self { plane, counters, cache, link, batch, headers, .. } = self;
+        let Self { plane, counters, cache, link, batch, headers, home, .. } = self;
         cache.renew(plane.generation());
         let found;
         let (eroute, sa) = match cache.get(&parsed.flow) {
@@ -198,31 +247,27 @@ impl Outbound {
         match eroute.action {
             Action::Protect(_) => {
                 let sa = sa.ok_or(Refusal::quiet(Discard::NoSa, packets))?;
-                let fresh = protect(link, sa, &cut, packet, parsed, batch, out)?;
-                let Some(fresh) = fresh else { return Ok(()) };
-                if let Some(before) = batch.take()
-                    && let Err(refusal) = seal(plane, &before, None, now, out)
-                {
-                    counters.add(refusal.why, refusal.packets as u64);
-                }
-                // A superpacket is a batch already, and a limited SA is asked packet by packet.
-                if packets > 1 || sa.is_limited() {
-                    headers.clear();
-                    headers.extend_from_slice(cut.headers(packet));
-                    return seal(plane, &fresh, Some(Source { cut: &cut, packet, headers }), now, out);
-                }
-                lay_out(&fresh, &cut, packet, 0, out)?;
-                *batch = Some(fresh);
-                Ok(())
+                carry(plane, counters, link, batch, headers, sa, (&cut, packet, parsed), now, out)?;
+                Ok(Verdict::Send)
             }
             Action::Pass => {
                 self.finish(now, out);
-                pass(&cut, packet, parsed, out)
+                pass(&cut, packet, parsed, out).map(|()| Verdict::Send)
             }
             Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
             Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
-            // The place where an ACQUIRE is told to control and the packet is kept.
-            Action::Trap | Action::Hold => Err(Refusal::quiet(Discard::Hold, packets)),
+            Action::Trap => {
+                // A single packet's checksum is complete by now.
+                let vnet = if vnet.gso == Gso::None { Vnet::default() } else { *vnet };
+                let whole = packet.get(..parsed.len).unwrap_or_default();
+                let held = Held::new(vnet, whole.into(), Arc::clone(home));
+                let (src, dst) = (parsed.flow.src, parsed.flow.dst);
+                match plane.trap(Trapped { eroute: Arc::clone(eroute), src, dst, held }) {
+                    true => Ok(Verdict::Keep),
+                    false => Err(Refusal::quiet(Discard::Hold, packets)),
+                }
+            }
+            Action::Hold => Err(Refusal::quiet(Discard::Hold, packets)),
         }
     }
 
@@ -245,6 +290,36 @@ impl Outbound {
         out.push(Route::Back, len, len, true);
         Some(())
     }
+}
+
+/// PROTECT: with the packets of the same SA before it if it fits them, or behind them.
+#[expect(clippy::too_many_arguments, reason = "the fields of an engine whose cache is borrowed")]
+fn carry(
+    plane: &Plane,
+    counters: &Counters,
+    link: &Link,
+    batch: &mut Option<Batch>,
+    headers: &mut Vec<u8>,
+    sa: &Arc<Sa>,
+    (cut, packet, parsed): (&Cut, &mut [u8], &Parsed),
+    now: Time,
+    out: &mut Sealed,
+) -> Result<(), Refusal> {
+    let Some(fresh) = protect(link, sa, cut, packet, parsed, batch, out)? else { return Ok(()) };
+    if let Some(before) = batch.take()
+        && let Err(refusal) = seal(plane, &before, None, now, out)
+    {
+        counters.add(refusal.why, refusal.packets as u64);
+    }
+    // A superpacket is a batch already, and a limited SA is asked packet by packet.
+    if cut.count() > 1 || sa.is_limited() {
+        headers.clear();
+        headers.extend_from_slice(cut.headers(packet));
+        return seal(plane, &fresh, Some(Source { cut, packet, headers }), now, out);
+    }
+    lay_out(&fresh, cut, packet, 0, out)?;
+    *batch = Some(fresh);
+    Ok(())
 }
 
 /// The SA that an eroute names, if it may carry packets.

@@ -2,6 +2,7 @@
 
 use crate::discard::{Counters, Discard};
 use crate::eroute::Eroutes;
+use crate::hold::{Trapped, Traps};
 use crate::sa::{Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ipsec_core::SaId;
@@ -29,7 +30,9 @@ pub struct Plane {
     sas: papaya::HashMap<SaId, Arc<Sa>, foldhash::quality::RandomState>,
     generation: AtomicU64,
     events: Mutex<Vec<Event>>,
+    traps: Traps,
     wake: AtomicBool,
+    returned: AtomicBool,
     counters: Mutex<Vec<Arc<Counters>>>,
 }
 
@@ -78,6 +81,30 @@ impl Plane {
     pub(crate) fn tell(&self, event: Event) {
         self.events.lock().push(event);
         self.wake.store(true, Ordering::Release);
+    }
+
+    /// Hands control a packet that met `%trap`, and says whether it was taken.
+    pub(crate) fn trap(&self, trapped: Trapped) -> bool {
+        let taken = self.traps.push(trapped);
+        if taken {
+            self.wake.store(true, Ordering::Release);
+        }
+        taken
+    }
+
+    /// Takes what was trapped so far.
+    pub(crate) fn take_trapped(&self) -> Vec<Trapped> {
+        self.traps.take()
+    }
+
+    /// Packets went back to the engines they came from.
+    pub(crate) fn tell_returned(&self) {
+        self.returned.store(true, Ordering::Release);
+    }
+
+    /// Says, once, that packets wait in outbound engines: the host then has each call [`crate::Outbound::returned`].
+    pub fn take_returned(&self) -> bool {
+        self.returned.load(Ordering::Relaxed) && self.returned.swap(false, Ordering::Acquire)
     }
 
     /// Says, once, that there are events: the host then wakes the thread that owns [`crate::Control`].

@@ -138,15 +138,16 @@ fn what_no_eroute_matches_is_discarded() {
 }
 
 #[test]
-fn drop_is_silent_and_hold_keeps_its_place() {
+fn drop_and_hold_are_silent_and_trap_keeps_the_packet() {
     let mut b = Bench::with(Action::Drop);
     assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::Drop));
     b.moved(&[(Discard::Drop, 1)]);
-    for action in [Action::Trap, Action::Hold] {
-        b.policy(action);
-        assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::Hold));
-        b.moved(&[(Discard::Hold, 1)]);
-    }
+    b.policy(Action::Hold);
+    assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::Hold));
+    b.moved(&[(Discard::Hold, 1)]);
+    b.policy(Action::Trap);
+    assert_eq!(b.send(&v4(100, true)), Verdict::Keep);
+    b.moved(&[]);
     assert!(b.runs().is_empty());
 }
 

@@ -270,6 +270,11 @@ impl Interfaces {
         }
     }
 
+    /// Packets that were kept for want of an SA have come back ([`Plane::take_returned`]).
+    pub fn tell_returned(&self) {
+        self.attached.values().for_each(|attached| attached.shared.tell_returned());
+    }
+
     /// Makes the device `name` on top of a physical interface, and starts its workers.
     pub fn attach(&mut self, name: &str, on: &Physical, addresses: &Addresses) -> Result<(), AttachError> {
         if !is_virtual(name) {

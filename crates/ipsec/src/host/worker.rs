@@ -68,6 +68,7 @@ pub struct Shared {
     /// Merge received UDP datagrams.
     pub merge_udp: bool,
     stop: OwnedFd,
+    returned: OwnedFd,
 }
 
 impl Shared {
@@ -82,7 +83,15 @@ impl Shared {
             merge_tcp: true,
             merge_udp: true,
             stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            returned: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
+    }
+}
+
+impl Shared {
+    /// Packets that were kept have come back to the engines ([`Plane::take_returned`]).
+    pub fn tell_returned(&self) {
+        signal(&self.returned);
     }
 }
 
@@ -187,7 +196,8 @@ struct Loop {
 
 const STOP: u64 = 0;
 const DEVICE: u64 = 1;
-const SOURCES: u64 = 2;
+const RETURNED: u64 = 2;
+const SOURCES: u64 = 3;
 
 impl Loop {
     fn new(shared: Arc<Shared>, transmit: Option<Transmit>, receive: Option<Receive>) -> io::Result<Self> {
@@ -198,6 +208,9 @@ impl Loop {
         add(&shared.stop, STOP)?;
         if let Some(transmit) = &transmit {
             add(&*transmit.queue, DEVICE)?;
+            // All workers are to see it, so none reads it: each is told of every change, once.
+            let changes = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&epoll, &shared.returned, epoll::EventData::new_u64(RETURNED), changes)?;
         }
         if let Some(receive) = &receive {
             for (source, data) in Source::ALL.into_iter().zip(SOURCES..) {
@@ -222,6 +235,7 @@ impl Loop {
                 match { event.data }.u64() {
                     STOP => return,
                     DEVICE => self.device(now),
+                    RETURNED => self.returned(now),
                     source => self.source(source, now),
                 }
             }
@@ -236,6 +250,13 @@ impl Loop {
         if transmit.turn(now).is_err() {
             // Somebody removed the device under us. Its descriptor would be ready for ever.
             let _ = epoll::delete(&self.epoll, &*transmit.queue);
+        }
+    }
+
+    fn returned(&mut self, now: Time) {
+        if let Some(transmit) = &mut self.transmit {
+            transmit.engine.returned(now, &mut transmit.sealed);
+            transmit.send();
         }
     }
 

@@ -82,6 +82,7 @@ impl Control {
         }
         if let Some(sa) = sa.filter(|_| in_use) {
             self.plane.publish(sa);
+            self.acquired(ask.base.seq, &id);
         }
         Ok(())
     }

@@ -1,0 +1,285 @@
+//! ACQUIRE: a packet needs an SA that is not there (RFC 2367 §3.1.6, pf_key(7P)).
+//!
+//! The first packet of two hosts that meets a `%trap` eroute makes a record and asks the registered key managers; those that
+//! follow wait with it. Whoever answers by an ADD or UPDATE with the record's sequence number lets them go, through that
+//! SA; an ACQUIRE with an errno, or fifteen seconds, drop them.
+
+use super::{Control, Hearers};
+use crate::discard::Discard;
+use crate::eroute::Eroute;
+use crate::hold::{Held, Trapped};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use ipsec_core::algorithm::{self, Row};
+use ipsec_core::{Protocol, SaId, Selector, Time};
+use pfkey::{
+    Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, MessageType, SaType, Writer,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// How long key managers have.
+const LIFE: Duration = Duration::from_secs(15);
+/// Packets that wait for one SA; of more the oldest is dropped.
+const PACKETS: usize = 4;
+/// Records at a time. A scan of a trapped network meets this before it meets memory.
+const RECORDS: usize = 1024;
+/// Octets of all packets that wait.
+const OCTETS: usize = 4 << 20;
+/// The replay window proposed.
+const REPLAY: u8 = 64;
+/// Soft and hard seconds proposed.
+const ADDTIME: (u64, u64) = (24_000, 28_800);
+
+/// One SA that was asked for.
+struct Record {
+    key: Key,
+    packets: VecDeque<Held>,
+}
+
+/// What a record is about: the policy and the two hosts.
+type Key = (Selector, IpAddr, IpAddr);
+
+/// All SAs that were asked for.
+pub(super) struct Acquires {
+    /// The last sequence number.
+    last: u32,
+    records: BTreeMap<u32, Record>,
+    by_key: HashMap<Key, u32>,
+    /// Every record has the same life: the order of their ends is that of their beginnings. Ends of records that went early
+    /// are still there.
+    ends: VecDeque<(Time, u32)>,
+    octets: usize,
+}
+
+impl Default for Acquires {
+    fn default() -> Self {
+        let (records, by_key, ends) = Default::default();
+        Self { last: u32::MAX, records, by_key, ends, octets: 0 }
+    }
+}
+
+impl Acquires {
+    /// Counts down; bit 31 tells the service's numbers from those of key managers.
+    fn next_seq(&mut self) -> u32 {
+        self.last = self.last.wrapping_sub(1) | 1 << 31;
+        self.last
+    }
+
+    /// A new record.
+    fn begin(&mut self, key: Key, end: Time) -> u32 {
+        let seq = self.next_seq();
+        self.records.insert(seq, Record { key, packets: VecDeque::new() });
+        self.by_key.insert(key, seq);
+        // Records that go early, because nobody listens, may come and go by the thousands within one life.
+        if self.ends.len() >= RECORDS.saturating_mul(2) {
+            self.ends.retain(|(_, seq)| self.records.contains_key(seq));
+        }
+        self.ends.push_back((end, seq));
+        seq
+    }
+
+    /// Puts a packet with a record; what had to go for it is returned.
+    fn keep(&mut self, seq: u32, held: Held) -> Option<Held> {
+        let len = held.packet.len();
+        let Some(record) = self.records.get_mut(&seq) else { return Some(held) };
+        let gone = if record.packets.len() >= PACKETS {
+            record.packets.pop_front()
+        } else if self.octets.saturating_add(len) > OCTETS {
+            return Some(held);
+        } else {
+            None
+        };
+        let gone_len = gone.as_ref().map_or(0, |gone| gone.packet.len());
+        self.octets = self.octets.saturating_add(len).saturating_sub(gone_len);
+        record.packets.push_back(held);
+        gone
+    }
+
+    /// Ends a record: its packets, the oldest first.
+    fn end(&mut self, seq: u32) -> VecDeque<Held> {
+        let Some(record) = self.records.remove(&seq) else { return VecDeque::new() };
+        self.by_key.remove(&record.key);
+        let octets = record.packets.iter().fold(0_usize, |sum, held| sum.saturating_add(held.packet.len()));
+        self.octets = self.octets.saturating_sub(octets);
+        record.packets
+    }
+
+    /// When the next record ends.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.ends.front().map(|(at, _)| *at)
+    }
+
+    fn overdue(&mut self, now: Time) -> Option<u32> {
+        let (_, seq) = self.ends.front().copied().filter(|(at, _)| *at <= now)?;
+        self.ends.pop_front();
+        Some(seq)
+    }
+}
+
+impl Control {
+    /// What workers have trapped since last asked.
+    pub(super) fn trapped(&mut self, now: Time) {
+        for Trapped { eroute, src, dst, held } in self.plane.take_trapped() {
+            let key = (eroute.selector, src, dst);
+            let seq = match self.acquires.by_key.get(&key) {
+                Some(seq) => *seq,
+                None => {
+                    if self.acquires.records.len() >= RECORDS {
+                        self.dropped(1);
+                        continue;
+                    }
+                    self.acquires.begin(key, now.after(LIFE))
+                }
+            };
+            let fresh = self.acquires.records.get(&seq).is_some_and(|record| record.packets.is_empty());
+            if self.acquires.keep(seq, held).is_some() {
+                self.dropped(1);
+            }
+            // Where nobody is to answer, nothing waits.
+            if fresh && !self.ask(seq, &eroute, src, dst) {
+                self.given_up(seq);
+            }
+        }
+    }
+
+    /// Asks key managers for an SA, and says whether anybody heard.
+    fn ask(&mut self, seq: u32, eroute: &Eroute, src: IpAddr, dst: IpAddr) -> bool {
+        let mut heard = 0_usize;
+        if self.sockets.any_extended() {
+            let message = extended(&acquire(SaType::Unspec, seq), eroute, src, dst);
+            heard = heard.saturating_add(self.sockets.deliver(Hearers::Extended, message));
+        }
+        let mut w = Writer::new(&acquire(SaType::Esp, seq));
+        about(&mut w, eroute, src, dst);
+        w.proposal(REPLAY, &combs());
+        let message = w.finish().unwrap_or_default();
+        heard.saturating_add(self.sockets.deliver(Hearers::Plain(SaType::Esp.number()), message)) > 0
+    }
+
+    /// An SA came in, in answer to ACQUIRE `seq` if that is one: what waits for it goes.
+    pub(super) fn acquired(&mut self, seq: u32, id: &SaId) {
+        if !self.acquires.records.contains_key(&seq) {
+            return;
+        }
+        // Key managers use the number for both directions; packets wait for the one that leads out.
+        let outbound = |record: &&crate::sadb::Record| record.flags & super::flag::OUTBOUND != 0;
+        let sa = self.sadb.find(id).filter(outbound).and_then(|record| record.sa.clone());
+        let Some(sa) = sa.filter(|sa| sa.id.protocol == Protocol::Esp && sa.is_alive()) else { return };
+        let packets = self.acquires.end(seq);
+        if !packets.is_empty() {
+            packets.into_iter().for_each(|held| held.release(&sa));
+            self.plane.tell_returned();
+        }
+    }
+
+    /// There will be no SA: what waits for it is dropped.
+    pub(super) fn given_up(&mut self, seq: u32) {
+        let packets = self.acquires.end(seq).len();
+        self.dropped(packets);
+    }
+
+    /// Records whose time is up.
+    pub(super) fn expire_acquires(&mut self, now: Time) {
+        while let Some(seq) = self.acquires.overdue(now) {
+            self.given_up(seq);
+        }
+    }
+
+    /// FLUSH takes these, too.
+    pub(super) fn flush_acquires(&mut self) {
+        let Acquires { last, records, .. } = core::mem::take(&mut self.acquires);
+        self.acquires.last = last;
+        self.dropped(records.values().fold(0, |sum, record| sum.saturating_add(record.packets.len())));
+    }
+
+    fn dropped(&self, packets: usize) {
+        self.discards.add(Discard::Hold, packets as u64);
+    }
+}
+
+fn acquire(satype: SaType, seq: u32) -> Base {
+    Base::request(MessageType::Acquire, satype, seq, 0)
+}
+
+/// An extended ACQUIRE, which is also what INVERSE_ACQUIRE answers.
+pub(super) fn extended(base: &Base, eroute: &Eroute, src: IpAddr, dst: IpAddr) -> Vec<u8> {
+    let mut w = Writer::new(base);
+    about(&mut w, eroute, src, dst);
+    w.eprop(REPLAY, &ecombs());
+    w.finish().unwrap_or_default()
+}
+
+/// Which packets, from the policy, and between whom.
+fn about(w: &mut Writer, eroute: &Eroute, src: IpAddr, dst: IpAddr) {
+    let Selector { src: inner_src, dst: inner_dst, proto, sport, dport } = eroute.selector;
+    for (kind, net, port) in
+        [(ExtType::AddressInnerSrc, inner_src, sport), (ExtType::AddressInnerDst, inner_dst, dport)]
+    {
+        let socket = Some(SocketAddr::new(net.network(), port));
+        w.address(kind, &Address { proto, prefix: net.prefix_len(), socket });
+    }
+    let carrier = if inner_src.addr().is_ipv4() { 4 } else { 41 };
+    for (kind, ip) in [(ExtType::AddressSrc, src), (ExtType::AddressDst, dst)] {
+        w.address(kind, &Address { proto: carrier, ..Address::host(ip) });
+    }
+}
+
+/// What may be agreed on, the best first: a cipher with integrity of its own, or a cipher and an integrity algorithm. Nothing
+/// that is kept for old peers only.
+fn alternatives()
+-> impl Iterator<Item = (&'static Row<algorithm::Encryption>, Option<&'static Row<algorithm::Auth>>)> {
+    use algorithm::{AUTH, Auth, ENCRYPTION, Encryption};
+    let ciphers = |wanted: &'static [Encryption]| {
+        wanted.iter().filter_map(|cipher| ENCRYPTION.iter().find(|row| row.algorithm == *cipher))
+    };
+    const COMBINED: &[Encryption] =
+        &[Encryption::AesGcm16, Encryption::ChaCha20Poly1305, Encryption::AesCcm16];
+    const HASHES: &[Auth] = &[Auth::HmacSha256, Auth::HmacSha384, Auth::HmacSha512];
+    let hashes = || HASHES.iter().filter_map(|auth| AUTH.iter().find(|row| row.algorithm == *auth));
+    let combined = ciphers(COMBINED).map(|cipher| (cipher, None));
+    let separate =
+        ciphers(&[Encryption::AesCbc]).flat_map(move |cipher| hashes().map(move |auth| (cipher, Some(auth))));
+    combined.chain(separate)
+}
+
+const LIMITS: Limits = Limits { allocations: (0, 0), bytes: (0, 0), addtime: ADDTIME, usetime: (0, 0) };
+
+fn salt(row: &Row<algorithm::Encryption>) -> u8 {
+    u8::try_from(row.salt_bits).unwrap_or(0)
+}
+
+fn combs() -> Vec<Comb> {
+    alternatives()
+        .map(|(cipher, auth)| Comb {
+            auth: auth.map_or(0, |auth| auth.number),
+            encrypt: cipher.number,
+            auth_bits: auth.map_or((0, 0), |auth| (auth.min_bits, auth.max_bits)),
+            encrypt_bits: (cipher.min_bits, cipher.max_bits),
+            salt_bits: salt(cipher),
+            limits: LIMITS,
+        })
+        .collect()
+}
+
+fn ecombs() -> Vec<Ecomb> {
+    let satype = SaType::Esp.number();
+    alternatives()
+        .map(|(cipher, auth)| {
+            let auth = auth.map(|auth| Descriptor {
+                satype,
+                kind: AlgorithmKind::Auth,
+                id: auth.number,
+                salt_bits: 0,
+                bits: (auth.min_bits, auth.max_bits),
+            });
+            let cipher = Descriptor {
+                satype,
+                kind: AlgorithmKind::Crypt,
+                id: cipher.number,
+                salt_bits: salt(cipher),
+                bits: (cipher.min_bits, cipher.max_bits),
+            };
+            Ecomb { algorithms: auth.into_iter().chain([cipher]).collect(), limits: LIMITS }
+        })
+        .collect()
+}

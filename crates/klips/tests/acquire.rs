@@ -1,0 +1,436 @@
+//! `%trap`: a packet makes the service ask for an SA, waits for it, and goes when it is there.
+//!
+//! Real outbound engines, the real service, and key managers that speak octets.
+
+use ipsec_core::{Selector, Time};
+use klips::{
+    Action, Config, Control, Counters, Discard, Eroute, Gso, Link, Outbound, Plane, Route, Sealed, SocketId,
+    Verdict, Vnet,
+};
+use pfkey::client::{Client, Request};
+use pfkey::{
+    Address, Base, Comb, Diagnostic, Ecomb, Errno, ExtType, Message, MessageType, Sa, SaType, Writer, flags,
+    state,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+const PID: u32 = 4242;
+const START: Time = Time::from_secs(100);
+
+struct Host {
+    plane: Arc<Plane>,
+    control: Control,
+    counters: Arc<Counters>,
+    outbound: Outbound,
+    sealed: Sealed,
+    now: Time,
+}
+
+fn selector() -> Selector {
+    Selector::nets("10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap())
+}
+
+impl Host {
+    /// A gateway whose policy for 10.1.0.0/16 → 10.2.0.0/16 is `action`.
+    fn new(action: Action) -> Self {
+        let plane = Arc::new(Plane::default());
+        let random = |octets: &mut [u8]| octets.fill(0x5a);
+        let mut control = Control::new(Arc::clone(&plane), Config::new(1_700_000_000, Box::new(random)));
+        control.set_local_addresses(vec!["192.0.2.1".parse().unwrap()]);
+        let counters = plane.new_counters();
+        let link =
+            Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
+        let outbound = Outbound::new(Arc::clone(&plane), Arc::clone(&counters), link);
+        plane.change_eroutes(|eroutes| eroutes.replace(Eroute::new(selector(), action)));
+        Self { plane, control, counters, outbound, sealed: Sealed::new(0), now: START }
+    }
+
+    fn trap() -> Self {
+        Self::new(Action::Trap)
+    }
+
+    /// A key manager with a plain or an extended REGISTER.
+    fn manager(&mut self, extended: bool) -> SocketId {
+        let socket = self.control.connect(PID, self.now);
+        let mut client = Client::new(PID);
+        let request = match extended {
+            true => client.register_extended(&[SaType::Ah, SaType::Esp]),
+            false => client.request(MessageType::Register, SaType::Esp),
+        };
+        let (_, record) = client.finish(request).unwrap();
+        self.control.request(socket, &record, self.now);
+        self.heard(socket);
+        socket
+    }
+
+    fn heard(&mut self, socket: SocketId) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.control.notice(socket, self.now)).collect()
+    }
+
+    /// One packet from the device; control acts if the engine says that it should.
+    fn packet(&mut self, host: u8, mark: u8) -> Verdict {
+        self.send(&Vnet::default(), &mut udp(host, mark, 60))
+    }
+
+    fn trapped(&mut self, host: u8, mark: u8) {
+        assert_eq!(self.packet(host, mark), Verdict::Keep);
+    }
+
+    fn send(&mut self, vnet: &Vnet, packet: &mut [u8]) -> Verdict {
+        let verdict = self.outbound.packet(vnet, packet, self.now, &mut self.sealed);
+        self.outbound.finish(self.now, &mut self.sealed);
+        if self.plane.take_wake() {
+            self.control.expire(self.now);
+        }
+        verdict
+    }
+
+    /// What came back to the engine and went out: ESP packets.
+    fn released(&mut self) -> Vec<Vec<u8>> {
+        assert!(self.sealed.runs().next().is_none(), "something went out before it might");
+        if self.plane.take_returned() {
+            self.outbound.returned(self.now, &mut self.sealed);
+        }
+        let mut all = Vec::new();
+        for run in self.sealed.runs() {
+            assert!(matches!(run.route, Route::Esp(_)));
+            all.extend(run.octets.chunks(run.stride).map(<[u8]>::to_vec));
+        }
+        self.sealed.clear();
+        all
+    }
+
+    fn dropped(&self) -> u64 {
+        self.plane.discarded(Discard::Hold)
+    }
+
+    fn ask(&mut self, from: SocketId, request: Request) -> Vec<Vec<u8>> {
+        let (_, record) = Client::new(PID).finish(request).unwrap();
+        self.control.request(from, &record, self.now);
+        self.heard(from)
+    }
+
+    /// ADD with an ACQUIRE's number: NULL encryption, so that the test can see what is inside.
+    fn add(&mut self, from: SocketId, seq: u32, spi: u32, outbound: bool) {
+        let mut ask = Client::starting_at(PID, seq).request(MessageType::Add, SaType::Esp);
+        let ours = Address::host("192.0.2.1".parse().unwrap());
+        let theirs = Address::host("192.0.2.2".parse().unwrap());
+        let (left, right) = (Address::net([10, 1, 0, 0].into(), 16), Address::net([10, 2, 0, 0].into(), 16));
+        let ends = if outbound { [(ours, left), (theirs, right)] } else { [(theirs, right), (ours, left)] };
+        let sa = Sa { spi, replay: 32, state: state::MATURE, encrypt: 11, auth: 5, flags: flags::TUNNEL };
+        ask.sa(&sa);
+        ask.address(ExtType::AddressSrc, &ends[0].0);
+        ask.address(ExtType::AddressDst, &ends[1].0);
+        ask.address(ExtType::AddressInnerSrc, &ends[0].1);
+        ask.address(ExtType::AddressInnerDst, &ends[1].1);
+        ask.key(ExtType::KeyAuth, 256, 0, &[7; 32]);
+        let answers = self.ask(from, ask);
+        assert_eq!(answers[0][2], 0, "{:?}", Message::parse_answer(&answers[0]));
+    }
+}
+
+/// An IPv4 UDP packet from 10.1.0.1 to 10.2.0.`host` that says `mark`. It has no UDP checksum, which is legal.
+fn udp(host: u8, mark: u8, len: usize) -> Vec<u8> {
+    let mut p = vec![mark; len];
+    p[..28].copy_from_slice(&[
+        0x45, 0, 0, 0, 0, 9, 0x40, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, host, 3, 0xe8, 7, 0xd0, 0, 0, 0, 0,
+    ]);
+    p[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    p[24..26].copy_from_slice(&((len - 20) as u16).to_be_bytes());
+    p
+}
+
+fn acquires(records: &[Vec<u8>]) -> Vec<Message<'_>> {
+    let all = records.iter().map(|record| Message::parse_answer(record).unwrap());
+    all.filter(|message| message.base.kind() == Some(MessageType::Acquire)).collect()
+}
+
+/// ACQUIRE from a key manager: there will be none.
+fn negative(seq: u32) -> Vec<u8> {
+    let base = Base::request(MessageType::Acquire, SaType::Esp, seq, PID);
+    Writer::new(&Base { errno: Errno(110), ..base }).finish().unwrap()
+}
+
+#[test]
+fn the_first_packet_asks_plain_and_extended_key_managers_once() {
+    let mut host = Host::trap();
+    let (plain, extended) = (host.manager(false), host.manager(true));
+    let bystander = host.control.connect(1, START);
+    for mark in 0..3 {
+        assert_eq!(host.packet(9, mark), Verdict::Keep);
+    }
+    assert_eq!(host.packet(8, 0), Verdict::Keep);
+    assert_eq!(host.heard(bystander), Vec::<Vec<u8>>::new());
+
+    let records = host.heard(plain);
+    let asked = acquires(&records);
+    let seqs: Vec<u32> = asked.iter().map(|message| message.base.seq).collect();
+    assert_eq!(seqs, [0xffff_fffe, 0xffff_fffd], "one for each pair of hosts, counted down");
+    let message = &asked[0];
+    assert_eq!((message.base.pid, message.base.satype()), (0, Some(SaType::Esp)));
+    let (src, dst) = (message.src.unwrap(), message.dst.unwrap());
+    assert_eq!((src.ip(), dst.ip()), ("10.1.0.1".parse().ok(), "10.2.0.9".parse().ok()));
+    assert_eq!((src.proto, dst.proto, src.port(), dst.port()), (4, 4, 0, 0));
+    let (inner_src, inner_dst) = (message.inner_src.unwrap(), message.inner_dst.unwrap());
+    assert_eq!((inner_src.ip(), inner_src.prefix), ("10.1.0.0".parse().ok(), 16), "what the policy says");
+    assert_eq!((inner_dst.ip(), inner_dst.prefix), ("10.2.0.0".parse().ok(), 16));
+    let combs: Vec<Comb> = Comb::list(message.raw(ExtType::Proposal).unwrap()).collect();
+    assert_eq!(
+        (combs[0].encrypt, combs[0].auth, combs[0].encrypt_bits),
+        (20, 0, (128, 256)),
+        "the best first"
+    );
+    let legacy = [2, 3]; // 3DES-CBC, HMAC-MD5
+    assert!(combs.iter().all(|comb| comb.encrypt != 3 && !legacy.contains(&comb.auth)), "{combs:?}");
+
+    let records = host.heard(extended);
+    let asked = acquires(&records);
+    assert_eq!(
+        asked.iter().map(|m| (m.base.seq, m.base.satype_number)).collect::<Vec<_>>(),
+        [(0xffff_fffe, 0), (0xffff_fffd, 0)]
+    );
+    let ecombs: Vec<Ecomb> = Ecomb::list(asked[0].raw(ExtType::Eprop).unwrap()).collect();
+    assert_eq!(ecombs.len(), combs.len());
+    assert_eq!(ecombs[0].algorithms[0].id, 20);
+    assert!(!asked[0].has(ExtType::Proposal));
+    assert_eq!(host.dropped(), 0);
+}
+
+#[test]
+fn the_sa_that_answers_lets_the_packets_go_in_their_order() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    for mark in 1..=3 {
+        host.trapped(9, mark);
+    }
+    let seq = acquires(&host.heard(manager))[0].base.seq;
+    // The direction that leads in answers nothing.
+    host.add(manager, seq, 0x1001, false);
+    assert_eq!(host.released(), Vec::<Vec<u8>>::new());
+    host.add(manager, seq, 0x2002, true);
+    let packets = host.released();
+    assert_eq!(packets.len(), 3);
+    for (index, (packet, mark)) in packets.iter().zip(1..).enumerate() {
+        assert_eq!(packet[..4], 0x2002_u32.to_be_bytes());
+        assert_eq!(packet[4..8], (index as u32 + 1).to_be_bytes());
+        assert_eq!(packet[8..68], udp(9, mark, 60), "inner packet {mark}");
+    }
+    assert_eq!(host.dropped(), 0);
+    // It is answered, once.
+    host.add(manager, seq, 0x2003, true);
+    assert_eq!(host.released(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_superpacket_waits_whole_and_is_cut_when_it_goes() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    let vnet = Vnet {
+        needs_csum: true,
+        gso: Gso::Udp,
+        gso_size: 100,
+        hdr_len: 28,
+        csum_start: 20,
+        csum_offset: 6,
+        ..Vnet::default()
+    };
+    assert_eq!(host.send(&vnet, &mut udp(9, 0x77, 28 + 250)), Verdict::Keep);
+    let seq = acquires(&host.heard(manager))[0].base.seq;
+    host.add(manager, seq, 0x2002, true);
+    let lengths: Vec<usize> =
+        host.released().iter().map(|packet| usize::from(packet[10]) << 8 | usize::from(packet[11])).collect();
+    assert_eq!(lengths, [128, 128, 78]);
+}
+
+#[test]
+fn only_the_last_four_packets_wait() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    for mark in 1..=7 {
+        assert_eq!(host.packet(9, mark), Verdict::Keep);
+    }
+    assert_eq!(host.dropped(), 3);
+    let seq = acquires(&host.heard(manager))[0].base.seq;
+    host.add(manager, seq, 0x2002, true);
+    let marks: Vec<u8> = host.released().iter().map(|packet| packet[8 + 40]).collect();
+    assert_eq!(marks, [4, 5, 6, 7]);
+    assert_eq!(host.dropped(), 3);
+}
+
+#[test]
+fn a_key_manager_that_gives_up_drops_them() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    host.trapped(9, 1);
+    host.trapped(9, 2);
+    host.trapped(8, 3);
+    let records = host.heard(manager);
+    let seqs: Vec<u32> = acquires(&records).iter().map(|message| message.base.seq).collect();
+    let now = host.now;
+    host.control.request(manager, &negative(seqs[0]), now);
+    assert_eq!(host.heard(manager), Vec::<Vec<u8>>::new(), "there is no answer to it");
+    assert_eq!(host.dropped(), 2);
+    host.control.request(manager, &negative(seqs[0] - 77), now);
+    assert_eq!(host.dropped(), 2);
+    // The next packet asks again.
+    host.trapped(9, 4);
+    assert_eq!(acquires(&host.heard(manager)).len(), 1);
+}
+
+#[test]
+fn after_fifteen_seconds_they_are_dropped_and_the_next_packet_asks_again() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    host.trapped(9, 1);
+    host.heard(manager);
+    assert_eq!(host.control.deadline(), Some(START.after(Duration::from_secs(15))));
+    host.now = START.after(Duration::from_millis(14_999));
+    host.control.expire(host.now);
+    host.trapped(9, 2);
+    assert_eq!((host.dropped(), acquires(&host.heard(manager)).len()), (0, 0));
+    host.now = START.after(Duration::from_secs(15));
+    host.control.expire(host.now);
+    assert_eq!(host.dropped(), 2);
+    assert_eq!(host.control.deadline(), None);
+    host.trapped(9, 3);
+    assert_eq!(acquires(&host.heard(manager)).len(), 1);
+}
+
+#[test]
+fn where_nobody_listens_nothing_waits() {
+    let mut host = Host::trap();
+    // Registered for something else, or deaf, is not listening.
+    let other = host.control.connect(PID, START);
+    let register = Client::new(PID).request(MessageType::Register, SaType::Ah);
+    host.ask(other, register);
+    let deaf = host.manager(false);
+    host.control.set_loopback(deaf, false);
+    for _ in 0..5000 {
+        host.trapped(9, 1);
+    }
+    assert_eq!(host.dropped(), 5000);
+    assert!(host.control.deadline().is_some(), "what is forgotten early is forgotten when its time comes");
+    host.now = START.after(Duration::from_secs(15));
+    host.control.expire(host.now);
+    assert_eq!(host.control.deadline(), None);
+}
+
+#[test]
+fn a_scan_of_a_trapped_network_is_bounded() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    for n in 0..3000_u16 {
+        let mut packet = udp(0, 1, 60);
+        packet[18..20].copy_from_slice(&n.to_be_bytes());
+        let _ = host.send(&Vnet::default(), &mut packet);
+        host.heard(manager);
+    }
+    assert_eq!(host.dropped(), 3000 - 1024);
+    // Large ones meet another limit.
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    for n in 0..200_u8 {
+        let _ = host.send(&Vnet::default(), &mut udp(n, 1, 60_000));
+        host.heard(manager);
+    }
+    assert_eq!(host.dropped(), 200 - (4 << 20) / 60_000);
+}
+
+#[test]
+fn workers_hand_over_no_more_than_control_can_take() {
+    let mut host = Host::trap();
+    host.manager(false);
+    let mut kept = 0;
+    for n in 0..200_u8 {
+        let verdict = host.outbound.packet(&Vnet::default(), &mut udp(n, 1, 60), host.now, &mut host.sealed);
+        kept += u32::from(verdict == Verdict::Keep);
+    }
+    assert_eq!(kept, 64);
+    assert_eq!(host.counters.count(Discard::Hold), 200 - 64);
+    host.control.expire(host.now);
+    assert_eq!(host.packet(3, 1), Verdict::Keep);
+}
+
+#[test]
+fn a_packet_outside_the_selectors_of_the_sa_that_answers_does_not_go_through_it() {
+    let mut host = Host::trap();
+    let wide = Selector::nets("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
+    host.plane.change_eroutes(|eroutes| {
+        eroutes.clear();
+        eroutes.replace(Eroute::new(wide, Action::Trap));
+    });
+    let manager = host.manager(false);
+    let mut packet = udp(9, 1, 60);
+    packet[16..20].copy_from_slice(&[10, 9, 0, 1]);
+    let _ = host.send(&Vnet::default(), &mut packet);
+    let seq = acquires(&host.heard(manager))[0].base.seq;
+    host.add(manager, seq, 0x2002, true);
+    assert_eq!(host.released(), Vec::<Vec<u8>>::new());
+    assert_eq!(host.counters.count(Discard::PolicyMismatch), 1);
+}
+
+#[test]
+fn hold_keeps_nothing_and_asks_nobody() {
+    let mut host = Host::new(Action::Hold);
+    let manager = host.manager(false);
+    assert_eq!(host.packet(9, 1), Verdict::Discard(Discard::Hold));
+    assert_eq!(host.heard(manager), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn flush_takes_what_waits() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    host.trapped(9, 1);
+    let seq = acquires(&host.heard(manager))[0].base.seq;
+    let flush = Client::new(PID).request(MessageType::Flush, SaType::Ah);
+    host.ask(manager, flush);
+    assert_eq!(host.dropped(), 0);
+    let flush = Client::new(PID).request(MessageType::Flush, SaType::Unspec);
+    host.ask(manager, flush);
+    assert_eq!(host.dropped(), 1);
+    host.add(manager, seq, 0x2002, true);
+    assert_eq!(host.released(), Vec::<Vec<u8>>::new());
+    host.trapped(9, 1);
+    assert_eq!(acquires(&host.heard(manager))[0].base.seq, seq - 1, "numbers are not used again");
+}
+
+fn inverse(inner: Option<(&str, &str)>) -> Request {
+    let mut ask = Client::starting_at(PID, 77).request(MessageType::InverseAcquire, SaType::Unspec);
+    ask.address(ExtType::AddressSrc, &Address::host("192.0.2.1".parse().unwrap()));
+    ask.address(ExtType::AddressDst, &Address::host("192.0.2.2".parse().unwrap()));
+    if let Some((src, dst)) = inner {
+        ask.address(ExtType::AddressInnerSrc, &Address::host(src.parse().unwrap()));
+        ask.address(ExtType::AddressInnerDst, &Address::host(dst.parse().unwrap()));
+    }
+    ask
+}
+
+#[test]
+fn an_inverse_acquire_is_answered_from_the_eroutes() {
+    let mut host = Host::trap();
+    let (asking, extended) = (host.manager(false), host.manager(true));
+    // REGISTER is told to those that are registered already.
+    host.heard(asking);
+    let answers = host.ask(asking, inverse(Some(("10.1.2.3", "10.2.3.4"))));
+    let message = Message::parse_answer(&answers[0]).unwrap();
+    assert_eq!((message.base.kind(), message.base.satype_number), (Some(MessageType::Acquire), 0));
+    assert_eq!((message.base.seq, message.base.pid, message.base.errno), (77, PID, Errno(0)));
+    assert_eq!(message.inner_dst.map(|a| (a.ip(), a.prefix)), Some(("10.2.0.0".parse().ok(), 16)));
+    assert_eq!(message.dst.unwrap().ip(), "192.0.2.2".parse().ok());
+    assert!(Ecomb::list(message.raw(ExtType::Eprop).unwrap()).count() > 1);
+    assert_eq!(host.heard(extended), answers, "those with an extended REGISTER hear it, too");
+
+    let refused = |host: &mut Host, request| {
+        let answers = host.ask(asking, request);
+        let base = Message::parse_answer(&answers[0]).unwrap().base;
+        (base.number, base.errno, base.diagnostic)
+    };
+    let number = MessageType::InverseAcquire.number();
+    let none = (number, Errno::ENOENT, Diagnostic::None.number());
+    assert_eq!(refused(&mut host, inverse(Some(("10.9.2.3", "10.2.3.4")))), none);
+    assert_eq!(refused(&mut host, inverse(None)), none);
+    host.plane.change_eroutes(|eroutes| eroutes.replace(Eroute::new(selector(), Action::Pass)));
+    assert_eq!(refused(&mut host, inverse(Some(("10.1.2.3", "10.2.3.4")))), none, "%pass needs no SA");
+}
