@@ -7,7 +7,7 @@ use rustix::net::{
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-fn connect(host: &Host) -> OwnedFd {
+pub(crate) fn connect(host: &Host) -> OwnedFd {
     let fd = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .expect("socket");
     let at = SocketAddrUnix::new(host.rundir.pf_key_sock()).expect("path");

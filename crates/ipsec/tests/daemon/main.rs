@@ -3,3 +3,4 @@
 mod host;
 mod keysock;
 mod setup;
+mod trap;
