@@ -5,6 +5,7 @@ use super::{Gso, Vnet};
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const FIN_PSH: u8 = 0x09;
+const CWR: u8 = 0x80;
 
 /// RFC 1071 as it stands there.
 pub(crate) fn sum(octets: &[u8], start: u32) -> u16 {
@@ -90,6 +91,9 @@ pub(crate) fn cut(vnet: &Vnet, packet: &[u8]) -> Vec<Vec<u8>> {
                 packet[at..at + 4].copy_from_slice(&seq.to_be_bytes());
                 if i + 1 < count {
                     packet[transport + 13] &= !FIN_PSH;
+                }
+                if i > 0 {
+                    packet[transport + 13] &= !CWR;
                 }
             }
             complete(&mut packet, transport, proto);

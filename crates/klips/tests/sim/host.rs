@@ -1,7 +1,7 @@
 //! One host: a plane, its engines, and a model of a TUN device above them.
 
 use crate::device;
-use crate::net::Datagram;
+use crate::net::{Datagram, Net, Weather};
 use ipsec_core::algorithm::{Encryption, Suite};
 use ipsec_core::transform::Transform;
 use ipsec_core::{Protocol, SaId, Selector, Spi, Time};
@@ -82,6 +82,27 @@ impl Setup {
             }
         }
         all
+    }
+
+    /// Every combination of families, carrier and numbering.
+    pub(crate) fn shapes(self) -> impl Iterator<Item = Self> {
+        (0..16_u8).map(move |bits| Self {
+            inner6: bits & 1 != 0,
+            outer6: bits & 2 != 0,
+            udp: bits & 4 != 0,
+            esn: bits & 8 != 0,
+            ..self
+        })
+    }
+
+    /// A wire from `from` with an eavesdropper who knows what to look for.
+    pub(crate) fn wire(&self, from: Side, weather: &Weather) -> Net {
+        let mut net = Net::new(weather);
+        let encryption = self.suite.encryption.unwrap();
+        if !matches!(encryption, Encryption::Null | Encryption::NullAesGmac) {
+            net.eavesdropper.iv_len.insert(Self::spi(from).0, encryption.row().iv.into());
+        }
+        net
     }
 
     pub(crate) fn outer(&self, side: Side) -> IpAddr {
@@ -187,10 +208,15 @@ pub(crate) struct Host {
     pub(crate) writes: usize,
     /// IKE messages found on port 4500.
     pub(crate) ike: Vec<Vec<u8>>,
+    /// What it sent unprotected.
+    pub(crate) clear: Vec<Vec<u8>>,
+    /// What its own senders were told (ICMP).
+    pub(crate) told: Vec<Vec<u8>>,
     outbound: Outbound,
     inbound: Inbound,
     sealed: Sealed,
     opened: Opened,
+    link: Link,
     merge: bool,
 }
 
@@ -200,9 +226,16 @@ impl Host {
         let sends = Arc::new(Sa::new(setup.blueprint(side, side)));
         let receives = Arc::new(Sa::new(setup.blueprint(side.other(), side)));
         plane.publish(Arc::clone(&sends));
-        plane.publish(Arc::clone(&receives));
+        plane.publish(receives);
         let eroute = Eroute::new(setup.selector(side), Action::Protect(sends.id));
         plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
+        Self::on(plane, setup, side)
+    }
+
+    /// A host on a plane that has both SAs already.
+    pub(crate) fn on(plane: Arc<Plane>, setup: &Setup, side: Side) -> Self {
+        let sends = plane.sa(&setup.id(side)).unwrap();
+        let receives = plane.sa(&setup.id(side.other())).unwrap();
         let link = Link {
             mtu: 9000,
             icmp_source4: Some(Ipv4Addr::new(192, 0, 2, side as u8 + 1)),
@@ -221,6 +254,9 @@ impl Host {
             delivered: Vec::new(),
             writes: 0,
             ike: Vec::new(),
+            clear: Vec::new(),
+            told: Vec::new(),
+            link,
             sealed: Sealed::new(256 * 1024),
             opened: Opened::new(64),
             merge: setup.merge,
@@ -235,7 +271,18 @@ impl Host {
         self.outbound.finish(self.now, &mut self.sealed);
         let mut sent = Vec::new();
         for run in self.sealed.runs() {
-            let Route::Esp(path) = run.route else { continue };
+            let packets = run.octets.chunks(run.stride).map(<[u8]>::to_vec);
+            let path = match run.route {
+                Route::Esp(path) => path,
+                Route::Clear(_) => {
+                    self.clear.extend(packets);
+                    continue;
+                }
+                Route::Back => {
+                    self.told.extend(packets);
+                    continue;
+                }
+            };
             sent.extend(run.octets.chunks(run.stride).map(|octets| Datagram {
                 src: path.src,
                 dst: path.dst,
@@ -284,6 +331,12 @@ impl Host {
         }
         self.ike.extend(self.opened.ike().map(|(_, range)| rx[range].to_vec()));
         self.opened.clear();
+    }
+
+    /// Tells it about the link below.
+    pub(crate) fn set_link(&mut self, change: impl FnOnce(&mut Link)) {
+        change(&mut self.link);
+        self.outbound.set_link(self.link);
     }
 
     /// Takes what was delivered so far.

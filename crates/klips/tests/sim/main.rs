@@ -3,13 +3,15 @@
 //! [`host::Host`] is a plane with an outbound and an inbound engine and a model of a TUN device above them. [`net::Net`]
 //! loses, doubles, delays and damages what they send; the [`net::Eavesdropper`] sees all of it and asserts that there is
 //! nothing to see. Every scenario says which counters moved, and that no other did.
-#![allow(dead_code, unreachable_pub, reason = "modules of one test program; scenarios take what they need")]
 
 mod device;
+mod flow;
 mod host;
 mod hostile;
 mod ip;
 mod net;
 mod pair;
+mod policy;
+mod stream;
 
 use klips::{Gso, Vnet};

@@ -28,7 +28,7 @@ impl Random {
     }
 
     /// True `per_mille` times out of a thousand.
-    fn chance(&mut self, per_mille: u64) -> bool {
+    pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.next() % 1000 < per_mille
     }
 }
@@ -65,6 +65,11 @@ pub(crate) fn weathers() -> Vec<Weather> {
         mtu: number(row, "mtu") as usize,
     })
     .collect()
+}
+
+/// A wire that does nothing.
+pub(crate) fn clear_sky() -> Weather {
+    weathers().remove(0)
 }
 
 /// What became of the datagrams handed to a [`Net`].

@@ -1,0 +1,146 @@
+//! Offloads change nothing: whatever is cut on one side and merged on the other, each flow is the one it would have been.
+
+use crate::Gso;
+use crate::device::seen;
+use crate::flow::{ACK, CWR, ECE, FIN, Flow, Handed, PSH, name};
+use crate::host::{Host, Setup, Side};
+use crate::net::{Datagram, Random, Weather, clear_sky, weathers};
+use klips::{Verdict, Vnet};
+use std::collections::BTreeMap;
+
+/// Packets by flow, as one who knows RFC 6864 sees them.
+fn by_flow(packets: &[Vec<u8>]) -> BTreeMap<(u8, [u8; 4]), Vec<Vec<u8>>> {
+    let mut flows = BTreeMap::<_, Vec<_>>::new();
+    for packet in packets {
+        flows.entry(name(packet)).or_default().push(seen(packet));
+    }
+    flows
+}
+
+/// What eight senders hand over, in turns and in bursts, and of every kind.
+fn script(setup: &Setup, random: &mut Random, turns: usize) -> Vec<Handed> {
+    let mut flows: Vec<Flow> = (0..8).map(|n| Flow::number(n, setup)).collect();
+    let mut handed = Vec::new();
+    while handed.len() < turns {
+        let flow = random.next() as usize % flows.len();
+        for _ in 0..=random.next() % 4 {
+            let len = match random.next() % 8 {
+                0 => 1 + random.next() as usize % 1199,
+                1 => 6 * 1200,
+                2 => 1 + random.next() as usize % 12_000,
+                _ => 1200,
+            };
+            let flags = match random.next() % 12 {
+                0 => ACK | PSH,
+                1 => ACK | ECE,
+                2 => ACK | CWR,
+                3 => ACK | FIN | PSH,
+                _ => ACK,
+            };
+            if random.chance(25) {
+                flows[flow].tos ^= 0x03;
+            }
+            handed.push(flows[flow].next(len, flags, random.chance(500)));
+        }
+    }
+    handed
+}
+
+/// Sends what was handed over; without offloads it is packets with finished checksums that are handed over.
+fn send(left: &mut Host, handed: &Handed, offloads: bool) -> Vec<Datagram> {
+    let mut sent = Vec::new();
+    let single = Vnet::default();
+    let whole = [(&handed.vnet, &handed.packet)];
+    let parts = handed.means.iter().map(|packet| (&single, packet));
+    let all: Vec<_> = if offloads { whole.into_iter().collect() } else { parts.collect() };
+    for (vnet, packet) in all {
+        let (verdict, datagrams) = left.send(vnet, packet);
+        assert_eq!(verdict, Verdict::Send);
+        sent.extend(datagrams);
+    }
+    sent
+}
+
+/// Runs one script over one wire and hands what arrives to a host that merges and to one that does not.
+fn over(weather: &Weather, setup: &Setup, offloads: bool) -> [Host; 2] {
+    let [mut left, merging] = Setup { merge: true, ..*setup }.pair();
+    let [_, plain] = Setup { merge: false, ..*setup }.pair();
+    let mut hosts = [merging, plain];
+    let mut random = Random::new(weather.seed + 77);
+    let mut net = setup.wire(Side::Left, weather);
+    let handed = script(setup, &mut random, 120);
+    let turns = handed.len();
+    let mut means = Vec::new();
+    let mut waiting = Vec::new();
+    for (n, handed) in handed.iter().enumerate() {
+        means.extend(handed.means.iter().cloned());
+        let mut arrived = net.carry(send(&mut left, handed, offloads));
+        if n + 1 == turns {
+            arrived.extend(net.settle());
+        }
+        for mut datagram in arrived {
+            // Queues on the way mark what may be marked.
+            if random.chance(20) && datagram.tos & 3 != 0 && weather.loss > 0 {
+                datagram.tos |= 3;
+            }
+            waiting.push(datagram);
+        }
+        // Workers take what there is, now more, now less.
+        if random.chance(333) {
+            hosts.iter_mut().for_each(|host| host.receive(&waiting));
+            waiting.clear();
+        }
+    }
+    hosts.iter_mut().for_each(|host| host.receive(&waiting));
+    assert_eq!(left.refused(), []);
+
+    // Merging changes neither what arrives nor its order, whatever the wire did.
+    let [merging, plain] = &hosts;
+    let label = format!("{}, inner6 {}, udp {}, offloads {offloads}", weather.name, setup.inner6, setup.udp);
+    assert_eq!(merging.refused(), plain.refused(), "{label}");
+    assert!(by_flow(&merging.delivered) == by_flow(&plain.delivered), "{label}: merging changed a flow");
+    assert_eq!(plain.writes, plain.delivered.len());
+    if weather.loss + weather.reordering + weather.damage + weather.duplication == 0 {
+        assert_eq!(merging.refused(), [], "{label}");
+        assert!(by_flow(&means) == by_flow(&plain.delivered), "{label}: cutting changed a flow");
+    }
+    hosts
+}
+
+#[test]
+fn a_flow_is_the_same_with_offloads_on_and_off_at_either_end() {
+    for weather in weathers() {
+        for (inner6, udp) in [(false, true), (true, true), (false, false), (true, false)] {
+            let setup = Setup { inner6, udp, esn: inner6, window: 4096, ..Setup::default() };
+            for offloads in [true, false] {
+                let _ = over(&weather, &setup, offloads);
+            }
+        }
+    }
+}
+
+/// So that the test above is about something: most of what can be merged is.
+#[test]
+fn many_packets_of_interleaved_flows_become_few_writes() {
+    for inner6 in [false, true] {
+        let setup = Setup { inner6, udp: true, ..Setup::default() };
+        let [merging, plain] = over(&clear_sky(), &setup, true);
+        assert!(merging.writes * 2 < plain.writes, "{} for {}", merging.writes, plain.writes);
+    }
+}
+
+/// A superpacket of each kind that is sent at once and received at once is one write again, and the very same one.
+#[test]
+fn a_superpacket_that_meets_no_trouble_comes_out_as_it_went_in() {
+    for setup in Setup::default().shapes() {
+        for n in 0..6 {
+            let [mut left, mut right] = setup.pair();
+            let handed = Flow::number(n, &setup).next(10 * 1200 + if n % 3 == 2 { 0 } else { 7 }, ACK, true);
+            assert_ne!(handed.vnet.gso, Gso::None);
+            let (_, sent) = left.send(&handed.vnet, &handed.packet);
+            assert_eq!(sent.len(), handed.means.len());
+            right.receive(&sent);
+            assert_eq!((right.writes, right.take()), (1, handed.means), "{setup:?}, flow {n}");
+        }
+    }
+}
