@@ -5,9 +5,6 @@ use crate::host::{Setup, Side};
 use crate::ip::{self, TCP, UDP};
 use crate::{Gso, Vnet};
 
-/// Octets of payload in each packet of a superpacket.
-const SIZE: usize = 1200;
-
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const PSH: u8 = 0x08;
 pub(crate) const ACK: u8 = 0x10;
@@ -23,6 +20,8 @@ pub(crate) struct Flow {
     options: &'static [u8],
     dont_fragment: bool,
     pub(crate) tos: u8,
+    /// Octets of payload in each packet of a superpacket.
+    pub(crate) size: usize,
     seq: u32,
     id: u16,
 }
@@ -46,6 +45,7 @@ impl Flow {
             options: if n & 1 == 0 { STAMPS } else { &[] },
             dont_fragment: n % 4 != 1,
             tos: [0, 0x02, 0xb9, 0x28][n % 4],
+            size: 1200,
             // The numbers of all flows wrap soon.
             seq: u32::MAX - 20_000,
             id: 0xfff0,
@@ -75,7 +75,7 @@ impl Flow {
             packet[6] = if self.dont_fragment { 0x40 } else { 0 };
             complete(&mut packet, transport, self.proto);
         }
-        let count = len.div_ceil(SIZE).max(1);
+        let count = len.div_ceil(self.size).max(1);
         self.seq = self.seq.wrapping_add(len as u32);
         self.id = self.id.wrapping_add(count as u16);
         if count == 1 && finished {
@@ -97,7 +97,7 @@ impl Flow {
             gso,
             ecn: false,
             hdr_len: headers as u16,
-            gso_size: if count == 1 { 0 } else { SIZE as u16 },
+            gso_size: if count == 1 { 0 } else { self.size as u16 },
             csum_start: transport as u16,
             csum_offset: offset as u16,
         };

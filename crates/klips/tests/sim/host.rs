@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     /// Whether received segments are merged.
     pub(crate) merge: bool,
+    /// How often it was rekeyed before.
+    pub(crate) generation: u8,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             outer6: false,
             limits: Limits::default(),
             merge: true,
+            generation: 0,
         }
     }
 }
@@ -100,7 +103,7 @@ impl Setup {
         let mut net = Net::new(weather);
         let encryption = self.suite.encryption.unwrap();
         if !matches!(encryption, Encryption::Null | Encryption::NullAesGmac) {
-            net.eavesdropper.iv_len.insert(Self::spi(from).0, encryption.row().iv.into());
+            net.eavesdropper.iv_len.insert(self.spi(from).0, encryption.row().iv.into());
         }
         net
     }
@@ -132,24 +135,23 @@ impl Setup {
         4500 + side as u16
     }
 
-    pub(crate) const fn spi(from: Side) -> Spi {
-        Spi(0x1000_0001 + from as u32)
+    pub(crate) const fn spi(&self, from: Side) -> Spi {
+        Spi(0x1000_0001 + from as u32 + 2 * self.generation as u32)
     }
 
     pub(crate) fn id(&self, from: Side) -> SaId {
-        SaId { dst: self.outer(from.other()), protocol: Protocol::Esp, spi: Self::spi(from) }
+        SaId { dst: self.outer(from.other()), protocol: Protocol::Esp, spi: self.spi(from) }
     }
 
     pub(crate) fn keys(&self, from: Side) -> Keys {
+        let key = from as u8 ^ self.generation << 1;
         let octets = |len: usize, salt: u8| {
-            Zeroizing::new(
-                (0..len).map(|i| (i as u8).wrapping_mul(37) ^ salt ^ from as u8).collect::<Vec<_>>(),
-            )
+            Zeroizing::new((0..len).map(|i| (i as u8).wrapping_mul(37) ^ salt ^ key).collect::<Vec<_>>())
         };
         Keys {
             encryption: octets(self.key, 0x5a),
             auth: octets(self.suite.auth.map_or(0, |auth| usize::from(auth.row().min_bits / 8)), 0xa6),
-            iv: Zeroizing::new([0x77 ^ from as u8; 16]),
+            iv: Zeroizing::new([0x77 ^ key; 16]),
         }
     }
 

@@ -41,7 +41,7 @@ impl Peer {
         let trailer = [pad_len, parcel.next_header];
         let mut packet = [&header[..], parcel.payload, &padding, &trailer, &icv].concat();
         let stride = packet.len();
-        assert!(t.seal(&mut packet, stride, Setup::spi(Side::Left), seq, self.setup.esn));
+        assert!(t.seal(&mut packet, stride, self.setup.spi(Side::Left), seq, self.setup.esn));
         self.setup.datagram(Side::Left, packet)
     }
 

@@ -4,11 +4,14 @@
 //! loses, doubles, delays and damages what they send; the [`net::Eavesdropper`] sees all of it and asserts that there is
 //! nothing to see. Every scenario says which counters moved, and that no other did.
 
+mod attacker;
 mod device;
 mod flow;
+mod gateway;
 mod host;
 mod hostile;
 mod ip;
+mod keyed;
 mod net;
 mod pair;
 mod policy;
