@@ -70,7 +70,11 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.at.file.display(), self.at.line, self.what)
+        match self.at.line {
+            // The file as a whole.
+            0 => write!(f, "{}: {}", self.at.file.display(), self.what),
+            line => write!(f, "{}:{line}: {}", self.at.file.display(), self.what),
+        }
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Options {
     pub trust: Trust,
     /// How devices are attached, until [`Request::Configure`] says otherwise.
     pub interfaces: interfaces::Settings,
+    /// End when standard input does. It is a pipe whose other end is held by somebody who may be killed.
+    pub until_eof: bool,
 }
 
 /// Octets of unread PF_KEY messages a socket may leave with us.
@@ -59,6 +61,7 @@ mod number {
     pub(super) const MAIL: u64 = 3;
     pub(super) const WORKERS: u64 = 4;
     pub(super) const NETLINK: u64 = 5;
+    pub(super) const PARENT: u64 = 6;
 }
 
 /// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
@@ -178,6 +181,11 @@ impl Daemon {
         ] {
             epoll::add(&daemon.epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
         }
+        if options.until_eof {
+            // Nobody writes to it: the one event it can have is that its other end is closed.
+            let (number, never) = (epoll::EventData::new_u64(number::PARENT), epoll::EventFlags::empty());
+            epoll::add(&daemon.epoll, rustix::stdio::stdin(), number, never)?;
+        }
         Ok(daemon)
     }
 
@@ -218,6 +226,10 @@ impl Daemon {
                 self.control.expire(now);
             }
             number::MAIL => self.mail(),
+            number::PARENT => {
+                tracing::info!("standard input has ended: stopping");
+                self.stop = true;
+            }
             number::WORKERS => {
                 self.workers.clear();
                 self.plane.take_wake();
@@ -420,7 +432,11 @@ impl Daemon {
 
 fn refused(error: AttachError, what: &str) -> Refusal {
     let errno = errno_name(error.errno());
-    let remedy = if error == AttachError::UnknownPhysical { "  `ip link' lists them." } else { "" };
+    let remedy = if error == AttachError::UnknownPhysical {
+        "  `ip link' lists them; one of ours cannot carry another"
+    } else {
+        ""
+    };
     Refusal { error: format!("{what}: {error}{remedy}"), errno }
 }
 

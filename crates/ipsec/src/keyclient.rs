@@ -62,6 +62,7 @@ impl From<Errno> for KeyError {
 /// An open PF_KEY socket.
 #[derive(Debug)]
 pub struct KeyClient {
+    rundir: Rundir,
     socket: OwnedFd,
     seq: u32,
 }
@@ -82,7 +83,7 @@ impl KeyClient {
                 other => other.into(),
             }
         })?;
-        Ok(Self { socket, seq: 0 })
+        Ok(Self { rundir: rundir.clone(), socket, seq: 0 })
     }
 
     /// A sequence number for the next message of this process.
@@ -93,13 +94,23 @@ impl KeyClient {
 
     /// Sends one message and waits for the one that answers it; what others are told meanwhile is passed over.
     pub fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        net::send(&self.socket, message, SendFlags::NOSIGNAL)?;
+        match net::send(&self.socket, message, SendFlags::NOSIGNAL) {
+            // It has hung up already; what it said before that is still to be read.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         let asked = Mark::of(message);
         let until = clock::now().after(PATIENCE);
         loop {
             let answer = self.receive(until)?;
             if Mark::of(&answer) == asked {
                 return Ok(answer);
+            }
+            if let Some(errno) = turned_away(&answer) {
+                return Err(match errno {
+                    Errno::PERM => KeyError::Denied(self.rundir.clone()),
+                    errno => errno.into(),
+                });
             }
         }
     }
@@ -116,12 +127,25 @@ impl KeyClient {
             }
         }
         let mut octets = vec![0; LONGEST];
-        let (_, len) = net::recv(&self.socket, &mut octets[..], RecvFlags::empty())?;
+        let mut recv = || net::recv(&self.socket, &mut octets[..], RecvFlags::empty());
+        let (_, len) = match recv() {
+            // A connection closed with our message unread says so once, before what it has for us.
+            Err(Errno::CONNRESET) => recv()?,
+            other => other?,
+        };
         if len == 0 {
             return Err(KeyError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
         octets.truncate(len);
         Ok(octets)
+    }
+}
+
+/// Why the daemon does not want us as a client: a base header of no type with an error in it.
+const fn turned_away(message: &[u8]) -> Option<Errno> {
+    match message {
+        [_, 0, errno, ..] if *errno != 0 => Some(Errno::from_raw_os_error(*errno as i32)),
+        _ => None,
     }
 }
 
@@ -195,6 +219,40 @@ mod tests {
         let mut client = KeyClient::connect(&rundir).unwrap();
         assert!(matches!(client.exchange(&message(3, 7, 99, 0)), Err(KeyError::Io(_))));
         daemon.join().unwrap();
+    }
+
+    #[test]
+    fn one_who_is_turned_away_is_told_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let rundir = Rundir::new(dir.path());
+        let daemon = daemon(&rundir, vec![vec![2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]);
+        let mut client = KeyClient::connect(&rundir).unwrap();
+        let error = client.exchange(&message(3, 7, 99, 0)).unwrap_err().to_string();
+        assert!(error.starts_with("permission denied") && error.contains("pfkeygroup="), "{error}");
+        daemon.join().unwrap();
+    }
+
+    #[test]
+    fn one_who_is_turned_away_unread_is_told_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let rundir = Rundir::new(dir.path());
+        let listener =
+            net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        net::bind(&listener, &SocketAddrUnix::new(rundir.pf_key_sock()).unwrap()).unwrap();
+        net::listen(&listener, 1).unwrap();
+        for sent_before_closing in [true, false] {
+            let mut client = KeyClient::connect(&rundir).unwrap();
+            let peer = net::accept(&listener).unwrap();
+            if sent_before_closing {
+                // What `exchange` sends first, so that it lies unread when the other end closes.
+                net::send(&client.socket, &message(3, 7, 99, 0), SendFlags::NOSIGNAL).unwrap();
+            }
+            let refusal = [2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            net::send(&peer, &refusal, SendFlags::NOSIGNAL).unwrap();
+            drop(peer);
+            let error = client.exchange(&message(3, 7, 99, 0)).unwrap_err();
+            assert!(matches!(error, KeyError::Denied(_)), "{error}");
+        }
     }
 
     #[test]

@@ -22,7 +22,10 @@ Environment:
   IPSEC_CONFS   directory of ipsec.conf, ipsec.secrets, ipsec.d   [/etc]
   IPSEC_RUNDIR  directory of sockets, pid files, proc/            [/var/run/pluto]
 
-Each command is also a program of its own when `ipsec` is linked to as `ipsec-COMMAND`."
+Every command takes --optionsfrom FILE: more options, one to a line, for what
+should not stand on a command line. `ipsec COMMAND --help` has examples.
+Each command is also a program of its own when `ipsec` is linked to as
+`ipsec-COMMAND`."
 )]
 struct Cli {
     #[command(subcommand)]

@@ -24,9 +24,10 @@ use witness::Witness;
 /// Two hosts, two gateways, a tunnel, traffic and proof; touches nothing of this machine
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Needs no root where users may make namespaces of their own, and runs as root otherwise. What is shown:
-a ping across the tunnel, a TCP transfer with its rate, the eroute table while it runs, what an attacker
-achieves, and what crossed the wire between the gateways. Exit code 0 only if all of it is as it should be.")]
+Needs no root where users may make namespaces of their own, and runs as root
+otherwise. It shows a ping across the tunnel, a TCP transfer with its rate, the
+eroute table while it runs, what an attacker achieves, and what crossed the
+wire between the gateways. Exit code 0 only if all of it is as it should be.")]
 pub struct Args {
     /// How long the TCP transfer takes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]

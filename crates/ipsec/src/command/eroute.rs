@@ -26,10 +26,18 @@ use std::process::ExitCode;
 #[command(
     infer_long_args = true,
     after_help = "\
-Without arguments the table is printed. SUBNET is ADDRESS/BITS or ADDRESS/MASK, with :PORT if need be, or %default.
+Without options it prints the table.
 
-  ipsec eroute --add --src 10.1.0.0/16 --dst 10.2.0.0/16 --said esp0x1001@192.0.2.2
-  ipsec eroute --replace --src 10.1.0.0/16 --dst 0/0 --transport-proto tcp --dst-port 25 --said %reject
+A SUBNET is ADDRESS/BITS or ADDRESS/MASK, with :PORT if need be, or %default.
+Addresses choose first: the longest --src wins, then the longest --dst, then
+the entry that names a protocol, then ports. A packet that nothing matches is
+dropped.
+
+Examples:
+  ipsec eroute --add --src 10.1.0.0/16 --dst 10.2.0.0/16 \\
+        --said esp0x1001@192.0.2.2
+  ipsec eroute --replace --src 10.1.0.0/16 --dst 0/0 \\
+        --transport-proto tcp --dst-port 25 --said %reject
   ipsec eroute --explain 10.1.2.3 10.2.3.4 tcp 40000 80"
 )]
 pub struct Args {

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 /// What `ipsec klipsdebug` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without options it prints the flags. With `pfkey` set, every PF_KEY message is logged (its header; never keys); with any
-flag set, packets refused by the data plane are logged by reason, once a second.
+Without options it prints the flags. With `pfkey` set, every PF_KEY message is
+logged (its header; never keys); with any flag set, packets refused by the data
+plane are logged by reason, once a second.
 
-FLAG is one of tunnel, tunnel-xmit, netlink, xform, eroute, spi, radij, esp, ah, rcv, pfkey, ipcomp.")]
+FLAG is one of tunnel, tunnel-xmit, netlink, xform, eroute, spi, radij, esp,
+ah, rcv, pfkey, ipcomp.")]
 pub struct Args {
     /// Set a flag; may be repeated
     #[arg(long, value_name = "FLAG")]

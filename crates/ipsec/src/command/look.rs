@@ -11,6 +11,9 @@ use std::process::{Command, ExitCode};
 
 /// What `ipsec look` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Prints the eroutes with their packet counts, the devices, the SAs, and the
+routes that lead into our devices. To watch it: watch -n1 ipsec look")]
 pub struct Args {
     /// Print one JSON object instead of text
     #[arg(long)]

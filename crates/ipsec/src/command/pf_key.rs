@@ -7,8 +7,9 @@ use std::process::ExitCode;
 /// What `ipsec pf_key` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without options it prints one line of 22 columns for each open PF_KEY socket, as ipsec_pf_key(5) explains them. Where the
-page has kernel addresses there are cookies that stay the same as long as the socket is open.")]
+Without options it prints one line of 22 columns for each open PF_KEY socket,
+as ipsec_pf_key(5) explains them. Where a kernel would show addresses there are
+cookies that stay the same as long as the socket is open.")]
 pub struct Args {
     /// Show which socket is registered for which SA type
     #[arg(long, conflicts_with = "supported")]

@@ -23,14 +23,19 @@ const USAGE: &str = "Usage: ipsec setup {--start|--stop|--restart|--status}";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 COMMAND, with or without dashes before it:
-  start    start the data plane and attach the devices that `config setup` in ipsec.conf names
-  stop     stop it and remove everything it made; cleans up even if nothing runs
+  start    start the data plane and attach the devices that `config setup` in
+           ipsec.conf names; all of it or nothing
+  stop     stop it and remove everything it made, even if nothing runs
   restart  stop, then start
   status   say how it is
 
-Exit codes: 0 started, stopped; status: running or cleanly stopped.  1 failed; status: something is strange and follows
-\"but...\".  2 usage.  With --lsb: status 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 stopped;
-start and stop 0 also if there was nothing to do, 4 not root, 5 klips not installed, 6 not configured.
+Exit codes:
+  0  started, stopped; status: running, or cleanly stopped
+  1  failed, or nothing to do; status: something strange follows \"but...\"
+  2  usage
+With --lsb, status: 0 running, 1 dead with a pid file, 2 dead with a lock file,
+3 stopped. start and stop: 0 also if there was nothing to do, 4 not root,
+5 klips not installed, 6 not configured.
 
 A first ipsec.conf for the data plane alone:
   config setup
@@ -115,7 +120,7 @@ pub fn run(args: Args) -> ExitCode {
         }
         "status" => status::run(&rundir, lsb, args.json),
         _ => {
-            eprintln!("{USAGE}");
+            eprintln!("{USAGE}\nTry `ipsec setup --help'.");
             ExitCode::from(2)
         }
     }

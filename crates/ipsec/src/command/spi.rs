@@ -32,13 +32,18 @@ use zeroize::Zeroizing;
 #[command(
     infer_long_args = true,
     after_help = "\
-Without arguments the table is printed. A KEY is 0x and hexadecimal, 0s and base64, 0t and text, `-' for a line of
-standard input, or @FILE. For ciphers with a salt (aes-gcm16: 4 octets, aes-ccm16: 3, chacha20-poly1305: 4) it comes
-last in the key.
+Without options it prints the table.
 
-  ipsec spi --said esp0x1001@192.0.2.2 --src 192.0.2.1 --esp aes-gcm16 --enckey @/root/k1 \\
-            --inner-src 10.1.0.0/16 --inner-dst 10.2.0.0/16
-  ipsec spi --said esp0x1002@192.0.2.2 --src 192.0.2.1 --esp aes-sha256 --enckey - --authkey - --natt nonesp
+A KEY is 0x and hexadecimal, 0s and base64, 0t and text, `-' for a line of
+standard input, or @FILE. Ciphers with a salt (aes-gcm and chacha20-poly1305:
+4 octets, aes-ccm: 3) have it at the end of the key.
+
+Examples:
+  ipsec spi --said esp0x1001@192.0.2.2 --src 192.0.2.1 \\
+        --esp aes-gcm16 --enckey @/root/key \\
+        --inner-src 10.1.0.0/16 --inner-dst 10.2.0.0/16 --natt nonesp
+  ipsec spi --said esp0x1002@192.0.2.2 --src 192.0.2.1 \\
+        --esp aes-sha256 --enckey - --authkey - --tunnel
   ipsec spi --said esp0x1001@192.0.2.2 --del"
 )]
 pub struct Args {
@@ -76,7 +81,7 @@ pub struct Args {
     /// Whether the SA carries packets to this host or from it; found out from the addresses if not given
     #[arg(long, value_enum, value_name = "DIRECTION")]
     dir: Option<Direction>,
-    /// Packets that may arrive late, 32 to 4096; 0 does without replay protection
+    /// Packets that may arrive late, 32 to 4096, 64 if not given (less counts as 32); 0 does without replay protection
     #[arg(long, visible_alias = "replay_window", value_name = "N", value_parser = window)]
     replay_window: Option<u16>,
     /// Extended sequence numbers (RFC 4303 section 2.2.1); both ends must have them
@@ -318,17 +323,19 @@ impl Args {
         };
         let encryption_key = key::take("--enckey", self.enckey.as_ref(), self.enckey_file.as_deref())?;
         let auth_key = key::take("--authkey", self.authkey.as_ref(), self.authkey_file.as_deref())?;
+        let salt = suite.encryption.map_or(0, |e| e.row().salt());
         key::check(
             "--enckey",
             suite.encryption.map(|e| (e.row().name(), e.row().keymat_lengths().collect())),
+            salt,
             &encryption_key,
         )?;
         key::check(
             "--authkey",
             suite.auth.map(|a| (a.row().name(), a.row().keymat_lengths().collect())),
+            0,
             &auth_key,
         )?;
-        let salt = suite.encryption.map_or(0, |e| e.row().salt());
         if let Some(bits) = key_bits
             && encryption_key.len().saturating_sub(salt).saturating_mul(8) != bits as usize
         {

@@ -11,11 +11,13 @@ use std::process::ExitCode;
 #[command(after_help = "\
 Without options it prints the table:
   ipsec0 -> eth0 mtu=1420(1420) -> 1500
-which are the device, what it stands on, the device's MTU, the largest packet that passes, and the physical MTU.
+which are the device, what it stands on, the device's MTU, the largest packet
+that passes, and the physical MTU.
 
 Examples:
   ipsec tncfg --attach --virtual ipsec0 --physical eth0
-  ipsec tncfg --attach --virtual ipsec0 --physical %defaultroute --address 10.9.0.1/32
+  ipsec tncfg --attach --virtual ipsec0 --physical %defaultroute \\
+        --address 10.9.0.1/32
   ipsec tncfg --detach --virtual ipsec0")]
 pub struct Args {
     /// Make --virtual and attach it to --physical

@@ -259,6 +259,10 @@ mod files {
         let dir = tempfile::tempdir().unwrap();
         let missing = Conf::load(dir.path()).unwrap_err();
         assert!(missing[0].what.starts_with("cannot read file: "), "{missing:?}");
+        assert!(
+            missing[0].to_string().contains("ipsec.conf: cannot read"),
+            "a file that has no lines has no line 0"
+        );
         fs::write(dir.path().join("ipsec.conf"), [0xff, 0xfe]).unwrap();
         let binary = Conf::load(dir.path()).unwrap_err();
         assert!(binary[0].what.starts_with("file is not text"), "{binary:?}");

@@ -45,6 +45,9 @@ struct Args {
     /// Ask nothing of TUN and UDP offloads: one packet in each system call, slow and simple
     #[arg(long)]
     no_offload: bool,
+    /// End when standard input does: for a parent that may be killed
+    #[arg(long)]
+    until_eof: bool,
     /// The half that stays when the daemon has left the foreground
     #[arg(long, hide = true)]
     left: bool,
@@ -80,7 +83,12 @@ pub fn main() -> ExitCode {
     let outcome = group(args.pfkeygroup.as_deref()).and_then(|group| {
         let settings = Settings { workers: args.workers, ..Settings::default() };
         let interfaces = if args.no_offload { settings.without_offloads() } else { settings };
-        let options = Options { rundir: Rundir::from_env(), trust: Trust { group }, interfaces };
+        let options = Options {
+            rundir: Rundir::from_env(),
+            trust: Trust { group },
+            interfaces,
+            until_eof: args.until_eof && args.foreground,
+        };
         daemon::run(&options, || {
             if args.left {
                 let _ = settle();
@@ -99,15 +107,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn group(name: Option<&str>) -> Result<Option<u32>, String> {
+/// The number of a group, given by name or number.
+pub fn group(name: Option<&str>) -> Result<Option<u32>, String> {
     let Some(name) = name else { return Ok(None) };
     if let Ok(number) = name.parse() {
         return Ok(Some(number));
     }
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(Some(group.gid.as_raw())),
-        Ok(None) => Err(format!("pfkeygroup: there is no group {name}: `getent group` lists them")),
-        Err(error) => Err(format!("pfkeygroup: {name}: {error}")),
+        Ok(None) => Err(format!("there is no group {name}: `getent group` lists them")),
+        Err(error) => Err(format!("group {name}: {error}")),
     }
 }
 

@@ -97,7 +97,10 @@ fn what_cannot_be_done_is_said_before_anything_is_touched() {
     for words in [&["setup"][..], &["setup", "begin"], &["setup", "--begin"]] {
         let said = host.ipsec(words);
         assert_eq!(said.code, 2);
-        assert_eq!(said.err, "Usage: ipsec setup {--start|--stop|--restart|--status}\n");
+        assert_eq!(
+            said.err,
+            "Usage: ipsec setup {--start|--stop|--restart|--status}\nTry `ipsec setup --help'.\n"
+        );
     }
 }
 
@@ -309,4 +312,22 @@ fn devices_come_and_go_and_mistakes_are_named() {
     assert_eq!(host.ipsec(&["tncfg", "--clear"]).code, 0);
     assert_eq!(host.ipsec(&["tncfg"]).out, "");
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn a_daemon_ends_with_the_parent_that_holds_its_standard_input() {
+    let Some(host) = Host::new("%none") else { return };
+    let mut command = host.command(KLIPS, &["--foreground", "--until-eof"]);
+    command.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = host.namespace.spawn(&mut command).expect("klips");
+    for _ in 0..3000 {
+        if UnixStream::connect(host.rundir.klips_ctl()).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(host.ipsec(&["tncfg"]).code, 0, "it runs while its standard input is open");
+    drop(daemon.stdin.take());
+    assert!(daemon.wait().expect("wait").success());
+    assert_eq!(host.left(), [""; 0]);
 }

@@ -219,8 +219,9 @@ impl<'n> Gateway<'n> {
         let log = cast.directory.join(format!("klips-{name}.log"));
         let out = File::create(&log).map_err(failed("log"))?;
         let mut command = program::command().map_err(failed("klips"))?;
-        command.arg("--foreground").env("IPSEC_RUNDIR", rundir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
+        // Even if we are killed, our end of their standard input closes, and they end.
+        command.args(["--foreground", "--until-eof"]).env("IPSEC_RUNDIR", rundir.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(out);
         // Ctrl-C is for us; we end the daemons when we are done with them.
         command.process_group(0);
         let child = namespace.spawn(&mut command).map_err(failed("cannot start klips"))?;

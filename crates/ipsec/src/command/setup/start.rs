@@ -2,14 +2,14 @@
 
 use super::{End, NAME, Turn, Voice, configuration, is_root, stop};
 use crate::command::version::VERSION;
-use crate::conf::{Conf, Interface, Protostack};
+use crate::conf::{Conf, Interface, Protostack, Setting};
 use crate::ctl::{Client, CtlError, Request, Settings};
 use crate::daemon::program;
 use crate::host::netlink::Netlink;
 use crate::log::Priority;
 use crate::process::Process;
 use crate::rundir::Rundir;
-use crate::table::Device;
+use crate::table::{Device, Klipsdebug};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 use std::fs;
@@ -34,8 +34,8 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     let Some(conf) = configuration(&voice, file) else { return End::NotConfigured };
     let wanted = match wanted(&conf) {
         Ok(wanted) => wanted,
-        Err(why) => {
-            voice.say(&why);
+        Err(problems) => {
+            problems.iter().for_each(|why| voice.say(why));
             return End::NotConfigured;
         }
     };
@@ -74,29 +74,45 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     }
 }
 
-/// Checks what can be checked before anything is touched.
-fn wanted(conf: &Conf) -> Result<Wanted, String> {
+/// Checks what can be checked before anything is touched; all that is wrong at once, each with its place in the file.
+fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
     let setup = &conf.setup;
-    let stack = match setup.protostack {
-        Protostack::Auto | Protostack::Klips => None,
-        Protostack::Netkey => Some("netkey"),
-        Protostack::Mast => Some("mast"),
-        Protostack::None => Some("none"),
+    let mut problems = Vec::new();
+    let mut complain = |key: &str, why: String| {
+        let at = setup.settings.iter().rfind(|setting| setting.key == key);
+        problems.push(match at {
+            Some(Setting { at, value, .. }) => {
+                format!("{}:{}: {why} [{key}={value}]", at.file.display(), at.line)
+            }
+            None => format!("config setup has no {key}=: {why}"),
+        });
     };
-    if let Some(stack) = stack {
-        return Err(format!(
-            "protostack={stack}: {NAME} has its own data plane only, write protostack=klips"
-        ));
+    if !matches!(setup.protostack, Protostack::Auto | Protostack::Klips) {
+        complain("protostack", format!("{NAME} has its own data plane only, write protostack=klips"));
     }
     if setup.pluto {
-        return Err("pluto=yes: the key daemon is not part of this version, write pluto=no and give keys by `ipsec spi`".into());
+        complain(
+            "pluto",
+            "the key daemon is not part of this version, write pluto=no and give keys by `ipsec spi`".into(),
+        );
     }
     let syslog = setup.get("syslog").unwrap_or("daemon.error").to_owned();
     if Priority::parse(&syslog).is_none() {
-        return Err(format!("syslog={syslog}: not a facility and a priority, such as daemon.error"));
+        complain("syslog", "value must be a facility and a priority, such as daemon.error".into());
     }
     let debug = setup.get("klipsdebug").unwrap_or("none");
     let debug = debug.split([' ', '\t', ',']).filter(|word| !word.is_empty() && *word != "none");
+    let debug: Vec<String> = debug.map(str::to_owned).collect();
+    if let Some(word) = debug.iter().find(|word| !Klipsdebug::default().change(word, true)) {
+        let known = Klipsdebug::WORDS.join(", ");
+        complain("klipsdebug", format!("no debug flag {word}: there are {known}, all, none"));
+    }
+    if let Err(why) = program::group(setup.pfkeygroup.as_deref()) {
+        complain("pfkeygroup", why);
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     let interfaces = setup.interfaces.iter().map(|interface| match interface {
         Interface::DefaultRoute => ("ipsec0".to_owned(), "%defaultroute".to_owned()),
         Interface::Pair { name, physical } => (name.clone(), physical.clone()),
@@ -108,7 +124,7 @@ fn wanted(conf: &Conf) -> Result<Wanted, String> {
             fragicmp: Some(setup.fragicmp),
             overridemtu: setup.overridemtu,
         },
-        debug: debug.map(str::to_owned).collect(),
+        debug,
         pfkeygroup: setup.pfkeygroup.clone(),
         syslog,
     })
@@ -216,40 +232,47 @@ fn facts(asked: &str, device: &Device) -> String {
 mod tests {
     use super::*;
 
-    fn conf(text: &str) -> Result<Wanted, String> {
+    fn conf(text: &str) -> Result<Wanted, Vec<String>> {
         wanted(&Conf::parse("ipsec.conf", &format!("config setup\n{text}")).unwrap())
     }
 
     #[test]
     fn the_data_plane_alone_must_be_asked_for() {
         let Err(why) = conf("\tinterfaces=%none\n") else { panic!() };
-        assert!(why.contains("write pluto=no"), "{why}");
+        assert!(
+            why[0].starts_with("config setup has no pluto=:") && why[0].contains("write pluto=no"),
+            "{why:?}"
+        );
         assert!(conf("\tpluto=no\n").is_ok());
     }
 
     #[test]
-    fn another_stack_is_refused_by_name() {
-        let Err(why) = conf("\tpluto=no\n\tprotostack=netkey\n") else { panic!() };
-        assert!(why.starts_with("protostack=netkey:"), "{why}");
+    fn what_cannot_be_done_is_said_all_at_once_with_line_word_and_remedy() {
+        let text = "\tpluto=yes\n\tprotostack=netkey\n\tsyslog=nowhere\n\tklipsdebug=\"pfkey frob\"\n\tpfkeygroup=no:such\n";
+        let Err(why) = conf(text) else { panic!() };
+        for (line, place, remedy) in [
+            (0, "ipsec.conf:3: ", "write protostack=klips [protostack=netkey]"),
+            (1, "ipsec.conf:2: ", "write pluto=no and give keys by `ipsec spi` [pluto=yes]"),
+            (2, "ipsec.conf:4: ", "such as daemon.error [syslog=nowhere]"),
+            (3, "ipsec.conf:5: no debug flag frob: there are tunnel, ", "all, none [klipsdebug=pfkey frob]"),
+            (4, "ipsec.conf:6: ", "`getent group` lists them [pfkeygroup=no:such]"),
+        ] {
+            assert!(why[line].starts_with(place) && why[line].ends_with(remedy), "{}", why[line]);
+        }
+        assert_eq!(why.len(), 5);
     }
 
     #[test]
     fn interfaces_and_debug_words_are_taken_over() {
         let text = "\tpluto=no\n\tinterfaces=\"ipsec0=eth0 ipsec1=eth1\"\n\tklipsdebug=\"pfkey rcv\"\n\thidetos=no\n";
-        let all = conf(text).unwrap_or_else(|why| panic!("{why}"));
+        let all = conf(text).unwrap_or_else(|why| panic!("{why:?}"));
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(all.interfaces, [pair("ipsec0", "eth0"), pair("ipsec1", "eth1")]);
         assert_eq!(all.debug, ["pfkey", "rcv"]);
         assert_eq!(all.settings.hidetos, Some(false));
         assert_eq!(
-            conf("\tpluto=no\n").unwrap_or_else(|w| panic!("{w}")).interfaces,
+            conf("\tpluto=no\n").unwrap_or_else(|w| panic!("{w:?}")).interfaces,
             [pair("ipsec0", "%defaultroute")]
         );
-    }
-
-    #[test]
-    fn a_wrong_log_priority_is_said_before_anything_is_started() {
-        let Err(why) = conf("\tpluto=no\n\tsyslog=nowhere\n") else { panic!() };
-        assert!(why.starts_with("syslog=nowhere"), "{why}");
     }
 }

@@ -5,6 +5,8 @@ use crate::ctl::{Client, CtlError, Request};
 use crate::process::Process;
 use crate::rundir::Rundir;
 use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ struct Found {
     tunnels: Option<u64>,
     /// It was asked and did not answer.
     silent: bool,
+    /// Where the table files are seen from here, if not where they should be.
+    elsewhere: Option<PathBuf>,
 }
 
 /// How long the daemon may take to answer before that is worth mentioning.
@@ -70,7 +74,17 @@ fn look(rundir: &Rundir) -> Found {
         info: rundir.info().exists(),
         tunnels: status.as_ref().ok().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
         silent: matches!(status, Err(CtlError::Silent)),
+        elsewhere: if let Klips::Normal(pid) = klips { elsewhere(rundir, pid) } else { None },
     }
+}
+
+/// A daemon started in another mount namespace, as by `ip netns exec`, has mounted its files there. Only root is told.
+fn elsewhere(rundir: &Rundir, pid: u32) -> Option<PathBuf> {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let proc = rundir.proc();
+    let theirs = Path::new("/proc").join(pid.to_string()).join("root").join(proc.strip_prefix("/").ok()?);
+    let apart = of("self")? != of(&pid.to_string())?;
+    (apart && !proc.join("net").exists() && theirs.join("net").exists()).then(|| theirs.join("net"))
 }
 
 impl Found {
@@ -109,6 +123,9 @@ impl Found {
                 Some(0) => lines.push("No tunnels up".into()),
                 Some(n) => lines.push(format!("{n} tunnels up")),
                 None => {}
+            }
+            if let Some(path) = &self.elsewhere {
+                lines.push(format!("the table files are in another mount namespace: {}", path.display()));
             }
             return ("IPsec running", lines, false);
         }
@@ -163,7 +180,7 @@ mod tests {
     use super::*;
 
     fn check(klips: Klips, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
-        let found = Found { klips, lock, info, tunnels, silent: false };
+        let found = Found { klips, lock, info, tunnels, silent: false, elsewhere: None };
         let (headline, details, strange) = found.report(&Rundir::new("/r"));
         let mut text = headline.to_owned();
         if strange {
@@ -235,9 +252,32 @@ mod tests {
             assert_eq!(check(klips, lock, info, tunnels), (text.to_owned(), strange, lsb));
         }
     }
+
+    #[test]
+    fn who_cannot_see_the_table_files_is_told_where_they_are() {
+        let found = Found {
+            klips: Klips::Normal(7),
+            lock: Some(7),
+            info: true,
+            tunnels: Some(0),
+            silent: false,
+            elsewhere: Some("/proc/7/root/r/proc/net".into()),
+        };
+        let (_, details, strange) = found.report(&Rundir::new("/r"));
+        let expected = "the table files are in another mount namespace: /proc/7/root/r/proc/net";
+        assert_eq!((details.last().map(String::as_str), strange), (Some(expected), false));
+    }
+
     #[test]
     fn a_daemon_that_does_not_answer_is_strange() {
-        let found = Found { klips: Klips::Normal(7), lock: Some(7), info: true, tunnels: None, silent: true };
+        let found = Found {
+            klips: Klips::Normal(7),
+            lock: Some(7),
+            info: true,
+            tunnels: None,
+            silent: true,
+            elsewhere: None,
+        };
         let (_, details, strange) = found.report(&Rundir::new("/r"));
         assert!(strange && details[0].starts_with("klips does not answer!"), "{details:?}");
     }

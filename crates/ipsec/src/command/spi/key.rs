@@ -46,8 +46,14 @@ pub(super) fn take(
     decode(&text).map_err(said)
 }
 
-/// Complains about a key of a wrong length, and about one that nothing needs; `for_what` has the valid lengths.
-pub(super) fn check(option: &str, for_what: Option<(&str, Vec<usize>)>, key: &[u8]) -> Result<(), Usage> {
+/// Complains about a key of a wrong length, and about one that nothing needs; `for_what` has the valid lengths, of which
+/// `salt` octets are not key.
+pub(super) fn check(
+    option: &str,
+    for_what: Option<(&str, Vec<usize>)>,
+    salt: usize,
+    key: &[u8],
+) -> Result<(), Usage> {
     let (name, lengths) = for_what.unwrap_or(("this SA", vec![0]));
     if lengths.contains(&key.len()) {
         return Ok(());
@@ -57,7 +63,9 @@ pub(super) fn check(option: &str, for_what: Option<(&str, Vec<usize>)>, key: &[u
         (_, 0) => format!("{name} needs {option}"),
         (lengths, len) => {
             let all: Vec<String> = lengths.iter().map(ToString::to_string).collect();
-            format!("{option} has {len} octets, {name} takes {}, salt included", all.join(", "))
+            let salt =
+                if salt == 0 { String::new() } else { format!(", of which the last {salt} are the salt") };
+            format!("{option} has {len} octets, {name} takes {}{salt}", all.join(", "))
         }
     }))
 }
