@@ -376,8 +376,15 @@ impl Control {
             address::fix(ask, &self.locals)?;
             rules::possible(ask, satype)?;
         }
+        // What waits is ESP's. Without an SA type a socket means all it is registered for (reference Q12).
+        let socket = self.sockets.get(from);
+        let registered = |satype: SaType| socket.is_some_and(|socket| socket.is_registered(satype.number()));
+        if number == 0 && socket.is_none_or(|socket| socket.satypes().next().is_none()) {
+            return Err(Fault::errno(Errno::EBUSY));
+        }
+        let esp = number == SaType::Esp.number() || number == 0 && registered(SaType::Esp);
         // A longer one is ignored (pf_key(7P) has it as the bare header).
-        if ask.is_bare() {
+        if esp && ask.is_bare() {
             self.given_up(ask.base.seq);
         }
         Ok(())
@@ -453,9 +460,10 @@ impl Control {
     /// [`Plane::take_wake`] said so.
     pub fn expire(&mut self, now: Time) {
         self.expire_events(now);
-        self.trapped(now);
         self.expire_timers(now);
+        // First: what comes now is not to join a record that ends now.
         self.expire_acquires(now);
+        self.trapped(now);
     }
 
     /// When [`Control::expire`] must be called next.

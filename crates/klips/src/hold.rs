@@ -6,10 +6,11 @@
 use crate::eroute::Eroute;
 use crate::packet::Vnet;
 use crate::sa::Sa;
-use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
+use ipsec_core::Flow;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 
 /// Packets on their way from workers to control.
 const PACKETS: usize = 64;
@@ -20,48 +21,78 @@ const OCTETS: usize = 1 << 20;
 pub(crate) struct Held {
     pub(crate) vnet: Vnet,
     pub(crate) packet: Box<[u8]>,
-    home: Arc<Home>,
+    pub(crate) flow: Flow,
+    /// Weak: an engine that ends takes with it what came back to it, and the SAs, so the keys, that this would hold on to.
+    home: Weak<Home>,
 }
 
 impl Held {
-    pub(crate) fn new(vnet: Vnet, packet: Box<[u8]>, home: Arc<Home>) -> Self {
-        Self { vnet, packet, home }
+    pub(crate) fn new(vnet: Vnet, packet: Box<[u8]>, flow: Flow, home: &Arc<Home>) -> Self {
+        Self { vnet, packet, flow, home: Arc::downgrade(home) }
     }
 
-    /// Sends it back to the engine it came from, which lets it go through `sa`.
-    pub(crate) fn release(self, sa: &Arc<Sa>) {
-        let home = Arc::clone(&self.home);
-        home.packets.lock().push((self, Arc::clone(sa)));
+    /// Sends it back to the engine it came from, with the SA that was found for it if it is not policy that has changed.
+    /// Says whether that engine is still there.
+    #[must_use]
+    pub(crate) fn release(self, sa: Option<Arc<Sa>>) -> bool {
+        let Some(home) = self.home.upgrade() else { return false };
+        let mut packets = home.packets.lock();
+        let Some(packets) = packets.as_mut() else { return false };
+        packets.push_back(Returned { vnet: self.vnet, packet: self.packet, sa });
         home.ready.store(true, Ordering::Release);
+        true
     }
+}
+
+/// A packet that has come back.
+pub(crate) struct Returned {
+    pub(crate) vnet: Vnet,
+    pub(crate) packet: Box<[u8]>,
+    /// What it goes through while policy still says that it needs an SA.
+    pub(crate) sa: Option<Arc<Sa>>,
 }
 
 /// Where packets come back to; one for each outbound engine. No more come back than were given away.
-#[derive(Default)]
 pub(crate) struct Home {
     ready: AtomicBool,
-    packets: Mutex<Vec<(Held, Arc<Sa>)>>,
+    /// `None` once the engine is gone.
+    packets: Mutex<Option<VecDeque<Returned>>>,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self { ready: AtomicBool::new(false), packets: Mutex::new(Some(VecDeque::new())) }
+    }
 }
 
 impl Home {
+    /// The next of what has come back, in its order.
+    pub(crate) fn next(&self) -> Option<Returned> {
+        if !self.is_ready() {
+            return None;
+        }
+        let mut packets = self.packets.lock();
+        let next = packets.as_mut().and_then(VecDeque::pop_front);
+        // Under the lock, so that what comes back now is not overlooked.
+        self.ready.store(packets.as_ref().is_some_and(|packets| !packets.is_empty()), Ordering::Relaxed);
+        next
+    }
+
     /// Whether something has come back.
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// What has come back, in its order.
-    pub(crate) fn take(&self) -> Vec<(Held, Arc<Sa>)> {
-        self.ready.store(false, Ordering::Relaxed);
-        core::mem::take(&mut *self.packets.lock())
+    /// The engine ends: how many packets it leaves.
+    pub(crate) fn close(&self) -> usize {
+        self.packets.lock().take().map_or(0, |packets| packets.len())
     }
 }
 
 /// A packet that met `%trap`.
 pub(crate) struct Trapped {
     pub(crate) eroute: Arc<Eroute>,
-    pub(crate) src: IpAddr,
-    pub(crate) dst: IpAddr,
     pub(crate) held: Held,
 }
 

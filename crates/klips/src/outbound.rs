@@ -9,7 +9,7 @@ use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Eroute};
 use crate::flow_cache::FlowCache;
 use crate::gso::Cut;
-use crate::hold::{Held, Home, Trapped};
+use crate::hold::{Held, Home, Returned, Trapped};
 use crate::icmp::LONGEST;
 use crate::icmp::{self, Limiter, Trouble};
 use crate::packet::{Gso, Parsed, Vnet, proto};
@@ -175,35 +175,57 @@ impl Outbound {
         }
     }
 
-    /// Takes the packets that a key manager has found an SA for. Due when [`Plane::take_returned`] said so; `out` as for
-    /// [`Outbound::packet`], and the runs are complete afterwards. What finds no room is dropped and counted.
-    pub fn returned(&mut self, now: Time, out: &mut Sealed) {
-        if !self.home.is_ready() {
-            return;
-        }
-        for (Held { vnet, mut packet, .. }, sa) in self.home.take() {
-            let carried = match out.has_room() {
-                true => self.carry_returned(&vnet, &mut packet, &sa, now, out),
-                false => Err(Refusal::quiet(Discard::Hold, 1)),
-            };
-            if let Err(refusal) = carried {
-                self.counters.add(refusal.why, refusal.packets as u64);
-            }
+    /// Takes packets that control has found a way for. Due when [`Plane::take_returned`] said so; `out` as for
+    /// [`Outbound::packet`], and the runs are complete afterwards. Says whether more wait that found no room: they are to be
+    /// taken once these have been sent.
+    #[must_use]
+    pub fn returned(&mut self, now: Time, out: &mut Sealed) -> bool {
+        while out.has_room()
+            && let Some(Returned { vnet, mut packet, sa }) = self.home.next()
+        {
+            self.packet_returned(&vnet, &mut packet, sa.as_ref(), now, out);
         }
         self.finish(now, out);
+        self.home.is_ready()
     }
 
-    /// The eroute said that an SA is needed, and this is the one; what it may carry is its own selectors' to say.
+    /// Policy may have changed while the packet waited, and what it says now holds. Only while it still says that an SA is
+    /// needed, this is the one; what it may carry is its own selectors' to say.
+    fn packet_returned(
+        &mut self,
+        vnet: &Vnet,
+        packet: &mut [u8],
+        sa: Option<&Arc<Sa>>,
+        now: Time,
+        out: &mut Sealed,
+    ) {
+        let Ok(parsed) = Parsed::new(packet) else {
+            self.counters.add(Discard::Internal, 1);
+            return;
+        };
+        let waits = |eroute: &Arc<Eroute>| matches!(eroute.action, Action::Trap | Action::Hold);
+        let wanted = self.plane.eroutes().lookup(&parsed.flow).is_some_and(waits);
+        let Some(sa) = sa.filter(|_| wanted) else {
+            // Its verdict has been counted.
+            let _ = self.packet(vnet, packet, now, out);
+            return;
+        };
+        if let Err(refusal) = self.carry_returned(vnet, packet, &parsed, sa, now, out) {
+            self.counters.add(refusal.why, refusal.packets as u64);
+            let _ = refusal.tell.and_then(|trouble| self.tell(trouble, packet, &parsed, now, out));
+        }
+    }
+
     fn carry_returned(
         &mut self,
         vnet: &Vnet,
         packet: &mut [u8],
+        parsed: &Parsed,
         sa: &Arc<Sa>,
         now: Time,
         out: &mut Sealed,
     ) -> Result<(), Refusal> {
-        let parsed = Parsed::new(packet).map_err(|why| Refusal::quiet(why, 1))?;
-        let cut = Cut::plan(vnet, packet, &parsed).map_err(|why| Refusal::quiet(why, 1))?;
+        let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let refuse = |why| Refusal::quiet(why, cut.count());
         if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
             return Err(refuse(Discard::PolicyMismatch));
@@ -212,7 +234,7 @@ impl Outbound {
             return Err(refuse(Discard::NoSa));
         }
         let Self { plane, counters, link, batch, headers, .. } = self;
-        carry(plane, counters, link, batch, headers, sa, (&cut, packet, &parsed), now, out)
+        carry(plane, counters, link, batch, headers, sa, (&cut, packet, parsed), now, out)
     }
 
     /// Policy: which eroute decides, and what it says.
@@ -260,9 +282,8 @@ impl Outbound {
                 // A single packet's checksum is complete by now.
                 let vnet = if vnet.gso == Gso::None { Vnet::default() } else { *vnet };
                 let whole = packet.get(..parsed.len).unwrap_or_default();
-                let held = Held::new(vnet, whole.into(), Arc::clone(home));
-                let (src, dst) = (parsed.flow.src, parsed.flow.dst);
-                match plane.trap(Trapped { eroute: Arc::clone(eroute), src, dst, held }) {
+                let held = Held::new(vnet, whole.into(), parsed.flow, home);
+                match plane.trap(Trapped { eroute: Arc::clone(eroute), held }) {
                     true => Ok(Verdict::Keep),
                     false => Err(Refusal::quiet(Discard::Hold, packets)),
                 }
@@ -289,6 +310,12 @@ impl Outbound {
         }
         out.push(Route::Back, len, len, true);
         Some(())
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.counters.add(Discard::Hold, self.home.close() as u64);
     }
 }
 

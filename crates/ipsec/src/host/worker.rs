@@ -255,8 +255,11 @@ impl Loop {
 
     fn returned(&mut self, now: Time) {
         if let Some(transmit) = &mut self.transmit {
-            transmit.engine.returned(now, &mut transmit.sealed);
-            transmit.send();
+            let mut more = true;
+            while more {
+                more = transmit.engine.returned(now, &mut transmit.sealed);
+                transmit.send();
+            }
         }
     }
 

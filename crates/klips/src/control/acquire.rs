@@ -6,8 +6,9 @@
 
 use super::{Control, Hearers};
 use crate::discard::Discard;
-use crate::eroute::Eroute;
+use crate::eroute::{Action, Eroute};
 use crate::hold::{Held, Trapped};
+use crate::sa::Sa;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::algorithm::{self, Row};
@@ -16,6 +17,7 @@ use pfkey::{
     Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, MessageType, SaType, Writer,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// How long key managers have.
 const LIFE: Duration = Duration::from_secs(15);
@@ -82,17 +84,30 @@ impl Acquires {
     fn keep(&mut self, seq: u32, held: Held) -> Option<Held> {
         let len = held.packet.len();
         let Some(record) = self.records.get_mut(&seq) else { return Some(held) };
-        let gone = if record.packets.len() >= PACKETS {
-            record.packets.pop_front()
-        } else if self.octets.saturating_add(len) > OCTETS {
+        let full = record.packets.len() >= PACKETS;
+        let room = record.packets.front().filter(|_| full).map_or(0, |oldest| oldest.packet.len());
+        // A small packet may not make room for a large one: four of each record would be many times the limit.
+        let octets = self.octets.saturating_sub(room).saturating_add(len);
+        if octets > OCTETS {
             return Some(held);
-        } else {
-            None
-        };
-        let gone_len = gone.as_ref().map_or(0, |gone| gone.packet.len());
-        self.octets = self.octets.saturating_add(len).saturating_sub(gone_len);
+        }
+        self.octets = octets;
+        let gone = if full { record.packets.pop_front() } else { None };
         record.packets.push_back(held);
         gone
+    }
+
+    /// Some of a record's packets have gone; without any it has nothing left to wait for.
+    fn leave(&mut self, seq: u32, stay: VecDeque<Held>, gone: &[Held]) {
+        let octets = gone.iter().fold(0_usize, |sum, held| sum.saturating_add(held.packet.len()));
+        self.octets = self.octets.saturating_sub(octets);
+        let empty = stay.is_empty();
+        if let Some(record) = self.records.get_mut(&seq) {
+            record.packets = stay;
+        }
+        if empty {
+            self.end(seq);
+        }
     }
 
     /// Ends a record: its packets, the oldest first.
@@ -119,7 +134,13 @@ impl Acquires {
 impl Control {
     /// What workers have trapped since last asked.
     pub(super) fn trapped(&mut self, now: Time) {
-        for Trapped { eroute, src, dst, held } in self.plane.take_trapped() {
+        for Trapped { eroute, held } in self.plane.take_trapped() {
+            // The worker looked before control did.
+            if !self.waits(&held) {
+                self.release([held], None);
+                continue;
+            }
+            let (src, dst) = (held.flow.src, held.flow.dst);
             let key = (eroute.selector, src, dst);
             let seq = match self.acquires.by_key.get(&key) {
                 Some(seq) => *seq,
@@ -158,16 +179,47 @@ impl Control {
 
     /// An SA came in, in answer to ACQUIRE `seq` if that is one: what waits for it goes.
     pub(super) fn acquired(&mut self, seq: u32, id: &SaId) {
-        if !self.acquires.records.contains_key(&seq) {
-            return;
-        }
         // Key managers use the number for both directions; packets wait for the one that leads out.
         let outbound = |record: &&crate::sadb::Record| record.flags & super::flag::OUTBOUND != 0;
         let sa = self.sadb.find(id).filter(outbound).and_then(|record| record.sa.clone());
         let Some(sa) = sa.filter(|sa| sa.id.protocol == Protocol::Esp && sa.is_alive()) else { return };
         let packets = self.acquires.end(seq);
-        if !packets.is_empty() {
-            packets.into_iter().for_each(|held| held.release(&sa));
+        self.release(packets, Some(&sa));
+    }
+
+    /// Policy changed for what `selector` covers: what it gives another way goes there. A key manager that adds the SA first
+    /// and the eroute then would leave behind what was trapped in between.
+    pub(super) fn reconsider(&mut self, selector: Option<&Selector>) {
+        let touched = |(_, src, dst): &Key| {
+            selector.is_none_or(|selector| selector.src.contains(src) && selector.dst.contains(dst))
+        };
+        let records = self.acquires.records.iter();
+        let seqs: Vec<u32> = records.filter(|(_, r)| touched(&r.key)).map(|(seq, _)| *seq).collect();
+        for seq in seqs {
+            let Some(record) = self.acquires.records.get_mut(&seq) else { continue };
+            let packets = core::mem::take(&mut record.packets);
+            let (stay, go): (Vec<Held>, Vec<Held>) = packets.into_iter().partition(|held| self.waits(held));
+            self.acquires.leave(seq, stay.into(), &go);
+            self.release(go, None);
+        }
+    }
+
+    /// Whether policy still says that the packet needs an SA.
+    fn waits(&self, held: &Held) -> bool {
+        let eroutes = self.plane.eroutes();
+        eroutes.lookup(&held.flow).is_some_and(|eroute| matches!(eroute.action, Action::Trap | Action::Hold))
+    }
+
+    /// Packets go back to the engines they came from, through `sa` or as policy says.
+    fn release(&self, packets: impl IntoIterator<Item = Held>, sa: Option<&Arc<Sa>>) {
+        let mut released = false;
+        for held in packets {
+            match held.release(sa.cloned()) {
+                true => released = true,
+                false => self.dropped(1),
+            }
+        }
+        if released {
             self.plane.tell_returned();
         }
     }

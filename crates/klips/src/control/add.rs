@@ -50,10 +50,11 @@ impl Control {
     /// ADD of a mature SA.
     pub(super) fn add(&mut self, ask: &mut Message<'_>, now: Time) -> Result<SaId, Fault> {
         let keymat = check_add(ask)?;
-        let record = self.build(ask, keymat, None, now)?;
-        let id = record.id;
-        self.take_in(record, ask)?;
-        Ok(id)
+        let outcome = self.build(ask, keymat, None, now).and_then(|record| {
+            let id = record.id;
+            self.take_in(record, ask).map(|()| id)
+        });
+        self.answered(ask, outcome)
     }
 
     /// UPDATE that makes a larval SA mature: the name and the addresses stay those of GETSPI.
@@ -64,10 +65,24 @@ impl Control {
         let record = self.build(ask, keymat, Some(src), now);
         // A larval SA that was taken to be made mature does not come back if that fails (reference Q20).
         self.sadb.remove(&id);
-        let mut record = record?;
-        record.flags |= paired;
-        record.pair = pair;
-        self.take_in(record, ask)
+        let outcome = record.and_then(|mut record| {
+            record.flags |= paired;
+            record.pair = pair;
+            self.take_in(record, ask)
+        });
+        self.answered(ask, outcome)
+    }
+
+    /// An answer to an ACQUIRE, good or bad from here on: there is no other to wait for (pf_key(7P)).
+    fn answered<T>(&mut self, ask: &Message<'_>, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        let ip = |address: Option<Address>| address.and_then(|a| a.ip());
+        if let (Err(_), Some(src), Some(dst), Some(sa)) = (&outcome, ip(ask.src), ip(ask.dst), ask.sa)
+            && protocol(ask) == Some(Protocol::Esp)
+            && self.direction(sa.flags, src, dst) & flag::OUTBOUND != 0
+        {
+            self.given_up(ask.base.seq);
+        }
+        outcome
     }
 
     /// Puts a complete SA into the SADB, pairs it, and lets the data plane have it.

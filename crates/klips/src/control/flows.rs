@@ -26,26 +26,29 @@ impl Control {
         let text = |identity: &Option<pfkey::Identity<'_>>| {
             identity.map_or(Box::default(), |i| String::from_utf8_lossy(i.text).into())
         };
-        let mut eroute = Eroute::new(selector(ask)?, action(ask)?);
+        let selector = selector(ask)?;
+        let mut eroute = Eroute::new(selector, action(ask)?);
         eroute.src_identity = text(&ask.src_identity);
         eroute.dst_identity = text(&ask.dst_identity);
         match present {
             Present::Refuse => self
                 .plane
                 .change_eroutes(|eroutes| eroutes.add(eroute))
-                .map_err(|_| Fault::errno(Errno::EEXIST)),
-            Present::Replace => {
-                self.plane.change_eroutes(|eroutes| eroutes.replace(eroute));
-                Ok(())
-            }
+                .map_err(|_| Fault::errno(Errno::EEXIST))?,
+            Present::Replace => self.plane.change_eroutes(|eroutes| eroutes.replace(eroute)),
         }
+        self.reconsider(Some(&selector));
+        Ok(())
     }
 
     /// DELFLOW of exactly the selector named.
     pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<(), Fault> {
         let selector = selector(ask)?;
         match self.plane.change_eroutes(|eroutes| eroutes.delete(&selector)) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.reconsider(Some(&selector));
+                Ok(())
+            }
             Err(ErouteError::Missing | ErouteError::Exists) => Err(Fault::errno(Errno::ENOENT)),
         }
     }
@@ -53,6 +56,7 @@ impl Control {
     /// FLUSHFLOWS.
     pub(super) fn flush_flows(&mut self) {
         self.plane.change_eroutes(|eroutes| eroutes.clear());
+        self.reconsider(None);
     }
 
     /// One eroute of a DUMPFLOWS.
