@@ -214,6 +214,7 @@ pub(crate) struct Host {
     pub(crate) clear: Vec<Vec<u8>>,
     /// What its own senders were told (ICMP).
     pub(crate) told: Vec<Vec<u8>>,
+    sent: Vec<Datagram>,
     outbound: Outbound,
     inbound: Inbound,
     sealed: Sealed,
@@ -258,6 +259,7 @@ impl Host {
             ike: Vec::new(),
             clear: Vec::new(),
             told: Vec::new(),
+            sent: Vec::new(),
             link,
             sealed: Sealed::new(256 * 1024),
             opened: Opened::new(64),
@@ -267,34 +269,42 @@ impl Host {
 
     /// What the wire gets for a packet or superpacket that the host routes into its device.
     pub(crate) fn send(&mut self, vnet: &Vnet, packet: &[u8]) -> (Verdict, Vec<Datagram>) {
-        let mut scratch = packet.to_vec();
-        assert!(self.sealed.has_room());
-        let verdict = self.outbound.packet(vnet, &mut scratch, self.now, &mut self.sealed);
+        let verdict = self.offer(vnet, packet);
+        (verdict, self.flush())
+    }
+
+    /// Takes one packet or superpacket of a batch that [`Host::flush`] ends.
+    pub(crate) fn offer(&mut self, vnet: &Vnet, packet: &[u8]) -> Verdict {
+        if !self.sealed.has_room() {
+            self.collect();
+        }
+        self.outbound.packet(vnet, &mut packet.to_vec(), self.now, &mut self.sealed)
+    }
+
+    /// What the wire gets for all that was offered.
+    pub(crate) fn flush(&mut self) -> Vec<Datagram> {
+        self.collect();
+        core::mem::take(&mut self.sent)
+    }
+
+    /// Sends the runs.
+    fn collect(&mut self) {
         self.outbound.finish(self.now, &mut self.sealed);
-        let mut sent = Vec::new();
         for run in self.sealed.runs() {
             let packets = run.octets.chunks(run.stride).map(<[u8]>::to_vec);
-            let path = match run.route {
-                Route::Esp(path) => path,
-                Route::Clear(_) => {
-                    self.clear.extend(packets);
-                    continue;
-                }
-                Route::Back => {
-                    self.told.extend(packets);
-                    continue;
-                }
-            };
-            sent.extend(run.octets.chunks(run.stride).map(|octets| Datagram {
-                src: path.src,
-                dst: path.dst,
-                ports: path.encapsulation.map(|ports| [ports.local, ports.remote]),
-                tos: path.tos,
-                octets: octets.to_vec(),
-            }));
+            match run.route {
+                Route::Esp(path) => self.sent.extend(packets.map(|octets| Datagram {
+                    src: path.src,
+                    dst: path.dst,
+                    ports: path.encapsulation.map(|ports| [ports.local, ports.remote]),
+                    tos: path.tos,
+                    octets,
+                })),
+                Route::Clear(_) => self.clear.extend(packets),
+                Route::Back => self.told.extend(packets),
+            }
         }
         self.sealed.clear();
-        (verdict, sent)
     }
 
     /// Takes what arrived, as one batch: neighbours of one kind and size come as `UDP_GRO` would deliver them.

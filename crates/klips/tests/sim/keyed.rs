@@ -6,7 +6,7 @@ use crate::gateway::{Expired, Gateway, Lives, at};
 use crate::host::{Setup, Side};
 use crate::ip;
 use crate::net::{Datagram, Net, Random, Weather, clear_sky, weathers};
-use klips::{Discard, Vnet};
+use klips::{Discard, Verdict, Vnet};
 use pfkey::Lifetime;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -144,31 +144,39 @@ fn rekeyed(weather: &Weather, size: usize, turns: usize, rekeys: u8, mut net: Ne
             right.add(&next, Side::Left, NONE);
             left.add(&next, Side::Left, NONE);
             left.switch_to(&next);
-            left.delete(setup.id(Side::Left));
             old = Some(core::mem::replace(&mut setup, next));
         }
         for turn in 0..turns {
             let flow = random.next() as usize % flows.len();
             let parts = if random.chance(300) { 1 } else { 1 + random.next() as usize % 16 };
             let handed = flows[flow].next(parts * size, ACK, random.chance(500));
-            let (_, sent) = left.host.send(&handed.vnet, &handed.packet);
-            assert_eq!(sent.len(), handed.means.len());
-            let spi = setup.spi(Side::Left).0.to_be_bytes();
-            assert!(sent.iter().all(|datagram| datagram.octets.starts_with(&spi)), "the old SA was used");
+            assert_eq!(left.host.offer(&handed.vnet, &handed.packet), Verdict::Send);
             ledger.sent(&handed.means);
-            let arrived = net.carry(sent);
-            deliver(&mut right, &mut ledger, arrived);
             if turn == turns / 2
                 && let Some(old) = old.take()
             {
                 right.delete(old.id(Side::Left));
+            }
+            // The rekey comes while packets wait for their batch to end.
+            if random.chance(500) || turn == 3 {
+                let sent = left.host.flush();
+                let spi = setup.spi(Side::Left).0.to_be_bytes();
+                let old = sent.iter().take_while(|datagram| !datagram.octets.starts_with(&spi)).count();
+                assert!(sent[old..].iter().all(|datagram| datagram.octets.starts_with(&spi)));
+                assert!(old == 0 || turn <= 3, "the old SA was used");
+                let arrived = net.carry(sent);
+                deliver(&mut right, &mut ledger, arrived);
+            }
+            if turn == 3 && generation > 0 {
+                left.delete(Setup { generation: generation - 1, ..setup }.id(Side::Left));
             }
         }
         second += 1;
         left.pass_until(at(second));
         right.pass_until(at(second));
     }
-    let arrived = net.settle();
+    let mut arrived = net.carry(left.host.flush());
+    arrived.extend(net.settle());
     deliver(&mut right, &mut ledger, arrived);
     (ledger, [left, right])
 }

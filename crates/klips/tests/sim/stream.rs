@@ -4,7 +4,7 @@ use crate::Gso;
 use crate::device::seen;
 use crate::flow::{ACK, CWR, ECE, FIN, Flow, Handed, PSH, name};
 use crate::host::{Host, Setup, Side};
-use crate::net::{Datagram, Random, Weather, clear_sky, weathers};
+use crate::net::{Random, Weather, clear_sky, weathers};
 use klips::{Verdict, Vnet};
 use std::collections::BTreeMap;
 
@@ -46,19 +46,15 @@ fn script(setup: &Setup, random: &mut Random, turns: usize) -> Vec<Handed> {
     handed
 }
 
-/// Sends what was handed over; without offloads it is packets with finished checksums that are handed over.
-fn send(left: &mut Host, handed: &Handed, offloads: bool) -> Vec<Datagram> {
-    let mut sent = Vec::new();
+/// Offers what was handed over; without offloads it is packets with finished checksums that are handed over.
+fn offer(left: &mut Host, handed: &Handed, offloads: bool) {
     let single = Vnet::default();
     let whole = [(&handed.vnet, &handed.packet)];
     let parts = handed.means.iter().map(|packet| (&single, packet));
     let all: Vec<_> = if offloads { whole.into_iter().collect() } else { parts.collect() };
     for (vnet, packet) in all {
-        let (verdict, datagrams) = left.send(vnet, packet);
-        assert_eq!(verdict, Verdict::Send);
-        sent.extend(datagrams);
+        assert_eq!(left.offer(vnet, packet), Verdict::Send);
     }
-    sent
 }
 
 /// Runs one script over one wire and hands what arrives to a host that merges and to one that does not.
@@ -74,8 +70,14 @@ fn over(weather: &Weather, setup: &Setup, offloads: bool) -> [Host; 2] {
     let mut waiting = Vec::new();
     for (n, handed) in handed.iter().enumerate() {
         means.extend(handed.means.iter().cloned());
-        let mut arrived = net.carry(send(&mut left, handed, offloads));
-        if n + 1 == turns {
+        offer(&mut left, handed, offloads);
+        // As many in a batch as the device happens to have.
+        let last = n + 1 == turns;
+        if random.chance(600) && !last {
+            continue;
+        }
+        let mut arrived = net.carry(left.flush());
+        if last {
             arrived.extend(net.settle());
         }
         for mut datagram in arrived {
