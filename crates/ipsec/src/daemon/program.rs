@@ -2,7 +2,7 @@
 //! one file is enough to run everything.
 
 use crate::daemon::{self, Options};
-use crate::host::interfaces::Settings;
+use crate::host::interfaces::{Settings, UnknownOffload};
 use crate::log::{self, Priority, Syslog};
 use crate::peer::Trust;
 use crate::rundir::Rundir;
@@ -42,15 +42,28 @@ struct Args {
     /// Workers for each device; one for each core, up to eight, if not given
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
-    /// Ask nothing of TUN and UDP offloads: one packet in each system call, slow and simple
-    #[arg(long)]
-    no_offload: bool,
+    /// Which offloads to use, where the kernel has them: `all`, `none`, names, or `-NAME` for all but some
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, value_parser = offloads, long_help = "\
+Which offloads to use, where the kernel has them: `all', `none', or names separated by commas; with `-' before it a name \
+is taken out, as in --offload=-uso,-merge_udp.  What is in use `ipsec tncfg --json' says.
+
+  csum, tso, tso_ecn, uso  superpackets and checksums left to us by the device
+  udp_segment, udp_gro     many datagrams sent and received as one
+  merge_tcp, merge_udp     segments of one flow given to the device as one
+  steer                    received packets find their worker by SPI")]
+    offload: Option<Settings>,
     /// End when standard input does: for a parent that may be killed
     #[arg(long)]
     until_eof: bool,
     /// The half that stays when the daemon has left the foreground
     #[arg(long, hide = true)]
     left: bool,
+}
+
+fn offloads(list: &str) -> Result<Settings, UnknownOffload> {
+    let mut settings = Settings::default();
+    settings.set_offloads(list)?;
+    Ok(settings)
 }
 
 fn priority(text: &str) -> Result<Priority, &'static str> {
@@ -81,12 +94,10 @@ pub fn main() -> ExitCode {
     let syslog = Syslog::new("klips", args.syslog);
     log::init(args.left.then_some(syslog));
     let outcome = group(args.pfkeygroup.as_deref()).and_then(|group| {
-        let settings = Settings { workers: args.workers, ..Settings::default() };
-        let interfaces = if args.no_offload { settings.without_offloads() } else { settings };
         let options = Options {
             rundir: Rundir::from_env(),
             trust: Trust { group },
-            interfaces,
+            interfaces: Settings { workers: args.workers, ..args.offload.unwrap_or_default() },
             until_eof: args.until_eof && args.foreground,
         };
         daemon::run(&options, || {

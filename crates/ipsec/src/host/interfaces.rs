@@ -5,7 +5,7 @@
 
 use super::netlink::{Link, Netlink, Route, Watch};
 use super::tun::{Device, Offloads, TunError};
-use super::wire::{Plan, Wire, WireError};
+use super::wire::{Plan, Steering, Wire, WireError};
 use super::worker::{IkeSink, Shape, Shared, Tally, Workers};
 use ipnet::IpNet;
 use klips::Plane;
@@ -52,6 +52,8 @@ pub struct Settings {
     pub merge_tcp: bool,
     /// Merge UDP datagrams for the device.
     pub merge_udp: bool,
+    /// Have the kernel steer received packets to workers by SPI.
+    pub steer: bool,
 }
 
 impl Default for Settings {
@@ -68,9 +70,28 @@ impl Default for Settings {
             receive_merged: true,
             merge_tcp: true,
             merge_udp: true,
+            steer: true,
         }
     }
 }
+
+/// A word of an offload list that names nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownOffload(String);
+
+impl fmt::Display for UnknownOffload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known: Vec<_> = Settings::offload_words().collect();
+        write!(
+            f,
+            "no offload `{}': there are all, none, {}, each also with `-' before it",
+            self.0,
+            known.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownOffload {}
 
 impl Settings {
     /// How many workers each interface gets.
@@ -78,17 +99,64 @@ impl Settings {
         self.workers.unwrap_or_else(cores).clamp(1, 256)
     }
 
+    /// The names of what the kernel can do for us, in lists of it and in `--json`.
+    pub fn offload_words() -> impl Iterator<Item = &'static str> {
+        let others = ["udp_segment", "udp_gro", "merge_tcp", "merge_udp", "steer"];
+        Offloads::NAMES.into_iter().map(|(_, word)| word).chain(others)
+    }
+
     /// Everything as simple as it can be: one packet in each call, whole, with its checksums.
     #[must_use]
-    pub fn without_offloads(self) -> Self {
-        Self {
-            offloads: Offloads::NONE,
-            segment: false,
-            receive_merged: false,
-            merge_tcp: false,
-            merge_udp: false,
-            ..self
+    pub fn without_offloads(mut self) -> Self {
+        self.switch_all(false);
+        self
+    }
+
+    /// Switches on what a list names and all else off: [`Settings::offload_words`], `all` or `none`, separated by commas,
+    /// read from left to right; `-` before a word takes it out. A list that begins so begins with all.
+    pub fn set_offloads(&mut self, list: &str) -> Result<(), UnknownOffload> {
+        self.switch_all(list.starts_with('-'));
+        for word in list.split(',') {
+            let (name, on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
+            match name {
+                "all" => self.switch_all(on),
+                "none" => self.switch_all(!on),
+                name if self.switch(name, on) => {}
+                _ => return Err(UnknownOffload(word.into())),
+            }
         }
+        Ok(())
+    }
+
+    fn switch_all(&mut self, on: bool) {
+        for word in Self::offload_words() {
+            self.switch(word, on);
+        }
+    }
+
+    /// Switches one; false if there is none of that name.
+    fn switch(&mut self, name: &str, on: bool) -> bool {
+        let switch = match name {
+            "udp_segment" => &mut self.segment,
+            "udp_gro" => &mut self.receive_merged,
+            "merge_tcp" => &mut self.merge_tcp,
+            "merge_udp" => &mut self.merge_udp,
+            "steer" => &mut self.steer,
+            name => {
+                let Some((one, _)) = Offloads::NAMES.into_iter().find(|(_, word)| *word == name) else {
+                    return false;
+                };
+                self.offloads = match (on, one) {
+                    // The kernel segments nothing for those who cannot do checksums.
+                    (true, one) => self.offloads.and(one).and(Offloads::CSUM),
+                    (false, Offloads::CSUM) => Offloads::NONE,
+                    (false, one) => self.offloads.without(one),
+                };
+                return true;
+            }
+        };
+        *switch = on;
+        true
     }
 }
 
@@ -221,6 +289,8 @@ pub struct Status {
     pub addresses: Vec<IpNet>,
     /// Which offloads are in use, by name.
     pub offloads: Vec<&'static str>,
+    /// How UDP and raw ESP packets find their worker.
+    pub steering: [Steering; 2],
     /// How many workers, each with a queue of the device.
     pub workers: usize,
     /// What workers counted, by name.
@@ -294,6 +364,7 @@ impl Interfaces {
             workers,
             gro: self.settings.receive_merged,
             gso: self.settings.segment,
+            steer: self.settings.steer,
         };
         let wires: Vec<Arc<Wire>> = Wire::open(&plan)?.into_iter().map(Arc::new).collect();
         let Device { offloads, queues } = Device::create(name, workers, self.settings.offloads)?;
@@ -483,13 +554,21 @@ impl Attached {
     }
 
     fn status(&self, name: &str) -> Status {
-        let mut offloads: Vec<_> = self.offloads.names().collect();
-        if self.wires.iter().all(|wire| wire.segments()) {
-            offloads.push("udp_segment");
-        }
         let sum = |count: &dyn Fn(&Tally) -> u64| {
             self.workers.tallies.iter().fold(0_u64, |sum, tally| sum.wrapping_add(count(tally)))
         };
+        let refused =
+            [sum(&|tally| tally.refused_tcp.load(Relaxed)), sum(&|tally| tally.refused_udp.load(Relaxed))];
+        let steering = self.wires.first().map_or([Steering::Alone; 2], |wire| wire.steering());
+        let others = [
+            ("udp_segment", self.wires.iter().all(|wire| wire.segments())),
+            ("udp_gro", self.wires.iter().all(|wire| wire.merges())),
+            ("merge_tcp", self.shared.merge_tcp && refused[0] == 0),
+            ("merge_udp", self.shared.merge_udp && refused[1] == 0),
+            ("steer", steering == [Steering::Spi; 2]),
+        ];
+        let used = others.into_iter().filter_map(|(word, used)| used.then_some(word));
+        let offloads = self.offloads.names().chain(used).collect();
         let unsegmented =
             self.wires.iter().fold(0_u64, |sum, wire| sum.wrapping_add(wire.unsegmented.load(Relaxed)));
         Status {
@@ -501,11 +580,12 @@ impl Attached {
             physical_mtu: self.physical_mtu,
             addresses: self.addresses.clone(),
             offloads,
+            steering,
             workers: self.wires.len(),
             counters: vec![
                 ("device_reads", sum(&|tally| tally.reads.load(Relaxed))),
                 ("device_writes", sum(&|tally| tally.writes.load(Relaxed))),
-                ("device_refused_merged", sum(&|tally| tally.refused.load(Relaxed))),
+                ("device_refused_merged", refused[0].wrapping_add(refused[1])),
                 ("datagrams_received", sum(&|tally| tally.datagrams.load(Relaxed))),
                 ("receive_calls", sum(&|tally| tally.receives.load(Relaxed))),
                 ("runs_not_segmented", unsegmented),

@@ -30,7 +30,8 @@ impl Offloads {
     /// All we can use.
     pub const ALL: Self = Self::CSUM.and(Self::TSO).and(Self::TSO_ECN).and(Self::USO);
 
-    const NAMES: [(Self, &'static str); 4] =
+    /// The words of tables, options and `--json`.
+    pub const NAMES: [(Self, &'static str); 4] =
         [(Self::CSUM, "csum"), (Self::TSO, "tso"), (Self::TSO_ECN, "tso_ecn"), (Self::USO, "uso")];
 
     /// Both sets together.
@@ -50,7 +51,7 @@ impl Offloads {
         self.0 & other.0 == other.0
     }
 
-    /// The words of tables and `--json`.
+    /// The words for those that are in.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMES.into_iter().filter(move |(one, _)| self.has(*one)).map(|(_, name)| name)
     }

@@ -77,6 +77,34 @@ pub struct Plan<'a> {
     pub gro: bool,
     /// Use `UDP_SEGMENT`.
     pub gso: bool,
+    /// Have the kernel steer by SPI.
+    pub steer: bool,
+}
+
+/// How received packets find their worker. Any worker may open any packet: this is about speed and about the order of
+/// what one peer sends, which all of these keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// There is one worker.
+    Alone,
+    /// By SPI.
+    Spi,
+    /// By the addresses and ports of the outer packet, as the kernel spreads a `SO_REUSEPORT` group by itself.
+    Flow,
+    /// The first worker receives all.
+    First,
+}
+
+impl Steering {
+    /// The word of `--json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Spi => "spi",
+            Self::Flow => "flow",
+            Self::First => "first",
+        }
+    }
 }
 
 /// One socket and what is known of it.
@@ -97,6 +125,11 @@ pub struct Wire {
     clear4: Socket,
     clear6: Option<Socket>,
     gso: AtomicBool,
+    gro: bool,
+    steering_udp: Steering,
+    steering_esp: Steering,
+    /// Whether packets come to our raw sockets that are not another worker's.
+    receives_esp: bool,
     /// Runs that were to be one segmented send and were not.
     pub unsegmented: AtomicU64,
 }
@@ -121,51 +154,94 @@ impl Source {
 
 impl Wire {
     /// Opens the sockets of all workers on one interface, and has the kernel steer by SPI: worker *k* gets SPIs that are
-    /// *k* modulo the number of workers.
+    /// *k* modulo the number of workers. Where the kernel refuses, see [`Steering`].
     pub fn open(plan: &Plan<'_>) -> Result<Vec<Self>, WireError> {
         let shared = plan.workers > 1;
         if shared {
             // A socket that does not share its port finds out whether anybody else has it.
             drop(udp(Domain::IPV4, plan, false)?);
         }
-        let wires =
+        let mut wires =
             (0..plan.workers.max(1)).map(|_| Self::open_one(plan, shared)).collect::<Result<Vec<_>, _>>()?;
         if shared {
-            for (index, wire) in wires.iter().enumerate() {
-                wire.steer(plan.workers, index, index == 0)?;
+            let steered = |done: &dyn Fn() -> io::Result<()>| plan.steer && done().is_ok();
+            let first = wires.first().into_iter();
+            let udp = if steered(&|| first.clone().try_for_each(|wire| wire.steer_udp(plan.workers))) {
+                Steering::Spi
+            } else {
+                Steering::Flow
+            };
+            let each = || wires.iter().enumerate();
+            let esp = if steered(&|| each().try_for_each(|(k, wire)| wire.steer_esp(plan.workers, k))) {
+                Steering::Spi
+            } else {
+                Steering::First
+            };
+            for (index, wire) in wires.iter_mut().enumerate() {
+                (wire.steering_udp, wire.steering_esp) = (udp, esp);
+                if esp == Steering::First {
+                    wire.leave_esp_to_the_first(index)?;
+                }
             }
         }
         Ok(wires)
     }
 
     fn open_one(plan: &Plan<'_>, shared: bool) -> Result<Self, WireError> {
+        let udp4 = udp(Domain::IPV4, plan, shared)?;
         Ok(Self {
             port: plan.port,
-            udp4: udp(Domain::IPV4, plan, shared)?,
+            // A kernel without the option would send the whole run as one datagram.
+            gso: AtomicBool::new(
+                plan.gso && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
+            ),
+            // Older kernels have none; every datagram then comes alone.
+            gro: plan.gro && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok(),
+            udp4,
             udp6: if_supported(udp(Domain::IPV6, plan, shared))?,
             esp4: raw(Domain::IPV4, plan.device, ESP)?,
             esp6: if_supported(raw(Domain::IPV6, plan.device, ESP))?,
             clear4: clear(Domain::IPV4, plan.device)?,
             clear6: if_supported(clear(Domain::IPV6, plan.device))?,
-            gso: AtomicBool::new(plan.gso),
+            steering_udp: Steering::Alone,
+            steering_esp: Steering::Alone,
+            receives_esp: true,
             unsegmented: AtomicU64::new(0),
         })
     }
 
-    fn steer(&self, workers: usize, index: usize, first: bool) -> io::Result<()> {
+    /// One program serves a whole `SO_REUSEPORT` group.
+    fn steer_udp(&self, workers: usize) -> io::Result<()> {
+        let program = [load(0), modulo(u32::try_from(workers).unwrap_or(1)), RETURN_A];
+        [Some(&self.udp4), self.udp6.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|port| mmsg::steer(&port.socket, &program))
+    }
+
+    /// Every raw socket gets a copy of every packet: one filter in all lets it pass.
+    fn steer_esp(&self, workers: usize, index: usize) -> io::Result<()> {
         let (workers, index) = (u32::try_from(workers).unwrap_or(1), u32::try_from(index).unwrap_or(0));
-        let each =
-            [(Some(&self.udp4), Some(&self.esp4), true), (self.udp6.as_ref(), self.esp6.as_ref(), false)];
-        for (udp, esp, header) in each {
-            // One program serves a whole SO_REUSEPORT group; a raw socket has its own.
-            if let (Some(udp), true) = (udp, first) {
-                mmsg::steer(&udp.socket, &[load(0), modulo(workers), RETURN_A])?;
-            }
-            if let Some(esp) = esp {
-                // The filter sees IPv4 packets from their header on, IPv6 packets from after it.
-                let spi: &[_] = if header { &[HEADER_TO_X, LOAD_AT_X] } else { &[load(0)] };
+        // The filter sees IPv4 packets from their header on, IPv6 packets from after it.
+        let spi4: &[_] = &[HEADER_TO_X, LOAD_AT_X];
+        for (port, spi) in [(Some(&self.esp4), spi4), (self.esp6.as_ref(), &[load(0)])] {
+            if let Some(port) = port {
                 let program = [spi, &[modulo(workers), skip_unless(index, 1), KEEP, DROP]].concat();
-                mmsg::filter(&esp.socket, &program)?;
+                mmsg::filter(&port.socket, &program)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without filters all raw sockets get all packets, of which one copy is one too many.
+    fn leave_esp_to_the_first(&mut self, index: usize) -> io::Result<()> {
+        self.receives_esp = index == 0;
+        for port in [Some(&self.esp4), self.esp6.as_ref()].into_iter().flatten() {
+            // Instead of the filter that may be there. Where none can be set there is none.
+            let _ = mmsg::filter(&port.socket, &[if self.receives_esp { KEEP } else { DROP }]);
+            if !self.receives_esp {
+                // What nobody reads should take no memory.
+                port.socket.set_recv_buffer_size(0)?;
             }
         }
         Ok(())
@@ -181,13 +257,13 @@ impl Wire {
         Ok(())
     }
 
-    /// The socket behind `source`, if there is one.
+    /// The socket behind `source`, if there is one to receive from.
     pub fn socket(&self, source: Source) -> Option<&Socket> {
         match source {
             Source::Udp4 => Some(&self.udp4),
             Source::Udp6 => self.udp6.as_ref(),
-            Source::Esp4 => Some(&self.esp4),
-            Source::Esp6 => self.esp6.as_ref(),
+            Source::Esp4 => self.receives_esp.then_some(&self.esp4),
+            Source::Esp6 => self.esp6.as_ref().filter(|_| self.receives_esp),
         }
         .map(|port| &port.socket)
     }
@@ -200,6 +276,16 @@ impl Wire {
     /// Whether runs still leave as one segmented send.
     pub fn segments(&self) -> bool {
         self.gso.load(Relaxed)
+    }
+
+    /// Whether datagrams may come merged.
+    pub const fn merges(&self) -> bool {
+        self.gro
+    }
+
+    /// How UDP and raw ESP packets find their worker.
+    pub const fn steering(&self) -> [Steering; 2] {
+        [self.steering_udp, self.steering_esp]
     }
 
     /// Sends a run; returns how many of its packets could not be sent.
@@ -247,18 +333,14 @@ impl Wire {
             let part = Run { octets: part, ..*run };
             match retry(&port.socket, || scratch.send(&port.socket, part.octets, to, Some(stride))) {
                 Ok(()) => continue,
-                // No checksum offload on the way out: it will not come back.
-                Err(error) if error.raw_os_error() == Some(libc::EIO) => self.gso.store(false, Relaxed),
-                // Segments that are themselves too long for the path: the kernel fragments them one by one.
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
-                    ) => {}
-                Err(_) => {
-                    lost += packets(&part);
-                    continue;
-                }
+                Err(error) => match Unsegmented::why(&error) {
+                    Some(Unsegmented::Never) => self.gso.store(false, Relaxed),
+                    Some(Unsegmented::ThisTime) => {}
+                    None => {
+                        lost += packets(&part);
+                        continue;
+                    }
+                },
             }
             self.unsegmented.fetch_add(1, Relaxed);
             lost += each(&port.socket, &part, to, scratch);
@@ -272,6 +354,25 @@ impl Wire {
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let octets = [&[0; 4], message].concat();
         Scratch::default().send(&port.socket, &octets, &Destination { to, from, tos: None }, None)
+    }
+}
+
+/// A run that the kernel did not cut up, but may send packet by packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsegmented {
+    /// It will not cut up the next one either: no checksum offload on the way out, or no such option.
+    Never,
+    /// These segments are too long for the path, each for itself: the kernel fragments them one by one.
+    ThisTime,
+}
+
+impl Unsegmented {
+    fn why(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error()? {
+            libc::EIO | libc::EOPNOTSUPP | libc::ENOPROTOOPT => Some(Self::Never),
+            libc::EINVAL | libc::EMSGSIZE => Some(Self::ThisTime),
+            _ => None,
+        }
     }
 }
 
@@ -370,7 +471,7 @@ fn udp(domain: Domain, plan: &Plan<'_>, shared: bool) -> Result<Port, WireError>
     tell_addresses(&socket, domain)?;
     discover_mtu(&socket, domain == Domain::IPV4, false)?;
     if plan.gro {
-        // Older kernels have none; every datagram then comes alone.
+        // Whether it is there is known from the IPv4 socket.
         let _ = mmsg::set(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     }
     socket.bind(&SocketAddr::new(any, plan.port).into()).map_err(|error| match error.raw_os_error() {
@@ -463,7 +564,7 @@ mod tests {
     }
 
     fn plan(workers: usize) -> Plan<'static> {
-        Plan { device: "eth0", port: 4500, workers, gro: true, gso: true }
+        Plan { device: "eth0", port: 4500, workers, gro: true, gso: true, steer: true }
     }
 
     fn open(namespace: &Namespace, plan: &Plan<'_>) -> Vec<Wire> {
@@ -600,6 +701,62 @@ mod tests {
                 assert_eq!(spis, mine, "{source:?}");
             }
         }
+    }
+
+    #[test]
+    fn without_steering_each_packet_still_arrives_once() {
+        let Some((left, right)) = cable() else { return };
+        let (ours, theirs) = (open(&left, &plan(1)), open(&right, &Plan { steer: false, ..plan(3) }));
+        assert!(theirs.iter().all(|wire| wire.steering() == [Steering::Flow, Steering::First]));
+        for (family, udp) in [(0, true), (1, true), (0, false), (1, false)] {
+            for spi in 300..332_u32 {
+                let packet = [&spi.to_be_bytes()[..], &[7; 60]].concat();
+                assert_eq!(ours[0].send(&run(path(family, udp), &packet, 64), &mut Scratch::default()), 0);
+            }
+        }
+        let mut got = [0; Source::ALL.len()];
+        let mut left = 4 * 32;
+        while left > 0 {
+            let open: Vec<_> = theirs
+                .iter()
+                .flat_map(|wire| Source::ALL.map(|source| (wire, source)))
+                .filter(|(wire, source)| wire.socket(*source).is_some())
+                .collect();
+            let mut ready: Vec<_> = open
+                .iter()
+                .map(|(wire, source)| PollFd::new(wire.socket(*source).unwrap(), PollFlags::IN))
+                .collect();
+            if poll(&mut ready, Some(&Timespec { tv_sec: 10, tv_nsec: 0 })).unwrap() == 0 {
+                break;
+            }
+            let now: Vec<bool> = ready.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
+            for ((wire, source), _) in open.iter().zip(now).filter(|(_, now)| *now) {
+                let n = receive(wire, *source, 1).0.len();
+                got[*source as usize] += n;
+                left -= n.min(left);
+            }
+        }
+        assert_eq!(got, [32; 4]);
+        // And no second copy.
+        for wire in &theirs {
+            for source in Source::ALL {
+                let Some(socket) = wire.socket(source) else { continue };
+                assert_eq!(
+                    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::default())).unwrap(),
+                    0
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_kernel_that_never_segments_turns_segmentation_off() {
+        let why = |errno| Unsegmented::why(&io::Error::from_raw_os_error(errno));
+        assert_eq!(why(libc::EIO), Some(Unsegmented::Never));
+        assert_eq!(why(libc::ENOTSUP), Some(Unsegmented::Never));
+        assert_eq!(why(libc::EINVAL), Some(Unsegmented::ThisTime));
+        assert_eq!(why(libc::EMSGSIZE), Some(Unsegmented::ThisTime));
+        assert_eq!(why(libc::ENETUNREACH), None);
     }
 
     #[test]

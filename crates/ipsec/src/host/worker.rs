@@ -130,8 +130,10 @@ pub struct Tally {
     pub datagrams: AtomicU64,
     /// Calls that received them.
     pub receives: AtomicU64,
-    /// Merged packets the device refused (some kernels do); merging is then off for their kind.
-    pub refused: AtomicU64,
+    /// Merged TCP segments the device refused (some kernels do); they are merged no more.
+    pub refused_tcp: AtomicU64,
+    /// Merged UDP datagrams the device refused; likewise.
+    pub refused_udp: AtomicU64,
 }
 
 /// The workers of one interface, running until this is dropped.
@@ -542,11 +544,12 @@ impl Deliver {
     fn refused(&mut self, write: &Write<'_>, error: &io::Error) {
         self.counters.add(Discard::HostIo, write.pieces.len().max(1) as u64);
         if error.raw_os_error() == Some(libc::EINVAL) && write.vnet.gso != Gso::None {
-            self.tally.refused.fetch_add(1, Ordering::Relaxed);
-            match write.vnet.gso {
-                Gso::Udp => self.merge_udp = false,
-                Gso::Tcp4 | Gso::Tcp6 | Gso::None => self.merge_tcp = false,
-            }
+            let (merge, refused) = match write.vnet.gso {
+                Gso::Udp => (&mut self.merge_udp, &self.tally.refused_udp),
+                Gso::Tcp4 | Gso::Tcp6 | Gso::None => (&mut self.merge_tcp, &self.tally.refused_tcp),
+            };
+            *merge = false;
+            refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

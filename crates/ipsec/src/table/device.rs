@@ -36,6 +36,7 @@ impl From<Status> for Device {
             ("addresses", json!(addresses)),
             ("offloads", json!(status.offloads)),
             ("workers", json!(status.workers)),
+            ("steering", json!({ "udp": status.steering[0].name(), "esp": status.steering[1].name() })),
             ("counters", json!(counters)),
         ];
         let more = more.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();

@@ -249,3 +249,25 @@ fn ike_on_the_udp_port_is_handed_over_without_its_marker() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_list_of_offloads_switches_what_it_names() {
+    let set = |list: &str| {
+        let mut settings = Settings::default();
+        settings.set_offloads(list).map(|()| settings)
+    };
+    let all = set("all").unwrap();
+    assert!(all.offloads == Offloads::ALL && all.segment && all.receive_merged && all.merge_tcp && all.steer);
+    let none = set("none").unwrap();
+    assert!(none.offloads == Offloads::NONE && !none.segment && !none.receive_merged);
+    assert!(!none.merge_tcp && !none.merge_udp && !none.steer);
+    let some = set("tso,udp_gro").unwrap();
+    assert!(some.offloads == Offloads::CSUM.and(Offloads::TSO) && some.receive_merged && !some.segment);
+    let less = set("-uso,-merge_udp").unwrap();
+    assert!(less.offloads == Offloads::ALL.without(Offloads::USO) && !less.merge_udp && less.merge_tcp);
+    assert_eq!(set("all,-csum").unwrap().offloads, Offloads::NONE);
+    for bad in ["", "gso", "all,", "--uso", "tso uso"] {
+        assert!(set(bad).is_err(), "{bad}");
+    }
+    assert!(set("gso").unwrap_err().to_string().contains("udp_segment"));
+}
