@@ -3,8 +3,9 @@
 use crate::host::{Host, Setup, Side};
 use crate::ip;
 use crate::net::{Datagram, Random};
-use ipsec_core::Time;
-use klips::{Discard, Vnet};
+use ipsec_core::{Selector, Time};
+use klips::{Discard, Sa, Vnet};
+use std::sync::Arc;
 
 /// Everything about a receiver that only a genuine, new packet may move.
 fn standing(host: &Host) -> (u64, u64, u64, Option<Time>) {
@@ -111,5 +112,48 @@ fn forgeries_among_genuine_packets_change_nothing_but_the_count_of_what_was_refu
             assert!(refused.iter().all(|(why, _)| known(*why)), "{setup:?}: {refused:?}");
             assert_eq!(quiet.refused(), []);
         }
+    }
+}
+
+/// Numbers are judged before keys are touched: whoever floods us with old packets, damaged or not, buys no cryptography.
+#[test]
+fn an_old_number_is_refused_for_what_it_is_whatever_follows_it() {
+    let setup = Setup::default();
+    let [mut left, mut right] = setup.pair();
+    let capture = pings(&mut left, &setup, 200);
+    right.receive(&capture);
+    let junk = |datagram: &Datagram| {
+        let mut junk = datagram.clone();
+        junk.octets[8..].fill(0xee);
+        junk
+    };
+    right.receive(&[junk(&capture[0]), junk(&capture[135]), junk(&capture[136]), junk(&capture[199])]);
+    assert_eq!(right.refused(), [(Discard::ReplayOld, 2), (Discard::Replayed, 2)]);
+}
+
+/// Whoever has a narrow SA gets no further with it because another SA may carry more.
+#[test]
+fn what_one_sa_may_carry_another_may_not() {
+    for inner6 in [false, true] {
+        let wide = Setup { inner6, merge: false, ..Setup::default() };
+        let narrow = Setup { generation: 1, ..wide };
+        let ([mut left, mut right], [mut other, _]) = (wide.pair(), narrow.pair());
+        let mut blueprint = narrow.blueprint(Side::Left, Side::Right);
+        let all = narrow.selector(Side::Left);
+        blueprint.selector = Some(Selector { proto: ip::UDP, dport: 53, ..all });
+        right.plane.publish(Arc::new(Sa::new(blueprint)));
+        let packet = |port| ip::udp(wide.inner(Side::Left), wide.inner(Side::Right), [999, port], 0, 1, 40);
+        let mut sealed = |wide, port| {
+            let sender = if wide { &mut left } else { &mut other };
+            sender.send(&Vnet::default(), &packet(port)).1
+        };
+        // The same flow on both, in one batch and one after the other, and what the narrow one may carry.
+        let batch = [sealed(true, 54), sealed(false, 54), sealed(true, 54), sealed(false, 53)].concat();
+        right.receive(&batch);
+        for wide in [true, false, false, true] {
+            right.receive(&sealed(wide, 54));
+        }
+        let delivered = [54, 54, 53, 54, 54].map(packet);
+        assert_eq!((right.take(), right.refused()), (delivered.to_vec(), vec![(Discard::PolicyMismatch, 3)]));
     }
 }

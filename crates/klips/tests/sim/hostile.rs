@@ -438,8 +438,9 @@ fn nothing_passes_after_the_packet_that_met_the_limit() {
     let (peer, mut host) = peer_and_receiver(setup);
     let sized = |seq, len| peer.seal(seq, &Parcel::new(&peer.inner(len)));
     host.receive(&[sized(1, 56), sized(2, 500), sized(3, 56)]);
+    host.receive(&[sized(4, 1)]);
     assert_eq!(host.take().len(), 1);
-    assert_eq!(host.refused(), [(Discard::Expired, 2)]);
+    assert_eq!(host.refused(), [(Discard::Expired, 3)]);
 }
 
 #[test]
