@@ -18,6 +18,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("ping", "iputils-ping", "namespace tests"),
     ("python3", "python3", "the independent ESP peer"),
     ("fusermount3", "fuse3", "tables as files without root"),
+    ("mandoc", "mandoc", "the lint of the manual pages"),
 ];
 
 /// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage.
 
 Environment:
-  IPSEC_CONFS   directory of ipsec.conf, ipsec.secrets, ipsec.d   [/etc]
-  IPSEC_RUNDIR  directory of sockets, pid files, proc/            [/var/run/pluto]
+  IPSEC_CONFS   directory of ipsec.conf                 [/etc]
+  IPSEC_RUNDIR  directory of sockets, pid files, proc/  [/var/run/pluto]
 
 Every command takes --optionsfrom FILE: more options, one to a line, for what
 should not stand on a command line. `ipsec COMMAND --help` has examples.
