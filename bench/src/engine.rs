@@ -19,13 +19,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-const NOW: Time = Time::from_secs(1);
+pub(crate) const NOW: Time = Time::from_secs(1);
 /// Packets in a sample's batch.
 const BATCH: usize = 32;
 
 /// One suite and what its crypto alone costs.
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     suite: Suite,
     key: usize,
     auth_key: usize,
@@ -39,7 +39,7 @@ enum Raw {
     Mac(hmac::Algorithm, usize),
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let aead = |name, encryption, key, algorithm| Case {
         name,
         suite: Suite { encryption: Some(encryption), auth: None },
@@ -163,11 +163,11 @@ fn raw(case: &Case) -> RawCipher {
 }
 
 /// Two engines back to back.
-struct Pair {
-    outbound: Outbound,
+pub(crate) struct Pair {
+    pub(crate) outbound: Outbound,
     inbound: Inbound,
     counters: Arc<Counters>,
-    sealed: Sealed,
+    pub(crate) sealed: Sealed,
     opened: Opened,
     arrival: Arrival,
     rx: Vec<u8>,
@@ -175,30 +175,43 @@ struct Pair {
 
 impl Pair {
     fn new(case: &Case) -> Self {
+        Self::with(
+            case,
+            [Selector::nets("10.1.0.0/16".parse().expect("a net"), "10.2.0.0/16".parse().expect("a net"))],
+        )
+    }
+
+    /// One SA and one eroute for each selector.
+    pub(crate) fn with(case: &Case, selectors: impl IntoIterator<Item = Selector>) -> Self {
         let plane = Arc::new(Plane::default());
         let counters = plane.new_counters();
-        let id =
-            SaId { dst: "192.0.2.2".parse().expect("an address"), protocol: Protocol::Esp, spi: Spi(0x1001) };
-        let selector =
-            Selector::nets("10.1.0.0/16".parse().expect("a net"), "10.2.0.0/16".parse().expect("a net"));
-        let src = "192.0.2.1".parse().expect("an address");
-        plane.publish(Arc::new(Sa::new(Blueprint {
-            id,
-            src,
-            mode: Mode::Tunnel,
-            suite: case.suite,
-            keys: Keys {
-                encryption: Zeroizing::new(key(case.key)),
-                auth: Zeroizing::new(key(case.auth_key)),
-                ..Keys::default()
-            },
-            esn: true,
-            window: 4096,
-            encapsulation: Some(Encapsulation { local: 4500, remote: 4500 }),
-            selector: Some(selector),
-            limits: Limits::default(),
-        })));
-        plane.change_eroutes(|eroutes| eroutes.replace(Eroute::new(selector, Action::Protect(id))));
+        let [src, dst] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let mut eroutes = Vec::new();
+        for (spi, selector) in (0x1001..).zip(selectors) {
+            let id = SaId { dst, protocol: Protocol::Esp, spi: Spi(spi) };
+            plane.publish(Arc::new(Sa::new(Blueprint {
+                id,
+                src,
+                mode: Mode::Tunnel,
+                suite: case.suite,
+                keys: Keys {
+                    encryption: Zeroizing::new(key(case.key)),
+                    auth: Zeroizing::new(key(case.auth_key)),
+                    ..Keys::default()
+                },
+                esn: true,
+                window: 4096,
+                encapsulation: Some(Encapsulation { local: 4500, remote: 4500 }),
+                selector: Some(selector),
+                limits: Limits::default(),
+            })));
+            eroutes.push(Eroute::new(selector, Action::Protect(id)));
+        }
+        plane.change_eroutes(|table| {
+            for eroute in eroutes {
+                table.replace(eroute);
+            }
+        });
         let link =
             Link { mtu: 65_535, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
         let carrier = Carrier::Udp { local: 4500, remote: 4500 };
@@ -208,13 +221,13 @@ impl Pair {
             counters,
             sealed: Sealed::new(2 << 20),
             opened: Opened::new(4096),
-            arrival: Arrival { src, dst: id.dst, carrier, tos: 0 },
+            arrival: Arrival { src, dst, carrier, tos: 0 },
             rx: vec![0; 4 << 20],
         }
     }
 
     /// Takes everything sealed to the other side: nanoseconds that opening and merging took.
-    fn cross(&mut self) -> f64 {
+    pub(crate) fn cross(&mut self) -> f64 {
         let mut at = 0;
         let mut arrivals = Vec::new();
         for run in self.sealed.runs() {
@@ -235,7 +248,7 @@ impl Pair {
         nanos
     }
 
-    fn clean(&self) {
+    pub(crate) fn clean(&self) {
         for why in Discard::ALL {
             assert_eq!(self.counters.count(*why), 0, "{}", why.name());
         }
@@ -243,7 +256,7 @@ impl Pair {
 }
 
 /// An inner UDP packet of `len` octets whose checksum is absent, which is legal.
-fn packet(len: usize) -> Vec<u8> {
+pub(crate) fn packet(len: usize) -> Vec<u8> {
     let mut p = vec![0x5a; len];
     p[..28].copy_from_slice(&[
         0x45, 0, 0, 0, 0, 9, 0x40, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1, 3, 0xe8, 7, 0xd0, 0, 0, 0, 0,
@@ -254,7 +267,7 @@ fn packet(len: usize) -> Vec<u8> {
 }
 
 /// A TCP superpacket of `segments` segments of 1368 octets.
-fn superpacket(segments: usize) -> (Vnet, Vec<u8>) {
+pub(crate) fn superpacket(segments: usize) -> (Vnet, Vec<u8>) {
     let len = 40 + segments * 1368;
     let mut p = vec![0x5a; len];
     p[..40].copy_from_slice(&[

@@ -8,7 +8,9 @@ mod eroute;
 mod measure;
 mod pfkey;
 mod report;
+mod scale;
 mod soak;
+mod tunnel;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +32,13 @@ enum What {
     Pfkey(measure::Options),
     /// Mixed traffic through two gateways for ten minutes, with rekeys: nothing may be lost, reordered or altered
     Soak(soak::Options),
+    /// 1, 1 000 and 100 000 tunnels, traffic over all of them: per packet, beside one tunnel
+    Scale(measure::Options),
+    /// Through a tunnel end to end, beside the bare cable, forwarders and other user-space tunnels
+    Tunnel(tunnel::Options),
+    /// The reference forwarder that `tunnel` starts
+    #[command(hide = true)]
+    Forward(tunnel::forward::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +53,12 @@ fn main() -> ExitCode {
         }
         What::Pfkey(options) => pfkey::run(&options).map(|()| true),
         What::Soak(options) => soak::run(&options),
+        What::Scale(options) => {
+            scale::run(&options);
+            Ok(true)
+        }
+        What::Tunnel(options) => tunnel::run(&options),
+        What::Forward(options) => tunnel::forward::run(&options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

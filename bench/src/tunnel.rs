@@ -1,0 +1,144 @@
+//! Through a tunnel, end to end: TCP, UDP, round trips, processor time and memory, beside the bare cable, forwarders that
+//! only copy or only encrypt, and every other user-space tunnel that is installed.
+//!
+//! All share one machine, so the contenders take turns in each round, and what else ran meanwhile (`foreign`, in cores) is
+//! part of every row. Ratios of medians of one run are what counts.
+
+mod contender;
+pub(crate) mod forward;
+mod place;
+mod strongswan;
+mod traffic;
+mod wireguard;
+
+use crate::measure::median;
+use crate::report::{figure, row};
+use contender::Contender;
+use ipsec::host::clock;
+use place::{Place, Running, cpu, machine};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What to compare, and how long
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// One round of fewer and shorter samples
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; each contender once in each
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// A directory with other tunnels (boringtun-cli, gotatun, wireguard-go), besides PATH
+    #[arg(long, value_name = "DIR")]
+    peers: Option<PathBuf>,
+    /// Only contenders whose name contains one of these
+    filter: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.is_empty() || self.filter.iter().any(|part| name.contains(part.as_str()))
+    }
+
+    fn sizes(&self) -> &'static [usize] {
+        if self.quick { &[64] } else { &[64, 200, 1400] }
+    }
+}
+
+/// The figures of one contender in one round.
+type Figures = Vec<(String, f64)>;
+
+/// Measures; whether every contender could be.
+pub(crate) fn run(options: &Options) -> io::Result<bool> {
+    place::become_able()?;
+    let contenders: Vec<Contender> = contender::all(options.peers.as_deref())
+        .into_iter()
+        .filter(|one| options.wants(&one.name()))
+        .collect();
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
+    let mut samples: BTreeMap<String, BTreeMap<String, Vec<f64>>> = BTreeMap::new();
+    let mut complete = true;
+    for round in 1..=rounds {
+        for contender in &contenders {
+            let name = contender.name();
+            match measure(contender, options) {
+                Ok(figures) => {
+                    show(&name, ("round", json!(round)), &figures);
+                    for (what, value) in figures {
+                        samples.entry(name.clone()).or_default().entry(what).or_default().push(value);
+                    }
+                }
+                Err(why) => {
+                    complete = false;
+                    eprintln!("{name}: {why}");
+                }
+            }
+        }
+    }
+    eprintln!("\nmedians of {rounds}; spread is the widest (greatest - least) / median of the TCP figures");
+    for name in contenders.iter().map(Contender::name) {
+        let Some(figures) = samples.get(&name) else { continue };
+        let spread =
+            figures.iter().filter(|(what, _)| what.starts_with("tcp")).map(|(_, values)| spread(values));
+        let spread = spread.fold(0.0, f64::max);
+        let mut medians: Figures =
+            figures.iter().map(|(what, values)| (what.clone(), median(values.clone()))).collect();
+        medians.push(("spread".into(), spread));
+        show(&name, ("rounds", json!(rounds)), &medians);
+    }
+    Ok(complete)
+}
+
+fn spread(values: &[f64]) -> f64 {
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (most - least) / median(values.to_vec()).max(f64::MIN_POSITIVE)
+}
+
+fn show(name: &str, which: (&str, Value), figures: &Figures) {
+    let mut columns = vec![("bench", json!(format!("tunnel {name}"))), which];
+    columns.extend(figures.iter().map(|(what, value)| (what.as_str(), figure(*value))));
+    row(&columns);
+}
+
+fn measure(contender: &Contender, options: &Options) -> io::Result<Figures> {
+    let place = Place::new()?;
+    let running = contender.up(&place)?;
+    let [a, b] = &place.sides;
+    let mut figures = Figures::new();
+    let (start, before) = (clock::now(), foreign(&running));
+    let trips = traffic::ping(a, b, if options.quick { 100 } else { 500 })?;
+    if let Some(last) = trips.len().checked_sub(1) {
+        figures.push(("ping_us".into(), trips.iter().sum::<f64>() / trips.len() as f64));
+        figures.push(("ping_p99_us".into(), trips[(trips.len() * 99 / 100).min(last)]));
+    }
+    let window = Duration::from_millis(if options.quick { 600 } else { 3000 });
+    let (mut spent, mut gigabytes) = (0.0, 0.0);
+    for streams in [1, 4] {
+        for (way, from, to) in [("ab", a, b), ("ba", b, a)] {
+            let mut edges = Vec::new();
+            let (octets, seconds) = traffic::tcp(from, to, streams, window, || edges.push(running.cpu()))?;
+            figures.push((format!("tcp{streams}_{way}_gbit"), octets * 8.0 / 1e9 / seconds));
+            gigabytes += octets / 1e9;
+            spent += edges.last().unwrap_or(&0.0) - edges.first().unwrap_or(&0.0);
+        }
+    }
+    figures.push(("cpu_s_per_gb".into(), spent / gigabytes));
+    figures.push(("resident_mib".into(), running.resident()));
+    let (steps, trial) = if options.quick { (5, 250) } else { (8, 1000) };
+    for size in options.sizes() {
+        let rate = traffic::udp(a, b, *size, steps, Duration::from_millis(trial))?;
+        figures.push((format!("udp{size}_kpps"), rate / 1e3));
+    }
+    let seconds = clock::now().since(start).as_secs_f64();
+    figures.push(("foreign".into(), ((foreign(&running) - before) / seconds).max(0.0)));
+    Ok(figures)
+}
+
+/// Seconds of the processor that neither this process nor the contender's had.
+fn foreign(running: &Running) -> f64 {
+    machine() - cpu("self") - running.cpu()
+}
