@@ -313,26 +313,64 @@ fn socket(options: &Options) -> io::Result<()> {
             ("pipelined_time_of_echo", figure(many / many_echo)),
         ]);
     }
+    dump(options, &dir.path().join("dump"))
+}
+
+/// DUMP over the socket: to a reader that does nothing else, then to one that asks for an SA through another socket
+/// between any two sips of it.
+fn dump(options: &Options, path: &Path) -> io::Result<()> {
+    const SIP: usize = 100;
     let name = "pfkey socket, DUMP";
-    if options.wants(name) {
-        let n = if options.quick { 100_000 } else { 1_000_000 };
-        let seconds = with_service(&dir.path().join("dump"), |line| {
-            for start in (0..n).step_by(SAMPLE as usize) {
-                line.pipelined(&batch(MessageType::Add, start..start + SAMPLE));
-            }
-            let request = Writer::new(&Base::request(MessageType::Dump, SaType::Unspec, 1, PID)).finish();
-            let mut count = 0_u32;
-            let nanos = nanos(|| {
-                line.send(&request.expect("a short message"));
-                while line.receive().len() > Base::LEN {
-                    count += 1;
-                }
-            });
-            assert_eq!(count, n);
-            nanos / 1e9
-        })?;
-        row(&[("bench", json!(name)), ("sas", json!(n)), ("dump_sas_per_s", figure(f64::from(n) / seconds))]);
+    if !options.wants(name) {
+        return Ok(());
     }
+    let n = if options.quick { 100_000 } else { 1_000_000 };
+    let request = Writer::new(&Base::request(MessageType::Dump, SaType::Unspec, 1, PID)).finish();
+    let request = request.expect("a short message");
+    let gets = batch(MessageType::Get, 0..SAMPLE);
+    let columns = with_service(path, |line| {
+        for start in (0..n).step_by(SAMPLE as usize) {
+            line.pipelined(&batch(MessageType::Add, start..start + SAMPLE));
+        }
+        let mut count = 0_u32;
+        let swift = nanos(|| {
+            line.send(&request);
+            while line.receive().len() > Base::LEN {
+                count += 1;
+            }
+        });
+        assert_eq!(count, n);
+
+        let alone = line.one_by_one(&gets);
+        let mut slow = Line::connect(path).expect("the service");
+        let (before, mut grown) = (resident(), 0.0_f64);
+        let (mut asked, mut meanwhile) = (0_u32, 0.0);
+        slow.send(&request);
+        'dump: for get in gets.octets.chunks_exact(gets.len).cycle() {
+            meanwhile += nanos(|| {
+                line.send(get);
+                assert!(well(line.receive()));
+            });
+            asked += 1;
+            grown = grown.max(resident() - before);
+            for _ in 0..SIP {
+                if slow.receive().len() <= Base::LEN {
+                    break 'dump;
+                }
+                count += 1;
+            }
+        }
+        assert_eq!(count, 2 * n);
+        [
+            ("dump_sas_per_s", f64::from(n) / swift * 1e9),
+            ("get_per_s", f64::from(SAMPLE) / alone * 1e9),
+            ("get_per_s_while_slow_dump", f64::from(asked) / meanwhile * 1e9),
+            ("grown_kib_by_slow_dump", grown / 1024.0),
+        ]
+    })?;
+    let mut cells = vec![("bench", json!(name)), ("sas", json!(n))];
+    cells.extend(columns.map(|(name, value)| (name, figure(value))));
+    row(&cells);
     Ok(())
 }
 
