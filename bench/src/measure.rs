@@ -1,5 +1,6 @@
 //! Timing: alternating samples, medians.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::Instant;
 
 /// How long to measure
@@ -28,6 +29,17 @@ pub(crate) fn nanos(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_nanos() as f64
+}
+
+/// Nanoseconds of this thread's processor time that `work` takes: what other programs do meanwhile is not in it.
+pub(crate) fn cpu_nanos(work: impl FnOnce()) -> f64 {
+    let now = || {
+        let at = clock_gettime(ClockId::ThreadCPUTime);
+        at.tv_sec as f64 * 1e9 + at.tv_nsec as f64
+    };
+    let start = now();
+    work();
+    now() - start
 }
 
 /// The median.
