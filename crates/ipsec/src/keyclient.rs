@@ -1,19 +1,20 @@
-//! The asking side of `pf_key.sock`: one message out, its answer back.
-//!
-//! Knows of PF_KEY only what it takes to find the answer among everything a PF_KEY socket hears: type, sequence number
-//! and process of the base header (RFC 2367 §2.3).
+//! The asking side of `pf_key.sock`: one message out, its answer back. [`pfkey::client`] knows which record that is; this
+//! is the socket below it.
 
 use crate::host::clock;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use core::fmt;
 use ipsec_core::Time;
+use pfkey::client::{Client, Heard, Request};
+use pfkey::{Fault, MessageType, SaType, TooLong};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// How long an answer may take before something must be wrong.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ pub enum KeyError {
     Io(io::Error),
     /// Nothing came.
     Silence,
+    /// The request says more than a message can.
+    TooLong(TooLong),
 }
 
 impl fmt::Display for KeyError {
@@ -47,6 +50,7 @@ impl fmt::Display for KeyError {
             ),
             Self::Io(error) => write!(f, "pf_key.sock: {error}"),
             Self::Silence => write!(f, "klips did not answer within {} seconds", PATIENCE.as_secs()),
+            Self::TooLong(why) => why.fmt(f),
         }
     }
 }
@@ -64,7 +68,7 @@ impl From<Errno> for KeyError {
 pub struct KeyClient {
     rundir: Rundir,
     socket: OwnedFd,
-    seq: u32,
+    client: Client,
 }
 
 impl KeyClient {
@@ -83,39 +87,39 @@ impl KeyClient {
                 other => other.into(),
             }
         })?;
-        Ok(Self { rundir: rundir.clone(), socket, seq: 0 })
+        Ok(Self { rundir: rundir.clone(), socket, client: Client::new(std::process::id()) })
     }
 
-    /// A sequence number for the next message of this process.
-    pub const fn next_seq(&mut self) -> u32 {
-        self.seq = self.seq.wrapping_add(1);
-        self.seq
+    /// Begins a request, to be filled in and asked.
+    pub fn request(&self, kind: MessageType, satype: SaType) -> Request {
+        self.client.request(kind, satype)
     }
 
-    /// Sends one message and waits for the one that answers it; what others are told meanwhile is passed over.
-    pub fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        match net::send(&self.socket, message, SendFlags::NOSIGNAL) {
+    /// Sends a request and waits for its last answer: done, or why not. What others are told meanwhile is passed over.
+    pub fn ask(&mut self, request: Request) -> Result<Result<(), Fault>, KeyError> {
+        let (ticket, record) = self.client.finish(request).map_err(KeyError::TooLong)?;
+        match net::send(&self.socket, &Zeroizing::new(record), SendFlags::NOSIGNAL) {
             // It has hung up already; what it said before that is still to be read.
             Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let asked = Mark::of(message);
         let until = clock::now().after(PATIENCE);
         loop {
-            let answer = self.receive(until)?;
-            if Mark::of(&answer) == asked {
-                return Ok(answer);
+            let record = self.receive(until)?;
+            match turned_away(&record) {
+                Some(Errno::PERM) => return Err(KeyError::Denied(self.rundir.clone())),
+                Some(errno) => return Err(errno.into()),
+                None => {}
             }
-            if let Some(errno) = turned_away(&answer) {
-                return Err(match errno {
-                    Errno::PERM => KeyError::Denied(self.rundir.clone()),
-                    errno => errno.into(),
-                });
+            match self.client.hear(&record) {
+                Ok(Heard::Answer { to, more: false, .. }) if to == ticket => return Ok(Ok(())),
+                Ok(Heard::Refused { to, fault }) if to == ticket => return Ok(Err(fault)),
+                Ok(Heard::Answer { .. } | Heard::Refused { .. } | Heard::Notice(_)) | Err(_) => {}
             }
         }
     }
 
-    fn receive(&self, until: Time) -> Result<Vec<u8>, KeyError> {
+    fn receive(&self, until: Time) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         loop {
             let timeout = Timespec::try_from(until.since(clock::now())).map_err(|_| KeyError::Silence)?;
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -126,7 +130,7 @@ impl KeyClient {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let mut octets = vec![0; LONGEST];
+        let mut octets = Zeroizing::new(vec![0; LONGEST]);
         let mut recv = || net::recv(&self.socket, &mut octets[..], RecvFlags::empty());
         let (_, len) = match recv() {
             // A connection closed with our message unread says so once, before what it has for us.
@@ -141,38 +145,25 @@ impl KeyClient {
     }
 }
 
-/// Why the daemon does not want us as a client: a base header of no type with an error in it.
+/// Why the daemon does not want us as a client: a base header of no type and number with an error in it.
 const fn turned_away(message: &[u8]) -> Option<Errno> {
     match message {
-        [_, 0, errno, ..] if *errno != 0 => Some(Errno::from_raw_os_error(*errno as i32)),
+        [_, 0, errno, _, _, _, _, _, 0, 0, 0, 0, ..] if *errno != 0 => {
+            Some(Errno::from_raw_os_error(*errno as i32))
+        }
         _ => None,
-    }
-}
-
-/// What a message and its answer have in common: type, sequence number, process.
-#[derive(Debug, PartialEq, Eq)]
-struct Mark(Option<(u8, [u8; 4], [u8; 4])>);
-
-impl Mark {
-    fn of(message: &[u8]) -> Self {
-        let header = message.first_chunk::<16>();
-        Self(header.map(|&[_, kind, _, _, _, _, _, _, s0, s1, s2, s3, p0, p1, p2, p3]| {
-            (kind, [s0, s1, s2, s3], [p0, p1, p2, p3])
-        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pfkey::{Base, Writer};
     use std::thread;
 
-    fn message(kind: u8, seq: u32, pid: u32, body: u8) -> Vec<u8> {
-        let mut octets = vec![2, kind, 0, 3, 3, 0, 0, 0];
-        octets.extend(seq.to_ne_bytes());
-        octets.extend(pid.to_ne_bytes());
-        octets.extend([body; 8]);
-        octets
+    /// What a daemon says, as it says it to process `pid`.
+    fn said(kind: MessageType, seq: u32, pid: u32, errno: pfkey::Errno) -> Vec<u8> {
+        Writer::new(&Base { errno, ..Base::request(kind, SaType::Esp, seq, pid) }).finish().unwrap()
     }
 
     /// Answers every message with `answers`, then hangs up.
@@ -192,44 +183,53 @@ mod tests {
         })
     }
 
-    #[test]
-    fn the_answer_is_found_among_what_others_are_told() {
+    const DONE: pfkey::Errno = pfkey::Errno(0);
+
+    fn ask(client: &mut KeyClient) -> Result<Result<(), Fault>, KeyError> {
+        client.ask(client.request(MessageType::Flush, SaType::Esp))
+    }
+
+    /// Asks for something, is told `answers`, and says what came of it and what the daemon was asked.
+    fn asked(answers: Vec<Vec<u8>>) -> (Result<Result<(), Fault>, KeyError>, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let rundir = Rundir::new(dir.path());
-        let answer = message(3, 7, 99, 1);
-        let noise = vec![
-            message(3, 8, 99, 2),
-            message(4, 7, 99, 3),
-            message(3, 7, 98, 4),
-            vec![2, 3],
-            answer.clone(),
-        ];
-        let daemon = daemon(&rundir, noise);
+        let daemon = daemon(&rundir, answers);
         let mut client = KeyClient::connect(&rundir).unwrap();
-        let asked = message(3, 7, 99, 0);
-        assert_eq!(client.exchange(&asked).unwrap(), answer);
-        assert_eq!(daemon.join().unwrap(), asked);
+        (ask(&mut client), daemon.join().unwrap())
+    }
+
+    #[test]
+    fn the_answer_is_found_among_what_others_are_told() {
+        let me = std::process::id();
+        let noise = vec![
+            said(MessageType::Flush, 2, me, pfkey::Errno::EEXIST),
+            said(MessageType::Delete, 1, me, pfkey::Errno::EEXIST),
+            said(MessageType::Flush, 1, me ^ 1, pfkey::Errno::EEXIST),
+            vec![2, 9],
+            said(MessageType::Flush, 1, me, DONE),
+        ];
+        let (answer, request) = asked(noise);
+        assert_eq!(answer.unwrap(), Ok(()));
+        assert_eq!(request, said(MessageType::Flush, 1, me, DONE));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer() {
+        let refusal = said(MessageType::Flush, 1, std::process::id(), pfkey::Errno::ENOMEM);
+        assert_eq!(asked(vec![refusal]).0.unwrap(), Err(Fault::errno(pfkey::Errno::ENOMEM)));
     }
 
     #[test]
     fn a_daemon_that_hangs_up_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let rundir = Rundir::new(dir.path());
-        let daemon = daemon(&rundir, Vec::new());
-        let mut client = KeyClient::connect(&rundir).unwrap();
-        assert!(matches!(client.exchange(&message(3, 7, 99, 0)), Err(KeyError::Io(_))));
-        daemon.join().unwrap();
+        assert!(matches!(asked(Vec::new()).0, Err(KeyError::Io(_))));
     }
+
+    const TURNED_AWAY: [u8; 16] = [2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[test]
     fn one_who_is_turned_away_is_told_why() {
-        let dir = tempfile::tempdir().unwrap();
-        let rundir = Rundir::new(dir.path());
-        let daemon = daemon(&rundir, vec![vec![2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]);
-        let mut client = KeyClient::connect(&rundir).unwrap();
-        let error = client.exchange(&message(3, 7, 99, 0)).unwrap_err().to_string();
+        let error = asked(vec![TURNED_AWAY.to_vec()]).0.unwrap_err().to_string();
         assert!(error.starts_with("permission denied") && error.contains("pfkeygroup="), "{error}");
-        daemon.join().unwrap();
     }
 
     #[test]
@@ -244,13 +244,13 @@ mod tests {
             let mut client = KeyClient::connect(&rundir).unwrap();
             let peer = net::accept(&listener).unwrap();
             if sent_before_closing {
-                // What `exchange` sends first, so that it lies unread when the other end closes.
-                net::send(&client.socket, &message(3, 7, 99, 0), SendFlags::NOSIGNAL).unwrap();
+                // What `ask` sends first, so that it lies unread when the other end closes.
+                let request = said(MessageType::Flush, 1, std::process::id(), DONE);
+                net::send(&client.socket, &request, SendFlags::NOSIGNAL).unwrap();
             }
-            let refusal = [2, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            net::send(&peer, &refusal, SendFlags::NOSIGNAL).unwrap();
+            net::send(&peer, &TURNED_AWAY, SendFlags::NOSIGNAL).unwrap();
             drop(peer);
-            let error = client.exchange(&message(3, 7, 99, 0)).unwrap_err();
+            let error = ask(&mut client).unwrap_err();
             assert!(matches!(error, KeyError::Denied(_)), "{error}");
         }
     }

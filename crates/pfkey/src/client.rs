@@ -215,7 +215,8 @@ impl Client {
 
     /// Begins a request. Fill in its extensions, then [`Client::finish`] it.
     pub fn request(&self, kind: MessageType, satype: SaType) -> Request {
-        let writer = Writer::new(&Base::request(kind, satype, self.next, self.pid));
+        // Room enough for keys not to be left behind when it grows.
+        let writer = Writer::with_capacity(&Base::request(kind, satype, self.next, self.pid), 1024);
         Request { seq: self.next, kind, answers: 1, writer }
     }
 

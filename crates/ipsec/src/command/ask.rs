@@ -4,10 +4,7 @@ use super::Failure;
 use crate::keyclient::KeyClient;
 use crate::rundir::Rundir;
 use ipsec_core::{Protocol, SaId};
-use pfkey::{
-    Address, Base, Diagnostic, Errno, ExtType, Fault, Message, MessageType, Sa, SaType, TooLong, Writer,
-};
-use zeroize::Zeroizing;
+use pfkey::{Address, ExtType, Fault, MessageType, Sa, SaType, Writer};
 
 /// The SA type of a protocol.
 pub(super) const fn satype(protocol: Protocol) -> SaType {
@@ -32,22 +29,7 @@ pub(super) fn ask(
     write: impl FnOnce(&mut Writer),
 ) -> Result<Result<(), Fault>, Failure> {
     let mut client = KeyClient::connect(&Rundir::from_env()).map_err(Failure::new)?;
-    let base = Base::request(kind, satype, client.next_seq(), std::process::id());
-    let record =
-        build(&base, write).map_err(|_| Failure::new("the request does not fit a PF_KEY message"))?;
-    let answer = Zeroizing::new(client.exchange(&record).map_err(Failure::new)?);
-    let base =
-        answer.first_chunk().map(Base::parse).ok_or_else(|| Failure::new("klips sent half a message"))?;
-    if base.errno == Errno(0) {
-        return Ok(Message::parse_answer(&answer).map(drop));
-    }
-    let diagnostic = Diagnostic::from_number(base.diagnostic).unwrap_or(Diagnostic::None);
-    Ok(Err(Fault { errno: base.errno, diagnostic }))
-}
-
-/// A request as octets; there may be keys in it.
-pub(super) fn build(base: &Base, write: impl FnOnce(&mut Writer)) -> Result<Zeroizing<Vec<u8>>, TooLong> {
-    let mut writer = Writer::with_capacity(base, 1024);
-    write(&mut writer);
-    writer.finish().map(Zeroizing::new)
+    let mut request = client.request(kind, satype);
+    write(&mut request);
+    client.ask(request).map_err(Failure::new)
 }

@@ -52,8 +52,8 @@ pub(super) fn selector(writer: &mut Writer, of: &Selector) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::ask::build;
-    use pfkey::{Base, Message, MessageType};
+    use pfkey::client::Client;
+    use pfkey::{Message, MessageType};
 
     const SELECTOR: &str = "10.1.0.0/16";
 
@@ -62,11 +62,17 @@ mod tests {
         Selector { src: net(SELECTOR), dst: net("10.2.0.0/24"), proto: 6, sport: 1024, dport }
     }
 
+    fn record(kind: MessageType, said: &Said, dport: u16) -> Vec<u8> {
+        let mut client = Client::new(7);
+        let mut request = client.request(kind, satype_of(said));
+        flow(&mut request, &selector_of(dport), said);
+        client.finish(request).unwrap().1
+    }
+
     #[test]
     fn an_eroute_to_an_sa_is_said_in_full() {
         let said: Said = "esp0x1001@192.0.2.2".parse().unwrap();
-        let base = Base::request(MessageType::AddFlow, satype_of(&said), 1, 7);
-        let record = build(&base, |writer| flow(writer, &selector_of(25), &said)).unwrap();
+        let record = record(MessageType::AddFlow, &said, 25);
         let message = Message::parse(&record).unwrap();
         pfkey::rules::rule(MessageType::AddFlow).unwrap().complete(&message).unwrap();
         assert_eq!(message.base.satype(), Some(SaType::Esp));
@@ -88,8 +94,7 @@ mod tests {
             ("%hold", FlowAction::Hold),
         ] {
             let said: Said = word.parse().unwrap();
-            let base = Base::request(MessageType::ReplaceFlow, satype_of(&said), 1, 7);
-            let record = build(&base, |writer| flow(writer, &selector_of(0), &said)).unwrap();
+            let record = record(MessageType::ReplaceFlow, &said, 0);
             let message = Message::parse(&record).unwrap();
             assert_eq!(
                 (message.flow.unwrap().action, message.sa, message.dst),

@@ -1,8 +1,9 @@
 use super::*;
-use crate::command::ask::{build, satype};
+use crate::command::ask::satype;
 use crate::command::spi::{Args, Plan};
 use clap::Parser;
-use pfkey::{Base, Message, MessageType};
+use pfkey::client::Client;
+use pfkey::{Message, MessageType};
 
 #[derive(Parser)]
 struct Cli {
@@ -14,8 +15,10 @@ struct Cli {
 fn record(line: &str, direction: Option<Direction>) -> Vec<u8> {
     let words = std::iter::once("spi").chain(line.split_whitespace());
     let Plan::Add(sa) = Cli::try_parse_from(words).unwrap().args.plan().unwrap() else { panic!("{line}") };
-    let base = Base::request(MessageType::Add, satype(sa.id.protocol), 1, 7);
-    build(&base, |writer| add(writer, &sa, direction)).unwrap().to_vec()
+    let mut client = Client::new(7);
+    let mut request = client.request(MessageType::Add, satype(sa.id.protocol));
+    add(&mut request, &sa, direction);
+    client.finish(request).unwrap().1
 }
 
 #[test]
