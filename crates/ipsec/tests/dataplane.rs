@@ -11,8 +11,9 @@ use ipsec_core::algorithm::{Auth, Encryption, Suite};
 use ipsec_core::{Protocol, SaId, Selector, Spi};
 use klips::{Action, Blueprint, Discard, Encapsulation, Eroute, Keys, Limits, Mode, Plane, Sa};
 use rustix::event::{EventfdFlags, eventfd};
+use socket2::{Domain, Protocol as Ip, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -131,6 +132,18 @@ impl Gateway {
         self.status().counters.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
+    /// Hears every ICMP message that comes to this end.
+    fn icmp(&self) -> Socket {
+        let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Ip::ICMPV4));
+        self.namespace.run(open).unwrap().unwrap()
+    }
+
+    fn udp(&self) -> UdpSocket {
+        let socket = self.namespace.run(|| UdpSocket::bind((self.inner, 0))).unwrap().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket
+    }
+
     /// Everything this end refused, but packets without an eroute: the host's own chatter.
     fn refused(&self) -> Vec<(&'static str, u64)> {
         let all = Discard::ALL.iter().filter(|why| **why != Discard::NoEroute);
@@ -180,6 +193,56 @@ impl Tunnel {
     }
 }
 
+/// Numbered datagrams of one flow, never more than `AHEAD` of which are not acknowledged; the receiver checks that they
+/// come in order, once each and unchanged.
+fn stream(from: &UdpSocket, to: &UdpSocket, datagrams: u32, len: usize) {
+    const AHEAD: u32 = 64;
+    let datagram = |number: u32| {
+        let mut octets = pattern(len.max(4));
+        octets[..4].copy_from_slice(&number.to_be_bytes());
+        octets
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = vec![0; 65_536];
+            for number in 0..datagrams {
+                let (n, _) = to.recv_from(&mut buffer).expect("a datagram was lost");
+                assert!(buffer[..n] == datagram(number), "{number} was expected, {:?} came", &buffer[..4]);
+                if number % (AHEAD / 2) == AHEAD / 2 - 1 {
+                    to.send(&number.to_be_bytes()).unwrap();
+                }
+            }
+        });
+        let mut acknowledged = 0;
+        for number in 0..datagrams {
+            while number - acknowledged >= AHEAD {
+                let mut buffer = [0; 4];
+                from.recv_from(&mut buffer).expect("an acknowledgement was lost");
+                acknowledged = u32::from_be_bytes(buffer) + 1;
+            }
+            from.send(&datagram(number)).unwrap();
+        }
+    });
+}
+
+/// One ICMP echo from inside a namespace: true if it was answered.
+fn ping(end: &Gateway, dst: Ipv4Addr) -> bool {
+    let socket = end.icmp();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // Type 8, code 0, checksum, identifier 7, number 1.
+    let request = [8, 0, 0xf7, 0xf7, 0, 7, 0, 1];
+    socket.send_to(&request, &SocketAddr::new(dst.into(), 0).into()).unwrap();
+    let mut buffer = [0; 2048];
+    loop {
+        match (&socket).read(&mut buffer) {
+            // Our own request is seen too where the way goes through `lo`.
+            Ok(n) if n >= 28 && buffer[20] == 0 => return buffer[24..28] == [0, 7, 0, 1],
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
 fn check(case: &Case) {
     let Some(tunnel) = tunnel(case) else { return };
     for len in [0, 1, 100, 1300] {
@@ -224,6 +287,67 @@ fn the_same_on_two_workers_and_on_split_ones() {
         for (workers, udp) in [(1, true), (2, true), (2, false)] {
             let settings = Settings { workers: Some(workers), shape, ..Settings::default() };
             check(&Case { udp, settings, ..Case::default() });
+        }
+    }
+}
+
+/// All offloads or none, one worker or several, steered or not, in UDP and raw.
+fn layouts() -> impl Iterator<Item = Case> {
+    let settings = |workers, list: &str| {
+        let mut settings = Settings { workers: Some(workers), ..Settings::default() };
+        settings.set_offloads(list).unwrap();
+        settings
+    };
+    let all = [(1, "all"), (1, "none"), (2, "all"), (2, "none"), (3, "-steer")];
+    let settings = all.map(|(workers, list)| settings(workers, list));
+    settings.into_iter().flat_map(|settings| {
+        [true, false].map(|udp| Case { udp, settings: settings.clone(), ..Case::default() })
+    })
+}
+
+#[test]
+fn flows_in_both_directions_lose_nothing_and_keep_their_order() {
+    for case in layouts() {
+        let Some(tunnel) = tunnel(&case) else { return };
+        let (left, right) = (&tunnel.left, &tunnel.right);
+        std::thread::scope(|scope| {
+            for (flow, len) in [8, 200, 1000, 1364, 64, 700].into_iter().enumerate() {
+                let (from, to) = if flow % 2 == 0 { (left, right) } else { (right, left) };
+                let (from, to) = (from.udp(), to.udp());
+                scope.spawn(move || {
+                    from.connect(to.local_addr().unwrap()).unwrap();
+                    to.connect(from.local_addr().unwrap()).unwrap();
+                    // The way back decides which queue of the device a flow belongs to; this settles it.
+                    for (from, to) in [(&from, &to), (&to, &from)] {
+                        from.send(b"first").unwrap();
+                        to.recv_from(&mut [0; 8]).expect("the first datagram was lost");
+                    }
+                    stream(&from, &to, 2000, len);
+                });
+            }
+        });
+        for end in [left, right] {
+            assert_eq!(end.refused(), [], "{:?}", end.status());
+        }
+    }
+}
+
+#[test]
+fn pings_are_answered_and_raw_esp_draws_no_errors() {
+    for case in layouts() {
+        let Some(tunnel) = tunnel(&case) else { return };
+        let heard = [tunnel.left.icmp(), tunnel.right.icmp()];
+        for (end, dst) in [(&tunnel.left, [10, 0, 2, 1]), (&tunnel.right, [10, 0, 1, 1])] {
+            assert!(ping(end, dst.into()), "{:?}", end.status());
+        }
+        tunnel.tcp_echo(&pattern(1_000_000));
+        for mut socket in heard {
+            socket.set_nonblocking(true).unwrap();
+            let mut buffer = [0; 2048];
+            while let Ok(n) = socket.read(&mut buffer) {
+                // Type 3 is "destination unreachable".
+                assert!(n > 20 && buffer[20] != 3, "{:?}", &buffer[20..n]);
+            }
         }
     }
 }
