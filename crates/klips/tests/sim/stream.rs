@@ -5,7 +5,7 @@ use crate::device::seen;
 use crate::flow::{ACK, CWR, ECE, FIN, Flow, Handed, PSH, name};
 use crate::host::{Host, Setup, Side};
 use crate::net::{Random, Weather, clear_sky, weathers};
-use klips::{Verdict, Vnet};
+use klips::{Discard, Limits, SaState, Verdict, Vnet};
 use std::collections::BTreeMap;
 
 /// Packets by flow, as one who knows RFC 6864 sees them.
@@ -53,7 +53,10 @@ fn offer(left: &mut Host, handed: &Handed, offloads: bool) {
     let parts = handed.means.iter().map(|packet| (&single, packet));
     let all: Vec<_> = if offloads { whole.into_iter().collect() } else { parts.collect() };
     for (vnet, packet) in all {
-        assert_eq!(left.offer(vnet, packet), Verdict::Send);
+        let verdict = left.offer(vnet, packet);
+        let over =
+            Verdict::Discard(Discard::Expired) == verdict || Verdict::Discard(Discard::NoSa) == verdict;
+        assert!(verdict == Verdict::Send || over, "{verdict:?}");
     }
 }
 
@@ -143,6 +146,39 @@ fn a_superpacket_that_meets_no_trouble_comes_out_as_it_went_in() {
             assert_eq!(sent.len(), handed.means.len());
             right.receive(&sent);
             assert_eq!((right.writes, right.take()), (1, handed.means), "{setup:?}, flow {n}");
+        }
+    }
+}
+
+/// The hard limit lies where it lies, also in the middle of a superpacket: what came before it is whole and arrives.
+#[test]
+fn a_superpacket_that_meets_a_limit_passes_as_far_as_single_packets_would() {
+    for n in [0, 2, 5] {
+        for whole in 0..=6_u64 {
+            let base = Setup { udp: true, ..Setup::default() };
+            let handed = Flow::number(n, &base).next(5 * 1200 + 300, ACK, true);
+            // One octet more than the first `whole` packets have: the next would pass it, the short last one too.
+            let size: u64 = handed.means[..whole as usize].iter().map(|packet| packet.len() as u64).sum();
+            let limits = Limits { soft_bytes: 0, hard_bytes: size + 1 };
+            let setup = Setup { limits, ..base };
+            let mut hosts = [true, false].map(|offloads| {
+                let [mut left, _] = setup.pair();
+                let [_, mut right] = base.pair();
+                for _ in 0..3 {
+                    offer(&mut left, &handed, offloads);
+                }
+                right.receive(&left.flush());
+                // The packet that met the limit is refused as expired; what comes later finds no SA.
+                let [no_sa, expired] = [Discard::NoSa, Discard::Expired].map(|why| left.plane.discarded(why));
+                assert_eq!((left.refused().len(), expired + no_sa), (2, 18 - whole), "offloads {offloads}");
+                assert_eq!((left.sends.bytes(), left.sends.sent()), (size, whole));
+                assert_eq!(left.sends.state(), SaState::Dead);
+                right
+            });
+            for right in &mut hosts {
+                assert_eq!(right.take(), handed.means[..whole as usize], "flow {n}");
+                assert_eq!(right.refused(), []);
+            }
         }
     }
 }
