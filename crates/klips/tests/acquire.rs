@@ -368,6 +368,15 @@ fn workers_hand_over_no_more_than_control_can_take() {
     assert_eq!(host.counters.count(Discard::Hold), 200 - 64);
     host.control.expire(host.now);
     assert_eq!(host.packet(3, 1), Verdict::Keep);
+    // Large ones meet another limit, and that one is there again, too, once control has looked.
+    for _ in 0..2 {
+        let kept = (0..64).filter(|n| {
+            let mut packet = udp(*n, 1, 60_000);
+            host.outbound.packet(&Vnet::default(), &mut packet, host.now, &mut host.sealed) == Verdict::Keep
+        });
+        assert_eq!(kept.count(), (1 << 20) / 60_000);
+        host.control.expire(host.now);
+    }
 }
 
 #[test]

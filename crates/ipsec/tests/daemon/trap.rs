@@ -3,12 +3,15 @@
 use crate::host::Host;
 use crate::keysock::connect;
 use ipsec::host::netlink::{Netlink, Route};
+use ipsec::host::netns::Namespace;
 use pfkey::client::{Client, Heard, Request};
 use pfkey::{Address, ExtType, Message, MessageType, Sa, SaType, flags, state};
 use rustix::net::{self, RecvFlags, SendFlags};
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::Read;
 use std::net::UdpSocket;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 struct Manager {
@@ -49,6 +52,43 @@ fn say(host: &Host, words: &[u8]) {
     assert_eq!(said.expect("namespace").expect("sent"), words.len());
 }
 
+/// The other end of the cable, a host of its own: what arrives there has been on the wire.
+struct Peer {
+    socket: Socket,
+    _namespace: Namespace,
+}
+
+impl Peer {
+    fn new(host: &Host) -> Self {
+        let namespace = Namespace::new().expect("namespace");
+        let moved = host.namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let cable = netlink.link("cable")?.expect("the host has made it").index;
+            netlink.move_link(cable, namespace.as_fd())
+        });
+        moved.expect("namespace").expect("move");
+        let socket = namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let cable = netlink.link("cable")?.expect("just moved").index;
+            netlink.set_up(cable, true)?;
+            netlink.add_address_and_route(cable, "192.0.2.9/24".parse().expect("net"))?;
+            Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(50)))
+        });
+        let socket = socket.expect("namespace").expect("ESP socket");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        Self { socket, _namespace: namespace }
+    }
+
+    /// SPI and sequence number of the next ESP packet.
+    fn hear(&self) -> (u32, u32) {
+        let mut buffer = [0; 2048];
+        let length = (&self.socket).read(&mut buffer).expect("an ESP packet in time");
+        let esp = &buffer[20..length];
+        let word = |at: usize| u32::from_be_bytes(esp[at..at + 4].try_into().expect("four"));
+        (word(0), word(4))
+    }
+}
+
 /// Packets that an SA has carried.
 fn carried(host: &Host) -> u64 {
     let rows: Vec<Value> = serde_json::from_str(&host.ipsec(&["spi", "--json"]).out).expect("rows");
@@ -58,6 +98,7 @@ fn carried(host: &Host) -> u64 {
 #[test]
 fn a_packet_waits_for_the_sa_that_a_key_manager_adds() {
     let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let peer = Peer::new(&host);
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
     let routed = host.namespace.run(|| {
         let mut netlink = Netlink::open()?;
@@ -93,14 +134,28 @@ fn a_packet_waits_for_the_sa_that_a_key_manager_adds() {
     add.key(ExtType::KeyEncrypt, 160, 0, &[0x11; 20]);
     manager.client = Client::starting_at(pid, seq);
     manager.ask(add);
-    // Both go without another packet to push them.
-    for _ in 0..500 {
-        if carried(&host) == 2 {
+    // Both go without another packet to push them, and arrive.
+    assert_eq!([peer.hear(), peer.hear()], [(0x2002, 1), (0x2002, 2)]);
+
+    // The trap is still there, so the next asks again. It is not lost when the eroute comes.
+    say(&host, b"third");
+    loop {
+        let record = manager.receive();
+        let base = Message::parse_answer(&record).expect("a record").base;
+        if base.kind() == Some(MessageType::Acquire) {
+            assert_eq!(base.seq, seq - 1);
             break;
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(carried(&host), 2);
+    let said = "esp.2002@192.0.2.9";
+    let words = ["eroute", "--replace", "--src", "10.1.0.0/16", "--dst", "10.2.0.0/16", "--said", said];
+    let replaced = host.ipsec(&words);
+    assert_eq!(replaced.code, 0, "{}", replaced.err);
+    assert_eq!(peer.hear(), (0x2002, 3));
+    say(&host, b"fourth");
+    assert_eq!(peer.hear(), (0x2002, 4));
+    assert_eq!(carried(&host), 4);
+
     let mut ctl = ipsec::ctl::Client::connect(&host.rundir).expect("klips.ctl");
     let status = ctl.call(ipsec::ctl::Request::Status).expect("status");
     // Only what has happened is listed.

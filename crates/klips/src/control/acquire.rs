@@ -335,3 +335,24 @@ fn ecombs() -> Vec<Ecomb> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_go_early_leave_a_bounded_list_of_ends() {
+        let mut acquires = Acquires::default();
+        let net = |text: &str| text.parse().unwrap();
+        let (src, dst) = ("10.1.0.1".parse().unwrap(), "10.2.0.1".parse().unwrap());
+        let key = (Selector::nets(net("10.1.0.0/16"), net("10.2.0.0/16")), src, dst);
+        let kept = acquires.begin((key.0, dst, src), Time::from_secs(15));
+        for _ in 0..10 * RECORDS {
+            let seq = acquires.begin(key, Time::from_secs(15));
+            acquires.end(seq);
+        }
+        assert!(acquires.ends.len() <= 2 * RECORDS, "{} ends", acquires.ends.len());
+        let first = acquires.overdue(Time::from_secs(15));
+        assert_eq!(first, Some(kept), "what is still there is not forgotten");
+    }
+}
