@@ -2,10 +2,12 @@
 
 use crate::run::{Failed, cargo, root, step, works};
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 pub(crate) fn lint() -> Result<(), Failed> {
     paths_exist("ARCHITECTURE.md")?;
+    tests_exist("docs/attacks.md")?;
     if !works(&mut cargo(&["fmt", "--version"])) || !works(&mut cargo(&["clippy", "--version"])) {
         step("rustup", Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))?;
     }
@@ -57,9 +59,63 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Every attack of the table has a test, and the tests it names are there.
+fn tests_exist(document: &str) -> Result<(), Failed> {
+    println!("=== tests in {document}");
+    let text = fs::read_to_string(root().join(document)).map_err(|e| Failed(format!("{document}: {e}")))?;
+    let mut source = String::new();
+    for top in ["crates", "fuzz/src"] {
+        sources(&root().join(top), &mut source).map_err(|e| Failed(format!("{top}: {e}")))?;
+    }
+    for (attack, tests) in attacks(&text) {
+        if tests.is_empty() {
+            return Err(Failed(format!("{document}: no test shows what becomes of {attack:?}")));
+        }
+        if let Some(test) = tests.iter().find(|test| !source.contains(&format!("fn {test}("))) {
+            return Err(Failed(format!("{document} names a test that does not exist: {test}")));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the text of every Rust source below `dir`.
+fn sources(dir: &Path, all: &mut String) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            sources(&path, all)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push_str(&fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a table of three columns, `| attack | what stops it | shown by |`: the first, and what stands between
+/// backticks in the last.
+fn attacks(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack "));
+    rows.filter_map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [attack, _, shown_by] = cells[..] else { return Some((row, Vec::new())) };
+        Some((attack, shown_by.split('`').skip(1).step_by(2).collect()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tests_of_an_attack_are_found_in_its_row() {
+        let text = "# Attacks\n\n| attack | what stops it | shown by |\n|---|---|---|\n\
+                    | replay | the `window` | `a_b`, `c_d` |\n| none | luck | hope |\n| broken | row |\ntext `x`\n";
+        let rows: Vec<_> = attacks(text).collect();
+        assert_eq!(rows[0], ("replay", vec!["a_b", "c_d"]));
+        assert_eq!(rows[1], ("none", vec![]));
+        assert!(rows[2].1.is_empty());
+        assert_eq!(rows.len(), 3);
+    }
 
     #[test]
     fn paths_are_told_from_names() {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Chore {
-    /// Formatting, clippy, documentation, licences and advisories, paths in ARCHITECTURE.md
+    /// Formatting, clippy, documentation, licences and advisories, paths in ARCHITECTURE.md, tests in docs/attacks.md
     Lint,
     /// Every test: units, documentation, fuzz corpora, namespaces with an independent peer
     Test(test::Args),

@@ -39,8 +39,20 @@ impl Rundir {
     }
 
     /// Makes the directory and those above it, readable by all: what is secret in it protects itself.
+    ///
+    /// One that is there already must be one that only we can write to: another could have put a symbolic link where we
+    /// are going to write, or our socket's name on something else.
     pub fn create(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.0)
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&self.0)?;
+        let at = fs::metadata(&self.0)?;
+        let owned = [0, rustix::process::geteuid().as_raw()].contains(&at.uid());
+        let shared = at.mode() & 0o002 != 0
+            || at.mode() & 0o020 != 0 && ![0, rustix::process::getegid().as_raw()].contains(&at.gid());
+        if owned && !shared {
+            return Ok(());
+        }
+        let why = "others can write to it: `chown root` and `chmod 755` it, or let IPSEC_RUNDIR name another";
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
 
     /// Where PF_KEY clients connect.
@@ -97,6 +109,37 @@ pub fn lock(path: &Path) -> io::Result<Option<File>> {
         // The holder before us may have removed the name between our open and our lock.
         if fs::metadata(path).is_ok_and(|at| file.metadata().is_ok_and(|our| at.ino() == our.ino())) {
             return Ok(Some(file));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    #[test]
+    fn a_run_directory_others_can_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let rundir = Rundir::new(dir.path().join("run"));
+        rundir.create().unwrap();
+        rundir.create().unwrap();
+        let mode = |mode| fs::set_permissions(rundir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        for open in [0o777, 0o1777, 0o757] {
+            mode(open);
+            let why = rundir.create().unwrap_err();
+            assert!(why.to_string().contains("others can write to it"), "{open:o}: {why}");
+        }
+        mode(0o700);
+        rundir.create().unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(rundir.path(), Some(12_345), None).unwrap();
+            rundir.create().unwrap_err();
+            chown(rundir.path(), Some(0), Some(12_345)).unwrap();
+            mode(0o775);
+            rundir.create().unwrap_err();
+            mode(0o755);
+            rundir.create().unwrap();
         }
     }
 }

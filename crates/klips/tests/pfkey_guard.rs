@@ -1,0 +1,106 @@
+//! What the PF_KEY service keeps to itself, and what no client can make it spend.
+
+mod pfkey_support;
+
+use klips::{Config, SocketId, SocketRow};
+use pfkey_support::*;
+
+fn row(service: &Service, socket: SocketId) -> SocketRow {
+    service.control.sockets().find(|row| row.id == socket).expect("open")
+}
+
+/// A service whose sockets may leave this many octets unread.
+fn with_limit(limit: usize) -> Service {
+    let mut config = Config::new(EPOCH, random());
+    config.receive_limit = limit;
+    Service::new(config)
+}
+
+#[test]
+fn keys_leave_in_get_and_dump_only_and_for_the_one_who_asked() {
+    let mut service = Service::default();
+    let [asking, registered, quiet] = [(); 3].map(|()| service.open());
+    service.must(registered, msg(REGISTER, ESP));
+    let add = add_esp(0x1001, LOCAL, PEER).lifetime(HARD, 0, 0, 60, 0);
+    let key = Heard::new(add.clone().done()).find(EKEY).expect("key")[4..24].to_vec();
+    let has_key = |heard: &Heard| heard.octets.windows(key.len()).any(|at| at == key);
+    let mut heard = Vec::new();
+    let update = msg(UPDATE, ESP).sa(0x1001).src(LOCAL).dst(PEER).lifetime(HARD, 0, 0, 90, 0);
+    let requests = [
+        add.clone(),
+        add,
+        update,
+        get(ESP, 0x1001, PEER),
+        msg(DUMP, ESP),
+        msg(REGISTER, ESP),
+        msg(DELETE, ESP).sa(0x1001).dst(PEER),
+        add_esp(0x1002, LOCAL, PEER).lifetime(HARD, 0, 0, 60, 0),
+        msg(FLUSH, ESP),
+        add_esp(0x1003, LOCAL, PEER).lifetime(HARD, 0, 0, 60, 0),
+    ];
+    for request in requests {
+        service.send(asking, request);
+        for socket in [asking, registered, quiet] {
+            heard.extend(service.hear(socket).into_iter().map(|heard| (socket, heard)));
+        }
+    }
+    service.wait(120);
+    for socket in [asking, registered, quiet] {
+        heard.extend(service.hear(socket).into_iter().map(|heard| (socket, heard)));
+    }
+    let kinds = |socket| {
+        heard.iter().filter(|(to, _)| *to == socket).map(|(_, heard)| heard.kind).collect::<Vec<_>>()
+    };
+    assert!(
+        kinds(registered).contains(&EXPIRE) && kinds(quiet).contains(&ADD),
+        "the others do hear something"
+    );
+    for kind in [GET, DUMP] {
+        let told = |(to, heard): &(SocketId, Heard)| *to == asking && heard.kind == kind && has_key(heard);
+        assert!(heard.iter().any(told), "message type {kind} answers with the key");
+    }
+    for (to, heard) in &heard {
+        assert!(!has_key(heard) || [GET, DUMP].contains(&heard.kind) && *to == asking, "{to:?} {heard:?}");
+    }
+}
+
+#[test]
+fn a_flood_fills_one_queue_to_its_limit_and_nobody_elses() {
+    let mut service = with_limit(4096);
+    let [flooding, deaf] = [(); 2].map(|()| service.open());
+    for n in 0..5000 {
+        // Refusals of DELETE are for everybody to hear.
+        let heard = service.ask(flooding, msg(DELETE, ESP).seq(n).sa(0x7777).dst(PEER));
+        assert_eq!((heard.errno, heard.seq), (ESRCH, n));
+    }
+    let full = row(&service, deaf);
+    assert!(full.queued <= 4096, "{full:?}");
+    assert!(full.dropped > 4000, "{full:?}");
+    assert_eq!((row(&service, flooding).dropped, row(&service, flooding).queued), (0, 0));
+    assert!(!service.hear(deaf).is_empty());
+    assert_eq!(row(&service, deaf).queued, 0);
+}
+
+#[test]
+fn a_dump_waits_for_its_reader_in_no_more_memory_than_the_limit() {
+    let mut service = with_limit(4096);
+    let [reader, other] = [(); 2].map(|()| service.open());
+    let number = 2000;
+    for spi in 0..number {
+        service.must(other, add_esp(0x1000 + spi, LOCAL, PEER));
+        service.hear(reader);
+    }
+    service.send(reader, msg(DUMP, ESP));
+    let mut spis = Vec::new();
+    while let Some(octets) = service.control.notice(reader, service.now) {
+        let heard = Heard::new(octets);
+        assert!(row(&service, reader).queued <= 4096);
+        spis.extend(heard.spi());
+        // Whoever else asks is served in between.
+        service.must(other, get(ESP, 0x1000, PEER));
+    }
+    spis.sort_unstable();
+    let all: Vec<u32> = (0..number).map(|spi| 0x1000 + spi).collect();
+    assert_eq!(spis, all);
+    assert_eq!(row(&service, reader).dropped, 0);
+}
