@@ -53,10 +53,7 @@ fn main() -> ExitCode {
         }
         What::Pfkey(options) => pfkey::run(&options).map(|()| true),
         What::Soak(options) => soak::run(&options),
-        What::Scale(options) => {
-            scale::run(&options);
-            Ok(true)
-        }
+        What::Scale(options) => scale::run(&options).map(|()| true),
         What::Tunnel(options) => tunnel::run(&options),
         What::Forward(options) => tunnel::forward::run(&options),
     };

@@ -1,7 +1,9 @@
 //! Many tunnels: one SA and one eroute each, and traffic over all of them in an order that no cache likes.
 //!
-//! The engine alone, as in `engine`: what the kernel does for a packet does not depend on how many tunnels there are.
-//! Samples of the sizes alternate, and every ratio is to one tunnel in the same turn.
+//! First the engine alone, as in `engine`, then through devices and sockets. Samples of the sizes alternate, and every ratio
+//! is to one tunnel in the same turn.
+
+mod wire;
 
 use crate::engine::{Case, NOW, Pair, cases, packet, superpacket};
 use crate::measure::{Options, median, nanos};
@@ -9,6 +11,7 @@ use crate::report::{figure, row};
 use ipsec_core::Selector;
 use klips::{Verdict, Vnet};
 use serde_json::json;
+use std::io;
 use std::net::Ipv4Addr;
 
 const TUNNELS: [u32; 3] = [1, 1_000, 100_000];
@@ -18,6 +21,13 @@ const BATCH: usize = 32;
 /// The inner address of a tunnel's end on one side.
 fn host(net: u8, tunnel: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(net) << 24 | tunnel)
+}
+
+/// The next tunnel: all take turns, and neighbours in time are far from each other in memory.
+fn turn(at: &mut u32, tunnels: u32) -> u32 {
+    *at = at.wrapping_add(1) % tunnels;
+    // The step is coprime to every number of tunnels here, so that each turn visits all.
+    (u64::from(*at) * 7_919 % u64::from(tunnels)) as u32
 }
 
 /// What one read of the device delivers.
@@ -45,13 +55,6 @@ impl Fleet {
         Self { tunnels, pair, turn: 0, seal: Vec::new(), open: Vec::new() }
     }
 
-    /// The next tunnel: all take turns, neighbours in time are far from each other in memory.
-    fn next(&mut self) -> u32 {
-        self.turn = self.turn.wrapping_add(1) % self.tunnels;
-        // Coprime to every number of tunnels, so that each turn visits all.
-        (u64::from(self.turn) * 7_919 % u64::from(self.tunnels)) as u32
-    }
-
     /// Nanoseconds per packet to seal and to open, over so many batches.
     fn sample(&mut self, shape: &Shape, batches: usize) -> (f64, f64) {
         let mut reads = vec![shape.template.clone(); shape.reads];
@@ -59,7 +62,7 @@ impl Fleet {
         for _ in 0..batches {
             for read in &mut reads {
                 read.copy_from_slice(&shape.template);
-                let tunnel = self.next();
+                let tunnel = turn(&mut self.turn, self.tunnels);
                 read[12..16].copy_from_slice(&host(10, tunnel).octets());
                 read[16..20].copy_from_slice(&host(11, tunnel).octets());
             }
@@ -93,7 +96,7 @@ fn shapes() -> Vec<Shape> {
 }
 
 /// Measures AES-128-GCM, or what the filter names.
-pub(crate) fn run(options: &Options) {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     let cases = cases();
     let chosen = |case: &&Case| match options.filter {
         Some(_) => options.wants(case.name),
@@ -108,6 +111,7 @@ pub(crate) fn run(options: &Options) {
             fleet.pair.clean();
         }
     }
+    wire::run(options)
 }
 
 fn measure(case: &Case, shape: &Shape, fleets: &mut [Fleet], options: &Options) {
