@@ -64,12 +64,19 @@ impl Control {
         let (src, paired, pair) = (larva.src, larva.flags & flag::PAIRED, larva.pair);
         let record = self.build(ask, keymat, Some(src), now);
         // A larval SA that was taken to be made mature does not come back if that fails (reference Q20).
-        self.sadb.remove(&id);
-        let outcome = record.and_then(|mut record| {
-            record.flags |= paired;
-            record.pair = pair;
-            self.take_in(record, ask)
-        });
+        let outcome = match record {
+            Ok(mut record) => {
+                // The partner stays.
+                self.sadb.remove(&id);
+                record.flags |= paired;
+                record.pair = pair;
+                self.take_in(record, ask)
+            }
+            Err(fault) => {
+                self.take_out(&id);
+                Err(fault)
+            }
+        };
         self.answered(ask, outcome)
     }
 
@@ -92,7 +99,7 @@ impl Control {
         if let Some(pair) = ask.pair
             && let Err(fault) = self.pair(&id, pair.spi)
         {
-            self.sadb.remove(&id);
+            self.take_out(&id);
             return Err(fault);
         }
         if let Some(sa) = sa.filter(|_| in_use) {

@@ -78,6 +78,8 @@ impl Control {
         let Some(partner) = self.kill(id, now) else { return };
         self.tell_expire(id, Limit::Hard);
         let Some(partner) = partner else { return };
+        // A larval one has no limits to reach: it waits on, alone.
+        self.unpair(&partner);
         let outbound = self.sadb.find(&partner).is_some_and(|p| p.flags & super::flag::OUTBOUND != 0);
         if self.kill(&partner, now).is_some() && outbound {
             // The inbound partner of an outbound SA goes without a word of its own.

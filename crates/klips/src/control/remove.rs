@@ -25,11 +25,7 @@ impl Control {
     /// DELETE of one SA; its partner goes on alone.
     pub(super) fn delete(&mut self, ask: &Message<'_>) -> Result<Box<Record>, Fault> {
         let id = self.named(ask)?;
-        let gone = self.take_out(&id).ok_or(Fault { errno: Errno::ESRCH, diagnostic: D::SaNotfound })?;
-        if let Some(partner) = gone.partner() {
-            self.unpair(&partner);
-        }
-        Ok(gone)
+        self.take_out(&id).ok_or(Fault { errno: Errno::ESRCH, diagnostic: D::SaNotfound })
     }
 
     /// DELPAIR: the SA and its partner. An SA without one is deleted all the same before that is complained about.
@@ -71,9 +67,7 @@ impl Control {
             .map(|record| record.id)
             .collect();
         for id in doomed {
-            if let Some(partner) = self.take_out(&id).and_then(|gone| gone.partner()) {
-                self.unpair(&partner);
-            }
+            self.take_out(&id);
         }
         Ok(())
     }
@@ -91,7 +85,7 @@ impl Control {
         });
     }
 
-    /// Takes an SA out of the SADB and, at once, out of use.
+    /// Takes an SA out of the SADB and, at once, out of use. Whoever was its partner goes on alone.
     pub(super) fn take_out(&mut self, id: &SaId) -> Option<Box<Record>> {
         let record = self.sadb.remove(id)?;
         if let Some(sa) = &record.sa {
@@ -99,6 +93,9 @@ impl Control {
         }
         if record.in_use {
             self.plane.withdraw(id);
+        }
+        if let Some(partner) = record.partner() {
+            self.unpair(&partner);
         }
         Some(record)
     }
