@@ -4,7 +4,7 @@ mod pfkey_cases;
 mod pfkey_support;
 
 use klips::SocketId;
-use pfkey_cases::{SOCKETS, Transport, aging, introduction, run, setup};
+use pfkey_cases::{LARVA, SOCKETS, Transport, aging, introduction, run, setup};
 use pfkey_support::*;
 
 /// One service with one socket of every kind.
@@ -82,4 +82,24 @@ fn a_short_record_is_refused_to_its_sender_and_an_empty_one_ignored() {
     }
     world.send('s', &[]);
     assert!(world.hear().iter().all(|(_, heard)| heard.is_empty()));
+}
+
+#[test]
+fn a_larval_partner_leaves_no_pair_when_either_of_the_two_goes() {
+    let mut world = World::default();
+    world.begin(false);
+    let s = world.socket('s');
+    let pair = |spi| get(ESP, spi, if spi == LARVA { LOCAL } else { PEER });
+    // The one with a limit dies: the name waits on, alone.
+    world.service.must(s, add_esp(0x777, LOCAL, PEER).lifetime(HARD, 0, 0, 2, 0).pair(LARVA));
+    assert!(world.service.must(s, pair(LARVA)).find(PAIR).is_some());
+    world.service.wait(2);
+    world.hear();
+    assert_eq!(world.service.must(s, pair(LARVA)).find(PAIR), None);
+    // Nobody comes for the name: the other goes on alone.
+    world.service.must(s, add_esp(0x778, LOCAL, PEER).pair(LARVA));
+    world.service.wait(90);
+    world.hear();
+    assert_eq!(world.service.ask(s, pair(LARVA)).errno, ESRCH);
+    assert_eq!(world.service.must(s, pair(0x778)).find(PAIR), None);
 }

@@ -93,6 +93,11 @@ pub(crate) fn pairs(r: &mut Table) {
     r.good("a refused pair leaves the other alone", get(ESP, PAIR_OUT, PEER), SENDER)
         .after_refused(add(PAIR_OUT))
         .shows(paired(PAIR_IN, "OUT PAIRED EALG2 EALG1"), spi);
+    let failed = msg(UPDATE, ESP).sa_full(LARVA, 0, MATURE, 0, GCM16, 0).src(PEER).dst(LOCAL).key(EKEY, 20);
+    r.good("a larval partner that could not be made mature leaves no pair", get(ESP, OUT, PEER), SENDER)
+        .after([update(OUT, LOCAL, PEER).pair(LARVA)])
+        .after_refused(failed.pair(0x9999))
+        .shows("None OUT EALG2 EALG1", spi);
     let gone = || msg(DELETE, ESP).sa(PAIR_IN).dst(LOCAL);
     r.good("DELETE of one leaves the other unpaired", get(ESP, PAIR_OUT, PEER), SENDER)
         .after([gone()])
