@@ -251,7 +251,6 @@ impl Chain {
             && shape.payload <= first.payload
             && (!udp || shape.payload == first.payload)
             && (udp || shape.seq == self.seq)
-            && shape.dont_fragment == first.dont_fragment
             && (shape.dont_fragment || shape.id == self.id)
             && same_headers(&first, head, octets);
         if !fits || !verified(shape, octets) {

@@ -377,6 +377,9 @@ fn on_port_4500_ike_and_keepalives_are_told_apart_from_esp() {
     assert_eq!(host.ike, [vec![7; 60]]);
     assert_eq!(host.take().len(), 1);
     assert_eq!(host.refused(), [(Discard::Short, 5), (Discard::Keepalive, 1)]);
+    // It was handed over once.
+    host.receive(&[datagram(&[0xff])]);
+    assert_eq!(host.ike.len(), 1);
 }
 
 /// Raw ESP has no marker: SPI 0 is an SPI that names nothing, one octet is a fragment of nothing.
