@@ -95,10 +95,10 @@ fn sources(dir: &Path, all: &mut String) -> std::io::Result<()> {
 /// backticks in the last.
 fn attacks(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| attack "));
-    rows.filter_map(|row| {
+    rows.map(|row| {
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [attack, _, shown_by] = cells[..] else { return Some((row, Vec::new())) };
-        Some((attack, shown_by.split('`').skip(1).step_by(2).collect()))
+        let [attack, _, shown_by] = cells[..] else { return (row, Vec::new()) };
+        (attack, shown_by.split('`').skip(1).step_by(2).collect())
     })
 }
 

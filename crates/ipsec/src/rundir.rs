@@ -51,7 +51,10 @@ impl Rundir {
         if owned && !shared {
             return Ok(());
         }
-        let why = "others can write to it: `chown root` and `chmod 755` it, or let IPSEC_RUNDIR name another";
+        let dir = self.0.display();
+        let why = format!(
+            "others can write to {dir}: `chown root` and `chmod 755` it, or let IPSEC_RUNDIR name another"
+        );
         Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
     }
 
@@ -128,7 +131,7 @@ mod tests {
         for open in [0o777, 0o1777, 0o757] {
             mode(open);
             let why = rundir.create().unwrap_err();
-            assert!(why.to_string().contains("others can write to it"), "{open:o}: {why}");
+            assert!(why.to_string().contains("others can write to"), "{open:o}: {why}");
         }
         mode(0o700);
         rundir.create().unwrap();
