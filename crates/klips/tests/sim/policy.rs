@@ -5,7 +5,8 @@ use crate::host::{Host, Setup, Side};
 use crate::ip;
 use crate::net::clear_sky;
 use ipsec_core::Selector;
-use klips::{Action, Discard, Eroute, Verdict, Vnet};
+use klips::{Action, Blueprint, Discard, Eroute, Sa, Verdict, Vnet};
+use std::sync::Arc;
 
 /// A packet of `len` octets in all from left to right, IPv4 with DF as asked.
 fn sized(setup: &Setup, len: usize, dont_fragment: bool) -> Vec<u8> {
@@ -166,4 +167,33 @@ fn each_action_does_with_a_packet_what_its_name_says_and_nothing_else() {
             assert_eq!(left.refused(), counted.map(|why| (why, 2)).into_iter().collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn packets_of_two_sas_between_the_same_gateways_are_sealed_each_with_its_own() {
+    let wide = Setup { udp: true, merge: false, ..Setup::default() };
+    let narrow = Setup { generation: 1, ..wide };
+    let selector = Selector { proto: ip::UDP, dport: 53, ..wide.selector(Side::Left) };
+    let [mut left, mut right] = wide.pair();
+    let [sender, receiver] = [(&left, Side::Left), (&right, Side::Right)].map(|(host, side)| {
+        let sa =
+            Arc::new(Sa::new(Blueprint { selector: Some(selector), ..narrow.blueprint(Side::Left, side) }));
+        host.plane.publish(Arc::clone(&sa));
+        sa
+    });
+    let eroute = Eroute::new(selector, Action::Protect(sender.id));
+    left.plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
+
+    // All of one size and TOS, so that nothing but the SA keeps them apart.
+    let packet = |n: u16| {
+        let port = if n.is_multiple_of(3) { 53 } else { 54 };
+        ip::udp(wide.inner(Side::Left), wide.inner(Side::Right), [n, port], 0, n.into(), 60)
+    };
+    let packets: Vec<Vec<u8>> = (0..30).map(packet).collect();
+    for packet in &packets {
+        assert_eq!(left.offer(&Vnet::default(), packet), Verdict::Send);
+    }
+    right.receive(&left.flush());
+    assert_eq!((right.take(), right.refused()), (packets, vec![]));
+    assert_eq!((receiver.packets(), right.receives.packets()), (10, 20));
 }
