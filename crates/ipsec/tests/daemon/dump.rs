@@ -103,12 +103,13 @@ fn a_slow_reader_gets_a_whole_dump_and_keeps_nobody_waiting() {
     let (mut rounds, mut extra, mut grown, mut notices) = (0_u32, 0_u32, 0, 0);
     'dump: loop {
         // Between two sips others are served: each of these is answered before the reader takes anything more.
-        busy.ask(MessageType::Get, FIRST_SPI + rounds * 7919 % (SAS / 2));
+        busy.ask(MessageType::Get, FIRST_SPI + (rounds * 7919 % SAS | 1));
         rounds += 1;
         if rounds.is_multiple_of(20) {
-            // SAs come and go, behind where the DUMP is and ahead of it.
-            busy.ask(MessageType::Add, FIRST_SPI + SAS + rounds);
+            // SAs come, and go behind where the DUMP is and ahead of it; those have even numbers.
             busy.ask(MessageType::Delete, FIRST_SPI + SAS - rounds);
+            busy.ask(MessageType::Delete, FIRST_SPI + rounds);
+            busy.ask(MessageType::Add, FIRST_SPI + SAS + rounds);
             grown = grown.max(resident(&host).saturating_sub(before));
         }
         for _ in 0..SIP {
