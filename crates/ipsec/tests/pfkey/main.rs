@@ -8,6 +8,7 @@ mod host;
 mod pfkey_cases;
 #[path = "../../../klips/tests/pfkey_support/mod.rs"]
 mod pfkey_support;
+mod scenes;
 mod wire;
 
 use wire::Daemon;

@@ -14,6 +14,7 @@ mod add;
 mod address;
 mod answers;
 mod effects;
+mod order;
 mod others;
 mod shape;
 mod update;
@@ -348,6 +349,7 @@ pub(crate) fn themes() -> Vec<(&'static str, Vec<Case>)> {
         theme("lifetimes", effects::lifetimes),
         theme("pairs", effects::pairs),
         theme("removal", effects::removal),
+        theme("order", order::orders),
         theme("eroutes", effects::eroutes),
     ]
 }
@@ -392,7 +394,7 @@ pub(crate) fn run(transport: &mut impl Transport) {
     }
     println!("{count} cases, {} wrong", wrong.len());
     assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(count >= 480, "only {count} cases");
+    assert!(count >= 640, "only {count} cases");
     let never: Vec<&str> = Diagnostic::ALL
         .iter()
         .filter(|diagnostic| !seen.contains(diagnostic) && unreachable(**diagnostic).is_none())
