@@ -7,19 +7,19 @@ use crate::rundir::Rundir;
 use core::fmt;
 use ipsec_core::Time;
 use pfkey::client::{Client, Heard, Request};
-use pfkey::{Fault, MessageType, SaType, TooLong};
+use pfkey::{Base, Fault, MessageType, SaType, TooLong};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// How long an answer may take before something must be wrong.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest message: `sadb_msg_len` counts 8-octet words in 16 bits.
-const LONGEST: usize = 65535 * 8;
+pub const LONGEST: usize = 65535 * 8;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ pub struct KeyClient {
     rundir: Rundir,
     socket: OwnedFd,
     client: Client,
+    seq: u32,
 }
 
 impl KeyClient {
@@ -87,7 +88,7 @@ impl KeyClient {
                 other => other.into(),
             }
         })?;
-        Ok(Self { rundir: rundir.clone(), socket, client: Client::new(std::process::id()) })
+        Ok(Self { rundir: rundir.clone(), socket, client: Client::new(std::process::id()), seq: 0 })
     }
 
     /// Begins a request, to be filled in and asked.
@@ -120,18 +121,68 @@ impl KeyClient {
     }
 
     fn receive(&self, until: Time) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let mut octets = Zeroizing::new(vec![0; LONGEST]);
+        let len = self.receive_in(&mut octets, Some(until))?;
+        octets.truncate(len);
+        Ok(octets)
+    }
+
+    /// A sequence number for a whole message, sent as it is.
+    pub const fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+
+    /// Sends a whole message. What comes of it is there to be heard.
+    pub fn send(&self, message: &[u8]) -> Result<(), KeyError> {
+        match net::send(&self.socket, message, SendFlags::NOSIGNAL) {
+            // It has hung up already; what it said before that is still to be read.
+            Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Waits for the next message, whoever it is for, and says how long it is; `buffer` has room for [`LONGEST`].
+    /// Without a time it waits for ever.
+    pub fn hear(&self, buffer: &mut [u8], until: Option<Time>) -> Result<usize, KeyError> {
+        let len = self.receive_in(buffer, until)?;
+        match turned_away(buffer.get(..len).unwrap_or_default()) {
+            Some(Errno::PERM) => Err(KeyError::Denied(self.rundir.clone())),
+            Some(errno) => Err(errno.into()),
+            None => Ok(len),
+        }
+    }
+
+    /// Sends a whole message and waits for the one that answers it; says how long that is.
+    pub fn exchange(&self, message: &[u8], buffer: &mut [u8]) -> Result<usize, KeyError> {
+        let mark = |record: &[u8]| record.first_chunk().map(Base::parse).map(|b| (b.number, b.seq, b.pid));
+        self.send(message)?;
+        let until = clock::now().after(PATIENCE);
         loop {
-            let timeout = Timespec::try_from(until.since(clock::now())).map_err(|_| KeyError::Silence)?;
+            let len = self.hear(buffer, Some(until))?;
+            if mark(buffer.get(..len).unwrap_or_default()) == mark(message) {
+                return Ok(len);
+            }
+        }
+    }
+
+    fn receive_in(&self, buffer: &mut [u8], until: Option<Time>) -> Result<usize, KeyError> {
+        loop {
+            let timeout = match until {
+                Some(until) => {
+                    Some(Timespec::try_from(until.since(clock::now())).map_err(|_| KeyError::Silence)?)
+                }
+                None => None,
+            };
             let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut ready, Some(&timeout)) {
+            match poll(&mut ready, timeout.as_ref()) {
                 Ok(0) => return Err(KeyError::Silence),
                 Ok(_) => break,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let mut octets = Zeroizing::new(vec![0; LONGEST]);
-        let mut recv = || net::recv(&self.socket, &mut octets[..], RecvFlags::empty());
+        let mut recv = || net::recv(&self.socket, &mut *buffer, RecvFlags::empty());
         let (_, len) = match recv() {
             // A connection closed with our message unread says so once, before what it has for us.
             Err(Errno::CONNRESET) => recv()?,
@@ -140,8 +191,13 @@ impl KeyClient {
         if len == 0 {
             return Err(KeyError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        octets.truncate(len);
-        Ok(octets)
+        Ok(len)
+    }
+}
+
+impl AsFd for KeyClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -158,7 +214,7 @@ const fn turned_away(message: &[u8]) -> Option<Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pfkey::{Base, Writer};
+    use pfkey::Writer;
     use std::thread;
 
     /// What a daemon says, as it says it to process `pid`.

@@ -53,6 +53,10 @@ enum Command {
     Eroute(Box<command::eroute::Args>),
     /// Show or change the security associations by hand
     Spi(Box<command::spi::Args>),
+    /// Show or change the SADB over PF_KEY, as ipseckey does: dump, save, load, watch
+    Key(command::key::Args),
+    /// Print every PF_KEY message as it happens
+    Monitor(command::key::MonitorArgs),
     /// Show or change which virtual device stands on which physical one
     Tncfg(command::tncfg::Args),
     /// Show or change what the data plane logs
@@ -88,6 +92,8 @@ fn main() -> ExitCode {
     match cli.command {
         Some(Command::Eroute(args)) => command::eroute::run(&args),
         Some(Command::Spi(args)) => command::spi::run(&args),
+        Some(Command::Key(args)) => command::key::run(&args),
+        Some(Command::Monitor(args)) => command::key::monitor(&args),
         Some(Command::Klipsdebug(args)) => command::klipsdebug::run(args),
         Some(Command::Look(args)) => command::look::run(args),
         Some(Command::PfKey(args)) => command::pf_key::run(args),

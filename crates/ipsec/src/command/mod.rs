@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod ask;
 pub mod demo;
 pub mod eroute;
+pub mod key;
 pub mod klipsdebug;
 pub mod listing;
 pub mod look;

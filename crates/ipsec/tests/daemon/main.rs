@@ -2,6 +2,7 @@
 
 mod dump;
 mod host;
+mod key;
 mod keysock;
 mod setup;
 mod trap;
