@@ -4,7 +4,7 @@ mod pfkey_cases;
 mod pfkey_support;
 
 use klips::SocketId;
-use pfkey_cases::{LARVA, SOCKETS, Transport, aging, introduction, run, setup};
+use pfkey_cases::{IN, LARVA, SOCKETS, Transport, aging, introduction, run, setup};
 use pfkey_support::*;
 
 /// One service with one socket of every kind.
@@ -102,4 +102,31 @@ fn a_larval_partner_leaves_no_pair_when_either_of_the_two_goes() {
     world.hear();
     assert_eq!(world.service.ask(s, pair(LARVA)).errno, ESRCH);
     assert_eq!(world.service.must(s, pair(0x778)).find(PAIR), None);
+}
+
+#[test]
+fn a_flush_or_dump_beside_ones_own_dump_is_refused_and_the_dump_goes_on() {
+    let mut world = World::default();
+    world.begin(false);
+    let (s, o) = (world.socket('s'), world.socket('o'));
+    world.send('s', &msg(DUMP, ESP).seq(1).done());
+    // Two are shown; then the reader asks for more than it can have.
+    let mut dumped: Vec<Heard> =
+        (0..2).map(|_| Heard::new(world.service.control.notice(s, world.service.now).unwrap())).collect();
+    world.send('s', &msg(DUMP, AH).seq(2).done());
+    world.send('s', &msg(FLUSH, ESP).seq(3).done());
+    world.send('s', &msg(132, 0).seq(4).done());
+    // Another reader is not held up by this one: pf_key(7P) has one DUMP at a time for all; a reader that stops would
+    // keep everyone from FLUSH. One per socket is enough for what the rule is for.
+    world.service.hear(o);
+    world.service.must(o, get(ESP, IN, LOCAL));
+    dumped.extend(world.service.hear(s));
+    let refused: Vec<(u8, u32)> =
+        dumped.iter().filter(|h| h.errno == ENOMEM).map(|h| (h.kind, h.seq)).collect();
+    assert_eq!(refused, [(DUMP, 2), (FLUSH, 3), (132, 4)]);
+    // All of ESP, as if nothing had been asked.
+    let shown = dumped.iter().filter(|h| (h.kind, h.errno, h.seq) == (DUMP, 0, 1)).count();
+    assert_eq!(shown, 7);
+    assert_eq!(dumped.iter().filter(|h| (h.kind, h.errno, h.seq) == (DUMP, 0, 0)).count(), 1);
+    assert_eq!(world.service.must(s, msg(FLUSH, ESP)).errno, 0);
 }

@@ -36,7 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let end = || prop_oneof![4 => Just(0_usize), 4 => Just(1), 1 => Just(2)];
     let names = (0..24_u8, 0..5_usize, any::<bool>(), 1..4_u32, end(), end());
     // Most messages are good ones, or nothing would ever be there.
-    let fault = || prop_oneof![5 => Just(0_u8), 2 => 1..14_u8];
+    let fault = || prop_oneof![5 => Just(0_u8), 2 => 1..15_u8];
     let rest =
         ([fault(), fault()], 0..5_u64, 0..8_u64, (0..4_u32, 0..3_u64), 0..5_u32, any::<u8>(), 0..256_usize);
     let step = (names, rest).prop_map(|((what, who, esp, spi, src, dst), rest)| {
@@ -128,6 +128,7 @@ fn ask(step: &Step, kind: u8, larval: bool) -> Ask {
             11 => ask.auth_key = 16,
             12 => ask.src = Some("224.0.0.9"),
             13 => ask.two_sas = true,
+            14 => ask.auth_key = 32,
             _ => {}
         }
     }

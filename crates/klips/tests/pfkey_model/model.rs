@@ -460,6 +460,7 @@ impl Model {
         let faults = [
             (ask.current, (EOPNOTSUPP, 0)),
             (ask.label, if esp { (EINVAL, 83) } else { (EOPNOTSUPP, 0) }),
+            (esp && ask.auth_key != 0, (EINVAL, 40)),
             (!esp && ask.auth_key != 32, (EINVAL, 44)),
             (esp && ask.encrypt_key != 20, (EINVAL, 45)),
         ];
