@@ -64,6 +64,12 @@ impl Process {
 
     /// A handle that stays with the process, or `None` if it has ended.
     fn open(&self) -> io::Result<Option<OwnedFd>> {
+        // Looked at after the handle was got: had the number been given away before, the start time would differ.
+        Ok(self.handle()?.filter(|_| self.is_alive()))
+    }
+
+    /// A handle of whatever has its number.
+    fn handle(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
         };
@@ -72,8 +78,7 @@ impl Process {
             Err(Errno::SRCH) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Looked at after the handle was got: had the number been given away before, the start time would differ.
-        Ok(self.is_alive().then_some(fd))
+        Ok(Some(fd))
     }
 
     /// Sends a signal to it, and to no other process that may have its number by now. False if it has ended.
@@ -88,14 +93,32 @@ impl Process {
 
     /// Waits until it has ended; false if it has not by then.
     pub fn wait(&self, at_most: Duration) -> io::Result<bool> {
-        let Some(fd) = self.open()? else { return Ok(true) };
-        let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
-        loop {
-            match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
-                Ok(ready) => return Ok(ready > 0),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.open()? {
+            Some(fd) => ended(&fd, at_most),
+            None => Ok(true),
+        }
+    }
+
+    /// Waits until nothing of it is left. Of a process that was killed the first thread may have ended, so that it is not
+    /// alive, while others still hold its locks, sockets and devices.
+    pub fn gone(&self, at_most: Duration) -> io::Result<bool> {
+        let Some(fd) = self.handle()? else { return Ok(true) };
+        match Self::now(self.pid) {
+            // It is alive, or its number is another's by now.
+            Some(now) => Ok(now.start != self.start),
+            None => ended(&fd, at_most),
+        }
+    }
+}
+
+/// Waits for the last thread of a process.
+fn ended(fd: &OwnedFd, at_most: Duration) -> io::Result<bool> {
+    let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -142,7 +165,10 @@ mod tests {
         assert!(process.signal(Signal::KILL).unwrap());
         assert!(process.wait(Duration::from_secs(60)).unwrap());
         assert!(!process.is_alive());
+        assert!(process.gone(Duration::from_secs(60)).unwrap());
         child.wait().unwrap();
         assert!(process.wait(Duration::ZERO).unwrap());
+        assert!(process.gone(Duration::ZERO).unwrap());
+        assert!(!Process::me().unwrap().gone(Duration::ZERO).unwrap());
     }
 }

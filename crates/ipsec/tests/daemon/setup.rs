@@ -331,3 +331,19 @@ fn a_daemon_ends_with_the_parent_that_holds_its_standard_input() {
     assert!(daemon.wait().expect("wait").success());
     assert_eq!(host.left(), [""; 0]);
 }
+
+#[test]
+fn a_start_right_after_kill_9_does_not_meet_what_is_left_of_the_old_one() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    for _ in 0..8 {
+        let old = host.daemon();
+        assert!(old.signal(Signal::KILL).expect("kill"));
+        let said = host.ipsec(&["setup", "start"]);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_ne!(host.daemon(), old);
+    }
+    assert!(host.has_device("ipsec0"));
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(host.left(), [""; 0]);
+}

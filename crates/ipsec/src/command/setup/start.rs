@@ -46,7 +46,10 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     signals.add(Signal::SIGTERM);
     let _ = signals.thread_block();
     let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
-    if let Some(Process { pid, .. }) = stop::who(rundir) {
+    if let Some(daemon) = stop::who(rundir)
+        && !is_ending(rundir, daemon)
+    {
+        let Process { pid, .. } = daemon;
         voice.say(&format!("{NAME} apparently already running (klips pid {pid}), start aborted"));
         return End::Already;
     }
@@ -72,6 +75,12 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
             end
         }
     }
+}
+
+/// One that was killed a moment ago may still be there; it does not answer and is soon gone.
+fn is_ending(rundir: &Rundir, daemon: Process) -> bool {
+    let answer = Client::connect(rundir).and_then(|client| client.within(stop::FIRST)?.call(Request::Status));
+    answer.is_err() && daemon.wait(stop::FIRST).unwrap_or(false)
 }
 
 /// Checks what can be checked before anything is touched; all that is wrong at once, each with its place in the file.

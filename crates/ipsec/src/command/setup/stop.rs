@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 /// How long a person waits without a word.
-const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// How long the daemon may take after that before it is told more firmly.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -95,6 +95,9 @@ fn patiently(daemon: Process, voice: &Voice) -> io::Result<bool> {
 
 /// Removes what a dead daemon and a start have left.
 pub(super) fn clean(rundir: &Rundir) -> Result<(), String> {
+    if let Some(daemon) = Process::read(&rundir.klips_pid()) {
+        let _ = daemon.gone(PATIENCE);
+    }
     // Claiming the directory removes what a daemon leaves; giving it back removes the rest.
     match Instance::claim(rundir) {
         Ok(instance) => drop(instance),
