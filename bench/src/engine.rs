@@ -1,6 +1,6 @@
 //! Seal and open per packet through the whole engine, beside the raw cipher on octets of the same length.
 
-use crate::measure::{Options, median, nanos};
+use crate::measure::{Options, cpu_nanos, median};
 use crate::report::{figure, row};
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -237,7 +237,7 @@ impl Pair {
         }
         self.sealed.clear();
         let Self { inbound, opened, arrival, rx, .. } = self;
-        let nanos = nanos(|| {
+        let nanos = cpu_nanos(|| {
             for (range, stride) in arrivals {
                 inbound.datagrams(arrival, rx, range, stride, NOW, opened);
             }
@@ -320,7 +320,7 @@ fn single(case: &Case, size: usize, options: &Options) {
     for _ in 0..options.samples() {
         let mut sums = [0.0; 4];
         for _ in 0..rounds {
-            sums[0] += nanos(|| {
+            sums[0] += cpu_nanos(|| {
                 for _ in 0..BATCH {
                     // The device would have written it; a copy of the size of a read is not the engine's.
                     let verdict = pair.outbound.packet(&Vnet::default(), &mut scratch, NOW, &mut pair.sealed);
@@ -330,14 +330,14 @@ fn single(case: &Case, size: usize, options: &Options) {
             });
             sums[1] += pair.cross();
             let first = counter;
-            sums[2] += nanos(|| {
+            sums[2] += cpu_nanos(|| {
                 for buffer in &mut buffers {
                     counter += 1;
                     (raw.seal)(buffer, counter);
                 }
             });
             counter = first;
-            sums[3] += nanos(|| {
+            sums[3] += cpu_nanos(|| {
                 for buffer in &mut buffers {
                     counter += 1;
                     assert!((raw.open)(buffer, counter));
@@ -367,19 +367,19 @@ fn bulk(case: &Case, options: &Options) {
         let mut sums = [0.0; 4];
         for _ in 0..rounds {
             scratch.copy_from_slice(&template);
-            sums[0] += nanos(|| {
+            sums[0] += cpu_nanos(|| {
                 assert_eq!(pair.outbound.packet(&vnet, &mut scratch, NOW, &mut pair.sealed), Verdict::Send);
             });
             sums[1] += pair.cross();
             let first = counter;
-            sums[2] += nanos(|| {
+            sums[2] += cpu_nanos(|| {
                 for buffer in &mut buffers {
                     counter += 1;
                     (raw.seal)(buffer, counter);
                 }
             });
             counter = first;
-            sums[3] += nanos(|| {
+            sums[3] += cpu_nanos(|| {
                 for buffer in &mut buffers {
                     counter += 1;
                     assert!((raw.open)(buffer, counter));

@@ -6,7 +6,7 @@
 mod wire;
 
 use crate::engine::{Case, NOW, Pair, cases, packet, superpacket};
-use crate::measure::{Options, median, nanos};
+use crate::measure::{Options, cpu_nanos, median};
 use crate::report::{figure, row};
 use ipsec_core::Selector;
 use klips::{Verdict, Vnet};
@@ -67,7 +67,7 @@ impl Fleet {
                 read[16..20].copy_from_slice(&host(11, tunnel).octets());
             }
             let pair = &mut self.pair;
-            seal += nanos(|| {
+            seal += cpu_nanos(|| {
                 for read in &mut reads {
                     assert_eq!(pair.outbound.packet(&shape.vnet, read, NOW, &mut pair.sealed), Verdict::Send);
                 }
