@@ -203,3 +203,28 @@ fn a_monitor_sees_what_others_do_and_no_keys() {
     assert!(!passive.contains("AKY") && !passive.contains("EKY"), "{passive}");
     stop(&host);
 }
+
+#[test]
+fn what_the_monitor_was_too_slow_for_is_counted() {
+    let Some(host) = started() else { return };
+    let slow = watching(&host, &["monitor", "-n", "--passive"]);
+    let pid = rustix::process::Pid::from_child(&slow.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
+    // Two megabytes of notices that nobody reads.
+    let name = "x".repeat(4000);
+    let add =
+        |spi| format!("add esp spi {spi} dst 192.0.2.9 auth_alg md5 authkey {KEY} srcidtype fqdn {name}\n");
+    done(piped(&host, &["key"], &(1000..1500).map(add).collect::<String>()));
+    let rows = done(host.ipsec(&["pf_key", "--json"]));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("continue");
+    let said = interrupted(slow, "type ADD");
+    let lost = said
+        .lines()
+        .find_map(|line| line.strip_suffix(" messages were lost: they came faster than they were read."));
+    let rows: serde_json::Value = serde_json::from_str(&rows).expect("JSON");
+    let counted =
+        rows.as_array().expect("array").iter().find_map(|row| row["dropped"].as_u64().filter(|n| *n > 0));
+    assert_eq!(lost.map(str::to_owned), counted.map(|n| n.to_string()), "{rows}");
+    assert!(counted.is_some(), "{rows}");
+    stop(&host);
+}

@@ -237,3 +237,6 @@ fn natt(address: Option<Ipv4Addr>, port: Option<u16>) -> Option<Address> {
     let ip = IpAddr::V4(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
     Some(Address { proto: UDP, prefix: 0, socket: Some(SocketAddr::new(ip, port.unwrap_or(0))) })
 }
+
+#[cfg(test)]
+mod tests;

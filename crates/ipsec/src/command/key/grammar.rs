@@ -243,3 +243,6 @@ fn inner_families(sa: &Attributes) -> bool {
 const fn differ(one: &IpAddr, other: &IpAddr) -> bool {
     one.is_ipv4() != other.is_ipv4()
 }
+
+#[cfg(test)]
+mod tests;

@@ -553,3 +553,6 @@ impl fmt::Display for Span {
         f.write_char(')')
     }
 }
+
+#[cfg(test)]
+mod tests;

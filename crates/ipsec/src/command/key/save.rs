@@ -175,3 +175,6 @@ fn inner(out: &mut String, message: &Message<'_>) -> fmt::Result {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
