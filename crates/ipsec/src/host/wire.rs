@@ -483,7 +483,10 @@ fn udp(domain: Domain, plan: &Plan<'_>, shared: bool) -> Result<Port, WireError>
 
 fn raw(domain: Domain, device: &str, protocol: i32) -> Result<Port, WireError> {
     let socket = bare(domain, Type::RAW, Some(protocol), device)?;
-    tell_addresses(&socket, domain)?;
+    // Over IPv4 the packet brings its header along, which says it all.
+    if domain == Domain::IPV6 {
+        tell_addresses(&socket, domain)?;
+    }
     discover_mtu(&socket, domain == Domain::IPV4, false)?;
     Ok(Port::new(socket))
 }
@@ -598,8 +601,10 @@ mod tests {
             }
             for index in 0..slots.receive(socket, &mut buffer, 70_000, MAX).unwrap() {
                 let message = slots.message(index).unwrap();
-                assert_eq!(message.tos, 0x2a);
-                let header = if source == Source::Esp4 { 20 } else { 0 };
+                let raw4 = source == Source::Esp4;
+                let tos = if raw4 { buffer[message.start + 1] } else { message.tos };
+                assert_eq!(tos, 0x2a);
+                let header = if raw4 { 20 } else { 0 };
                 let octets = &buffer[message.start + header..][..message.len - header];
                 merged |= message.segment.is_some_and(|segment| segment < octets.len());
                 let packets = octets.chunks(message.segment.unwrap_or(octets.len()));
