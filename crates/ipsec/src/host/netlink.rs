@@ -37,7 +37,7 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
-    /// Up, with carrier.
+    /// Up, with carrier, and the kernel has taken notice: before that it drops what is sent.
     pub running: bool,
     /// The loopback.
     pub loopback: bool,
@@ -330,7 +330,7 @@ fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
         name: name?,
         mtu,
         up: flags.contains(LinkFlags::Up),
-        running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
     })
 }

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command};
 use std::thread;
+use std::time::Duration;
 
 /// A network namespace.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub struct End<'a> {
     pub addresses: &'a [IpNet],
 }
 
-/// Joins two namespaces by a pair of virtual Ethernet interfaces, both up.
+/// Joins two namespaces by a pair of virtual Ethernet interfaces, both up and carrying.
 pub fn connect(left: End<'_>, right: End<'_>) -> io::Result<()> {
     left.namespace.run(|| {
         let mut netlink = Netlink::open()?;
@@ -87,6 +88,19 @@ pub fn connect(left: End<'_>, right: End<'_>) -> io::Result<()> {
                 netlink.add_address_and_route(link.index, *net)?;
             }
             netlink.set_up(link.index, true)
+        })??;
+    }
+    // The end that was up first gets its carrier when the other is up, and the kernel looks at such changes once a second.
+    for end in [left, right] {
+        end.namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            for _ in 0..1000 {
+                if netlink.link(end.name)?.is_some_and(|link| link.running) {
+                    return io::Result::Ok(());
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(io::ErrorKind::TimedOut.into())
         })??;
     }
     Ok(())
