@@ -56,7 +56,7 @@ impl Socket {
 
     /// What was said to it before an answer to this.
     pub(crate) fn until_fence(&self) -> Vec<Heard> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
+        static COUNT: AtomicU32 = AtomicU32::new(1);
         let own = FENCE | COUNT.fetch_add(1, Ordering::Relaxed) & !FENCE_BITS;
         self.send(&loopback(true).seq(own).done());
         let mut all = Vec::new();
@@ -180,7 +180,7 @@ impl Transport for Daemon {
         };
         let heard = self.sockets.iter().map(hear).collect();
         // To ask is to hear again.
-        self.socket('d').must(loopback(false));
+        self.socket('d').must(loopback(false).seq(FENCE));
         self.socket('p').until_fence();
         heard
     }

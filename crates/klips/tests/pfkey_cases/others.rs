@@ -102,3 +102,65 @@ pub(crate) fn get_and_delete(r: &mut Table) {
         0,
     );
 }
+
+/// Who hears what, when sockets have changed since they were opened.
+pub(crate) fn audiences(r: &mut Table) {
+    let from = |r: &mut Table, name: &str, letter, request: Msg, hearers: &str| {
+        let kind = request.octets[1];
+        r.case_from(name, letter, request, kind, 0, 0, hearers);
+    };
+    from(r, "ADD by a listener: everyone", 'o', add_esp(1, PEER, LOCAL), ALL);
+    from(r, "GET by a listener: it alone", 'o', get(ESP, IN, LOCAL), "op");
+    from(r, "GET by the promiscuous one: once", 'p', get(ESP, IN, LOCAL), "p");
+    from(r, "ADD by one with loopback off: everyone else", 'd', add_esp(1, PEER, LOCAL), ALL);
+    from(r, "GET by one with loopback off: not itself", 'd', get(ESP, IN, LOCAL), "p");
+    from(r, "REGISTER by one with loopback off", 'd', msg(REGISTER, ESP), "ep");
+    from(r, "PROMISC by one with loopback off", 'd', msg(PROMISC, 1), "p");
+    from(r, "PROMISC off by the promiscuous one", 'p', msg(PROMISC, 0), "p");
+    from(r, "extended REGISTER by a listener", 'o', msg(REGISTER, 0).ext(EREG, &[AH]), "oap");
+    r.case_from("GET is seen by whoever became promiscuous", 'o', get(ESP, IN, LOCAL), GET, 0, 0, "osp")
+        .after([msg(PROMISC, 1)]);
+    r.case_from("and not by whoever is so no more", 'o', get(ESP, IN, LOCAL), GET, 0, 0, "op")
+        .after([msg(PROMISC, 1), msg(PROMISC, 0)]);
+    r.case_from("REGISTER is heard by whoever registered", 'o', msg(REGISTER, AH), REGISTER, 0, 0, "soap")
+        .after([msg(REGISTER, AH)]);
+    r.case_from("for that SA type alone", 'o', msg(REGISTER, ESP), REGISTER, 0, 0, "oep")
+        .after([msg(REGISTER, AH)]);
+    r.case_from(
+        "REGISTER is not heard by whoever did so extended",
+        'o',
+        msg(REGISTER, AH),
+        REGISTER,
+        0,
+        0,
+        "oap",
+    )
+    .after([msg(REGISTER, 0).ext(EREG, &[AH])]);
+    r.bad("a refused GET is told to its sender", get(ESP, 0x9999, LOCAL), ESRCH, 78);
+    r.case_from("a refused ADD is told to everyone", 'd', add_esp(IN, PEER, LOCAL), ADD, EEXIST, 0, ALL);
+    r.case_from("a refused GET by one with loopback off", 'd', get(ESP, 0x9999, LOCAL), GET, ESRCH, 78, "p");
+    r.case_from(
+        "a refused REGISTER is told to its sender",
+        'o',
+        msg(REGISTER, 77),
+        REGISTER,
+        EINVAL,
+        4,
+        "op",
+    );
+    // Reference Q6: the answer to an INVERSE_ACQUIRE is an ACQUIRE for those with an extended REGISTER, too.
+    let eroute = |action: u8| {
+        let mut body = vec![action, 0, 0, 0];
+        body.extend([0; 16]);
+        msg(128, 0).inner("10.1.0.0/16", "10.2.0.0/16").ext(128, &body)
+    };
+    let inverse = || msg(INVERSE_ACQUIRE, 0).src(LOCAL).dst(PEER).inner("10.1.0.1/32", "10.2.0.1/32");
+    r.case("INVERSE_ACQUIRE of a %trap eroute", inverse(), ACQUIRE, 0, 0, "sxp")
+        .after([eroute(4)])
+        .exts(&[INNER_SRC, INNER_DST, SRC, DST, EPROP]);
+    for (name, action) in [("%pass", 1), ("%drop", 2), ("%reject", 3)] {
+        r.bad(&format!("INVERSE_ACQUIRE of a {name} eroute"), inverse(), ENOENT, 0).after([eroute(action)]);
+    }
+    r.bad("INVERSE_ACQUIRE beside the eroute", inverse().seq(0), ENOENT, 0)
+        .after([msg(128, 0).inner("10.3.0.0/16", "10.2.0.0/16").ext(128, &[4; 20])]);
+}
