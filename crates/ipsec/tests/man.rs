@@ -75,6 +75,19 @@ fn every_command_has_a_page_with_its_options_and_no_others() {
 }
 
 #[test]
+fn the_page_of_ipsec_lists_every_command() {
+    let page = page("ipsec").expect("page");
+    for (name, _) in programs() {
+        if let Some(command) = name.strip_prefix("ipsec_") {
+            assert!(
+                page.contains(&format!("\n.It Cm {command}\n")),
+                "docs/man/ipsec.8 does not list {command}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_examples_use_options_that_there_are() {
     let known: BTreeSet<String> = programs().iter().flat_map(|(_, help)| options(help)).collect();
     // Of nsenter(1), of ours outside the list.

@@ -29,7 +29,8 @@
 //! | native: [`AddFlow`](MessageType::AddFlow) … [`DumpFlows`](MessageType::DumpFlows) | eroutes: added, replaced, deleted, flushed, listed | all, or the sender |
 //! | native: [`Socket`](MessageType::Socket) | socket options (`SO_USELOOPBACK`) | the sender |
 //!
-//! Refusals go to the sender alone and are the base header alone. Keys leave in GET and DUMP and nowhere else.
+//! A refusal is the base header alone, and goes to whom the answer would have gone to. Keys leave in GET and DUMP and
+//! nowhere else.
 //!
 //! # The life of an SA
 //!
