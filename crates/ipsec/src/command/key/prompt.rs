@@ -47,6 +47,9 @@ pub(super) fn converse(style: Style) -> Result<ExitCode, Failure> {
     }
 }
 
+/// A whole command and what may be remembered of it.
+type Whole = (Vec<Word>, Option<Zeroizing<String>>);
+
 /// A command that may not be finished yet.
 #[derive(Default)]
 struct Typed {
@@ -55,8 +58,8 @@ struct Typed {
 }
 
 impl Typed {
-    /// Takes a line; a whole command comes back with what may be remembered of it.
-    fn line(&mut self, line: &str) -> Result<Option<(Vec<Word>, Option<Zeroizing<String>>)>, &'static str> {
+    /// Takes a line; a command that is whole comes back.
+    fn line(&mut self, line: &str) -> Result<Option<Whole>, &'static str> {
         let more = words::split(line, 0, &mut self.words);
         let line = line.trim_end().trim_end_matches('\\').trim();
         let mut text = Zeroizing::new(String::with_capacity(self.text.len() + 1 + line.len()));
