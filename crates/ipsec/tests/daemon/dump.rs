@@ -103,7 +103,7 @@ fn a_slow_reader_gets_a_whole_dump_and_keeps_nobody_waiting() {
     let (mut rounds, mut extra, mut grown, mut notices) = (0_u32, 0_u32, 0, 0);
     'dump: loop {
         // Between two sips others are served: each of these is answered before the reader takes anything more.
-        busy.ask(MessageType::Get, FIRST_SPI + (rounds * 7919 % SAS | 1));
+        busy.ask(MessageType::Get, FIRST_SPI + ((rounds * 7919 % SAS) | 1));
         rounds += 1;
         if rounds.is_multiple_of(20) {
             // SAs come, and go behind where the DUMP is and ahead of it; those have even numbers.
