@@ -17,11 +17,11 @@ use crate::peer::Trust;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use crate::table::{Device, Klipsdebug, Snapshot, Table};
-use crate::{command::version, proc_fs};
+use crate::{command::version, ikesock, proc_fs};
 use instance::{ClaimError, Instance};
 use ipnet::IpNet;
 use ipsec_core::Time;
-use klips::{Arrival, Config, Control, Discard, Plane, SpiPolicy};
+use klips::{Arrival, Carrier, Config, Control, Discard, Plane, SpiPolicy};
 use mailbox::{Answer, Ask, Inbox, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -34,6 +34,7 @@ use rustix::time::{
 };
 use serde_json::{Value, json};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -62,6 +63,9 @@ mod number {
     pub(super) const WORKERS: u64 = 4;
     pub(super) const NETLINK: u64 = 5;
     pub(super) const PARENT: u64 = 6;
+    pub(super) const IKE_LISTENER: u64 = 7;
+    pub(super) const IKE_QUEUE: u64 = 8;
+    pub(super) const IKE_CLIENT: u64 = 9;
 }
 
 /// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
@@ -110,6 +114,7 @@ struct Daemon {
     timer: OwnedFd,
     epoll: Arc<OwnedFd>,
     interfaces: Interfaces,
+    ike: ikesock::server::Server,
     how: interfaces::Settings,
     debug: Klipsdebug,
     /// The counters as last logged, while debugging.
@@ -151,8 +156,22 @@ impl Daemon {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let workers = Waker::new()?;
-        // The key daemon takes IKE messages from the UDP port; until there is one nobody does, and they are counted.
-        let ike = Arc::new(|_: &Arrival, _: &[u8]| false);
+        let numbers = ikesock::server::Numbers {
+            listener: number::IKE_LISTENER,
+            queue: number::IKE_QUEUE,
+            client: number::IKE_CLIENT,
+        };
+        let ike_server =
+            ikesock::server::Server::bind(&rundir.ike_sock(), Arc::clone(&epoll), numbers, Trust::default())?;
+        let queue = ike_server.queue();
+        let ike = Arc::new(move |arrival: &Arrival, message: &[u8]| match arrival.carrier {
+            Carrier::Udp { local, remote } => {
+                let (local, remote) =
+                    (SocketAddr::new(arrival.dst, local), SocketAddr::new(arrival.src, remote));
+                queue.push(local, remote, message, clock::now())
+            }
+            Carrier::Esp => false,
+        });
         let interfaces = Interfaces::new(Arc::clone(&plane), workers.fd(), ike, options.interfaces.clone())?;
         let mut daemon = Self {
             control,
@@ -164,6 +183,7 @@ impl Daemon {
             timer,
             epoll,
             interfaces,
+            ike: ike_server,
             how: options.interfaces.clone(),
             debug: Klipsdebug::default(),
             logged: Vec::new(),
@@ -241,6 +261,13 @@ impl Daemon {
                     Err(error) => tracing::warn!("following the physical interfaces: {error}"),
                 }
                 self.look_at_addresses();
+            }
+            number::IKE_LISTENER | number::IKE_QUEUE | number::IKE_CLIENT => {
+                let interfaces = &self.interfaces;
+                self.ike.event(number, flags, now, |record| {
+                    let payload = [ikesock::server::prefix(record.kind), record.message].concat();
+                    interfaces.send_udp(record.local, record.remote, &payload)
+                });
             }
             client => {
                 let debug = self.debug.is_set("pfkey");
@@ -411,9 +438,20 @@ impl Daemon {
             "files": self.no_files.is_none(),
             "no_files": self.no_files,
             "settings": self.settings(),
+            "ike": self.ike_status(),
             "devices": self.interfaces.list().len(),
             "discards": self.discards().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)))
                 .collect::<serde_json::Map<_, _>>(),
+        })
+    }
+
+    /// What became of IKE messages on the UDP port.
+    fn ike_status(&self) -> Value {
+        let ikesock::queue::Counts { received, delivered, full, crowded, stale, sent, unsent } =
+            self.ike.queue().counts();
+        json!({
+            "connected": self.ike.connected(), "received": received, "delivered": delivered, "full": full,
+            "crowded": crowded, "stale": stale, "sent": sent, "unsent": unsent,
         })
     }
 

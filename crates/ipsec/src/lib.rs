@@ -12,6 +12,7 @@ pub mod conf;
 pub mod ctl;
 pub mod daemon;
 pub mod host;
+pub mod ikesock;
 pub mod keyclient;
 pub mod keysock;
 pub mod log;

@@ -63,6 +63,26 @@ impl Rundir {
         self.0.join("pf_key.sock")
     }
 
+    /// Where the key daemon takes and sends IKE messages on klips' UDP port.
+    pub fn ike_sock(&self) -> PathBuf {
+        self.0.join("ike.sock")
+    }
+
+    /// Where `ipsec auto` and `ipsec whack` connect to steer the key daemon.
+    pub fn pluto_ctl(&self) -> PathBuf {
+        self.0.join("pluto.ctl")
+    }
+
+    /// Who the key daemon is.
+    pub fn pluto_pid(&self) -> PathBuf {
+        self.0.join("pluto.pid")
+    }
+
+    /// Held locked by the key daemon for as long as it lives.
+    pub fn pluto_lock(&self) -> PathBuf {
+        self.0.join("pluto.lock")
+    }
+
     /// Where `ipsec` connects to steer the daemon.
     pub fn klips_ctl(&self) -> PathBuf {
         self.0.join("klips.ctl")

@@ -455,14 +455,16 @@ impl Interfaces {
         Ok(self.netlink.addresses(None)?.into_iter().map(|address| address.net.addr()).collect())
     }
 
-    /// Sends an IKE message from the UDP port of the interface that has the address `from`, or of the first one.
-    pub fn send_ike(&self, from: Option<IpAddr>, to: SocketAddr, message: &[u8]) -> io::Result<()> {
-        let has = |attached: &&Attached| {
-            from.is_some_and(|from| attached.addresses.iter().any(|net| net.addr() == from))
-        };
+    /// Sends a datagram from the UDP port of the interface that has the address `from`, or else of the first one.
+    pub fn send_udp(&self, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
+        let any = from.ip().is_unspecified();
+        let has = |attached: &&Attached| any || attached.addresses.iter().any(|net| net.addr() == from.ip());
         let attached = self.attached.values().find(has).or_else(|| self.attached.values().next());
         let wire = attached.and_then(|attached| attached.wires.first()).ok_or(io::ErrorKind::NotConnected)?;
-        wire.send_ike(from, to, message)
+        if from.port() != wire.port() {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        wire.send_udp((!any).then_some(from.ip()), to, payload)
     }
 
     fn physical(&mut self, on: &Physical) -> Result<Link, AttachError> {

@@ -348,12 +348,20 @@ impl Wire {
         lost
     }
 
-    /// Sends an IKE message from our UDP port, behind the non-ESP marker (RFC 3948 §2.2).
-    pub fn send_ike(&self, from: Option<IpAddr>, to: SocketAddr, message: &[u8]) -> io::Result<()> {
+    /// Sends one datagram from our UDP port: an IKE message behind its marker, or a keepalive (RFC 3948 §2.2, §2.3).
+    pub fn send_udp(&self, from: Option<IpAddr>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let port = if to.is_ipv4() { Some(&self.udp4) } else { self.udp6.as_ref() };
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let octets = [&[0; 4], message].concat();
-        Scratch::default().send(&port.socket, &octets, &Destination { to, from, tos: None }, None)
+        let to_peer = Destination { to, from, tos: None };
+        let send = || Scratch::default().send(&port.socket, payload, &to_peer, None);
+        match send() {
+            // The worker whose socket this is wants its packets whole; a message that is too long for that goes in fragments.
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                port.set_dont_fragment(false, to.is_ipv4())?;
+                send()
+            }
+            done => done,
+        }
     }
 }
 

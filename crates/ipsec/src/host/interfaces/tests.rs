@@ -220,7 +220,8 @@ fn an_interface_that_changes_goes_and_comes_back_is_followed() {
         // The sockets are on the new interface: what leaves by it arrives.
         let listener = right.run(|| std::net::UdpSocket::bind("192.0.2.2:4500")).unwrap().unwrap();
         listener.set_read_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
-        interfaces.send_ike(None, "192.0.2.2:4500".parse().unwrap(), b"hello").unwrap();
+        let from = "0.0.0.0:4500".parse().unwrap();
+        interfaces.send_udp(from, "192.0.2.2:4500".parse().unwrap(), b"\0\0\0\0hello").unwrap();
         let mut got = [0; 64];
         let (n, from) = listener.recv_from(&mut got).unwrap();
         assert_eq!(&got[..n], b"\0\0\0\0hello");
