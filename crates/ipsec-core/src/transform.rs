@@ -3,8 +3,10 @@
 //! A [`Transform`] is keyed once and then shared by all workers; sealing and opening neither allocate nor lock.
 //! * What is authenticated: header, IV and ciphertext, and the high half of an extended sequence number, which is never
 //!   sent (RFC 4303 §2.2.1, §3.3.2.1).
-//! * Nonces: the sequence number is the IV of every counter mode (RFC 4106 §3.1), so a number sealed twice would break
-//!   the cipher. Whoever calls [`Transform::seal`] has reserved the numbers, once, for ever.
+//! * Nonces: the IV of every counter mode is the sequence number XOR a start that is random for each SA. Within one SA a
+//!   number sealed twice would break the cipher (RFC 4106 §3.1), so whoever calls [`Transform::seal`] has reserved the
+//!   numbers, once, for ever. A second SA under the same key, as manual keys make one after every restart, starts
+//!   elsewhere in the 2^64 values.
 //! * Fail closed: a packet that cannot be sealed is wiped, not left in clear; a packet whose ICV does not hold is never
 //!   decrypted, or wiped where the cipher decrypts while it verifies.
 
@@ -41,6 +43,8 @@ pub struct Transform {
     header: u8,
     icv: u8,
     alignment: u8,
+    /// Where the IVs of counter modes start; see [`Transform::counter`].
+    start: u64,
     scheme: Scheme,
 }
 
@@ -71,7 +75,8 @@ impl Transform {
     /// Keys a suite.
     ///
     /// `encryption_key` carries the salt last where the cipher has one (RFC 4106 §8.1). `iv_key` is fresh random for
-    /// each SA: CBC IVs are the sequence number encrypted under it, so they are unpredictable and never repeat.
+    /// each SA: CBC IVs are the sequence number encrypted under it, so they are unpredictable and never repeat. Counter
+    /// modes take from it where their IVs start.
     pub fn new(
         suite: Suite,
         encryption_key: &[u8],
@@ -101,7 +106,14 @@ impl Transform {
             (_, None) => (row.icv, Scheme::Soft(SoftAead::new(encryption, encryption_key)?)),
         };
         let header = row.iv.saturating_add(ESP_HEADER as u8);
-        Ok(Self { header, icv, alignment: row.block.max(4), scheme })
+        let start = iv_key.first_chunk().map_or(0, |octets| u64::from_be_bytes(*octets));
+        Ok(Self { header, icv, alignment: row.block.max(4), start, scheme })
+    }
+
+    /// The IV of a counter mode for a sequence number: another for each number, for XOR loses nothing.
+    #[inline]
+    const fn counter(&self, seq: u64) -> u64 {
+        seq ^ self.start
     }
 
     /// Octets before the payload: SPI, sequence number and IV.
@@ -131,7 +143,7 @@ impl Transform {
     ///
     /// Each packet already holds payload, padding and trailer between header and ICV room. Packet *i* gets the
     /// sequence number `first + i`; `esn` says whether its high half is authenticated. Whoever calls has reserved
-    /// these numbers, once, for ever: they are also the IVs of counter modes.
+    /// these numbers, once, for ever: the IVs of counter modes come from them.
     ///
     /// A packet that cannot be sealed (too short, not aligned, its number past the end of the space) is overwritten
     /// with zeros, SPI included, and the answer is `false`: no clear text ever leaves in place of ciphertext.
@@ -140,10 +152,10 @@ impl Transform {
         let mut next = Some(first);
         for packet in run.chunks_mut(stride.max(1)) {
             let sealed = next.filter(|&seq| may_carry(seq, esn)).and_then(|seq| match &self.scheme {
-                Scheme::Aead(aead) => aead.seal(packet, spi, seq, esn, seq),
+                Scheme::Aead(aead) => aead.seal(packet, spi, seq, esn, self.counter(seq)),
                 Scheme::Composed(composed) => composed.seal(packet, spi, seq, esn),
-                Scheme::Soft(aead) => aead.seal(packet, spi, seq, esn, seq),
-                Scheme::Gmac(gmac) => gmac.seal(packet, spi, seq, esn, seq),
+                Scheme::Soft(aead) => aead.seal(packet, spi, seq, esn, self.counter(seq)),
+                Scheme::Gmac(gmac) => gmac.seal(packet, spi, seq, esn, self.counter(seq)),
             });
             if sealed.is_none() {
                 packet.fill(0);
@@ -196,7 +208,7 @@ impl Transform {
             let mut octets = [0; 5];
             let trailer = octets.get_mut(..room)?;
             write_trailer(trailer, next_header)?;
-            return aead.seal_from((plain, trailer), packet, spi, seq, esn);
+            return aead.seal_from((plain, trailer), packet, spi, (seq, self.counter(seq)), esn);
         }
         let end = packet.len().checked_sub(self.icv_len())?;
         let (body, trailer) = packet.get_mut(self.header_len()..end)?.split_at_mut_checked(plain.len())?;

@@ -80,6 +80,25 @@ impl Eroute {
     }
 }
 
+/// What a change of policy may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// What is said of any flow.
+    All,
+    /// What is said of flows this matches, and of no other.
+    Only(Selector),
+}
+
+impl Change {
+    /// Whether what is said of `flow` may be another now.
+    pub(crate) fn touches(&self, flow: &Flow) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(selector) => selector.matches(flow),
+        }
+    }
+}
+
 /// An eroute with this selector exists, or does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErouteError {
@@ -127,9 +146,10 @@ impl Eroutes {
         .ok_or(ErouteError::Missing)
     }
 
-    /// Removes all.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Removes all. Dropping them takes long where they are many: that is the caller's to do, and when.
+    #[must_use]
+    pub fn clear(&mut self) -> impl Sized + use<> {
+        core::mem::take(self)
     }
 
     /// How many there are.

@@ -103,6 +103,12 @@ pub(crate) struct Traps {
 }
 
 impl Traps {
+    /// Whether a packet of `len` octets would be taken now.
+    pub(crate) fn has_room(&self, len: usize) -> bool {
+        let (list, octets) = &*self.queue.lock();
+        list.len() < PACKETS && octets.saturating_add(len) <= OCTETS
+    }
+
     /// Whether it was taken.
     pub(crate) fn push(&self, trapped: Trapped) -> bool {
         let (list, octets) = &mut *self.queue.lock();

@@ -75,6 +75,11 @@ impl Inbound {
         Self { plane, counters, last: None, entitled: None }
     }
 
+    /// Lets go of the SA of the last run if it has died, and so of its keys.
+    pub fn forget_dead(&mut self) {
+        self.last.take_if(|sa| !sa.is_alive());
+    }
+
     /// Takes datagrams of one arrival, `stride` octets apart in `rx[range]` (the last may be shorter), as `UDP_GRO`
     /// delivers them. ESP is opened where it stands.
     ///
@@ -315,7 +320,7 @@ fn admit(
         Some((plain, len)) if Some(plain) == *entitled => len,
         _ => {
             let parsed = Parsed::new(octets)?;
-            if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
+            if !sa.entitles(&parsed.flow) {
                 return Err(Discard::PolicyMismatch);
             }
             *entitled = plain.map(|(plain, _)| plain);

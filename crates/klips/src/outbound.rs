@@ -177,9 +177,10 @@ impl Outbound {
 
     /// Takes packets that control has found a way for. Due when [`Plane::take_returned`] said so; `out` as for
     /// [`Outbound::packet`], and the runs are complete afterwards. Says whether more wait that found no room: they are to be
-    /// taken once these have been sent.
+    /// taken once these have been sent. Lets go of SAs that have died, and so of their keys.
     #[must_use]
     pub fn returned(&mut self, now: Time, out: &mut Sealed) -> bool {
+        self.cache.forget_dead();
         while out.has_room()
             && let Some(Returned { vnet, mut packet, sa }) = self.home.next()
         {
@@ -227,10 +228,10 @@ impl Outbound {
     ) -> Result<(), Refusal> {
         let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let refuse = |why| Refusal::quiet(why, cut.count());
-        if sa.selector.is_some_and(|selector| !selector.matches(&parsed.flow)) {
+        if !sa.entitles(&parsed.flow) {
             return Err(refuse(Discard::PolicyMismatch));
         }
-        if !sa.is_alive() {
+        if !sa.may_send() {
             return Err(refuse(Discard::NoSa));
         }
         let Self { plane, counters, link, batch, headers, .. } = self;
@@ -249,7 +250,7 @@ impl Outbound {
         let cut = Cut::plan(vnet, packet, parsed).map_err(|why| Refusal::quiet(why, 1))?;
         let packets = cut.count();
         let Self { plane, counters, cache, link, batch, headers, home, .. } = self;
-        cache.renew(plane.generation());
+        cache.renew(plane);
         let found;
         let (eroute, sa) = match cache.get(&parsed.flow) {
             Some(known) => known,
@@ -279,6 +280,10 @@ impl Outbound {
             Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
             Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
             Action::Trap => {
+                // Asked first: what finds no room is not worth a copy of 64 KiB.
+                if !plane.may_trap(parsed.len) {
+                    return Err(Refusal::quiet(Discard::Hold, packets));
+                }
                 // A single packet's checksum is complete by now.
                 let vnet = if vnet.gso == Gso::None { Vnet::default() } else { *vnet };
                 let whole = packet.get(..parsed.len).unwrap_or_default();
@@ -355,7 +360,7 @@ fn look_up(plane: &Plane, eroute: Arc<Eroute>) -> (Arc<Eroute>, Option<Arc<Sa>>)
         Action::Protect(id) => Some(id),
         Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::Hold => None,
     };
-    let sa = named.and_then(|id| plane.sa(&id)).filter(|sa| sa.is_alive());
+    let sa = named.and_then(|id| plane.sa(&id)).filter(|sa| sa.may_send());
     (eroute, sa)
 }
 
@@ -467,13 +472,14 @@ fn seal(
     if admitted == 0 {
         return Err(refuse(Discard::Expired));
     }
+    let charged = admitted;
     // RFC 4303 §3.3.3: once, and never again. The number is also the IV of counter modes: this line is the nonce guarantee.
-    let Some(first) = sa.reserve(admitted as u64) else {
-        if sa.die() {
-            plane.tell(Event::Hard(sa.id));
-        }
-        return Err(refuse(Discard::SequenceExhausted));
-    };
+    let reserved = sa.reserve(admitted as u64);
+    let admitted = reserved.map_or(0, |(_, granted)| granted as usize);
+    if admitted < charged && sa.die() {
+        plane.tell(Event::Hard(sa.id));
+    }
+    let Some((first, _)) = reserved else { return Err(refuse(Discard::SequenceExhausted)) };
     let used = if admitted == *packets { batch.len } else { stride.saturating_mul(admitted) };
     let run = out.room(0, used).ok_or(refuse(Discard::Internal))?;
     let sealed = match source {
@@ -486,6 +492,7 @@ fn seal(
     out.push(Route::Esp(batch.path), used, *stride, batch.alone);
     match packets.checked_sub(admitted) {
         Some(0) | None => Ok(()),
+        Some(refused) if admitted < charged => Err(Refusal::quiet(Discard::SequenceExhausted, refused)),
         Some(refused) => Err(Refusal::quiet(Discard::Expired, refused)),
     }
 }

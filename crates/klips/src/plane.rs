@@ -1,12 +1,13 @@
 //! What control and workers share.
 
 use crate::discard::{Counters, Discard};
-use crate::eroute::Eroutes;
+use crate::eroute::{Change, Eroutes};
 use crate::hold::{Trapped, Traps};
 use crate::sa::{Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use ipsec_core::SaId;
+use ipsec_core::{SaId, Selector};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a worker found that control must act on.
@@ -29,6 +30,8 @@ pub struct Plane {
     eroutes: RwLock<Eroutes>,
     sas: papaya::HashMap<SaId, Arc<Sa>, foldhash::quality::RandomState>,
     generation: AtomicU64,
+    /// The last changes of policy, the newest last: it made the generation what it is.
+    changes: Mutex<VecDeque<Change>>,
     events: Mutex<Vec<Event>>,
     traps: Traps,
     wake: AtomicBool,
@@ -37,6 +40,9 @@ pub struct Plane {
 }
 
 impl Plane {
+    /// Changes of policy that are remembered one by one.
+    const CHANGES: usize = 16;
+
     /// Counts changes of policy. A flow cache filled under an older generation is stale.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
@@ -48,11 +54,41 @@ impl Plane {
     }
 
     /// Changes the policy; every flow cache is stale afterwards.
+    ///
+    /// What `change` returns is dropped by the caller, when packets flow again: a whole table can be taken out so.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn change_eroutes<R>(&self, change: impl FnOnce(&mut Eroutes) -> R) -> R {
+        self.change(Change::All, change)
+    }
+
+    /// Changes what policy says of the flows that `selector` matches, and of no other.
+    pub(crate) fn change_eroute<R>(&self, selector: Selector, change: impl FnOnce(&mut Eroutes) -> R) -> R {
+        self.change(Change::Only(selector), change)
+    }
+
+    fn change<R>(&self, what: Change, change: impl FnOnce(&mut Eroutes) -> R) -> R {
         let result = change(&mut self.eroutes.write());
+        let mut changes = self.changes.lock();
+        if changes.len() >= Self::CHANGES {
+            changes.pop_front();
+        }
+        changes.push_back(what);
         self.generation.fetch_add(1, Ordering::Release);
         result
+    }
+
+    /// Shows `see` the changes of policy since `generation`, one by one, and returns the generation now. Where they are
+    /// too many to be remembered that is one change of everything.
+    pub(crate) fn changes_since(&self, generation: u64, mut see: impl FnMut(&Change)) -> u64 {
+        let changes = self.changes.lock();
+        let now = self.generation();
+        match usize::try_from(now.saturating_sub(generation)) {
+            Ok(missed) if missed <= changes.len() => {
+                changes.iter().rev().take(missed).for_each(see);
+            }
+            _ => see(&Change::All),
+        }
+        now
     }
 
     /// The SA of that name, if there is one.
@@ -66,6 +102,7 @@ impl Plane {
     pub fn publish(&self, sa: Arc<Sa>) {
         if let Some(replaced) = self.sas.pin().insert(sa.id, sa) {
             replaced.advance(SaState::Dead);
+            self.tell_returned();
         }
     }
 
@@ -74,6 +111,8 @@ impl Plane {
     pub fn withdraw(&self, id: &SaId) {
         if let Some(sa) = self.sas.pin().remove(id) {
             sa.advance(SaState::Dead);
+            // Its keys are wiped when the last of those who remember it lets go of it, idle workers too.
+            self.tell_returned();
         }
     }
 
@@ -81,6 +120,11 @@ impl Plane {
     pub(crate) fn tell(&self, event: Event) {
         self.events.lock().push(event);
         self.wake.store(true, Ordering::Release);
+    }
+
+    /// Whether a packet of `len` octets that met `%trap` would be taken now.
+    pub(crate) fn may_trap(&self, len: usize) -> bool {
+        self.traps.has_room(len)
     }
 
     /// Hands control a packet that met `%trap`, and says whether it was taken.
@@ -97,12 +141,13 @@ impl Plane {
         self.traps.take()
     }
 
-    /// Packets went back to the engines they came from.
+    /// Packets went back to the engines they came from, or SAs have died that these may remember.
     pub(crate) fn tell_returned(&self) {
         self.returned.store(true, Ordering::Release);
     }
 
-    /// Says, once, that packets wait in outbound engines: the host then has each call [`crate::Outbound::returned`].
+    /// Says, once, that packets wait in outbound engines, or that SAs have died: the host then calls
+    /// [`crate::Outbound::returned`] and [`crate::Inbound::forget_dead`] of each engine.
     pub fn take_returned(&self) -> bool {
         self.returned.load(Ordering::Relaxed) && self.returned.swap(false, Ordering::Acquire)
     }

@@ -7,10 +7,10 @@
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use ipsec_core::algorithm::Suite;
 use ipsec_core::transform::{KeyError, Transform};
-use ipsec_core::{SaId, Selector, Time};
+use ipsec_core::{Flow, SaId, Selector, Time};
 use parking_lot::Mutex;
 use std::sync::OnceLock;
 use zeroize::Zeroizing;
@@ -120,6 +120,10 @@ pub struct Sa {
     state: AtomicU8,
     /// The replay window; `None` without replay protection.
     pub(crate) window: Option<Mutex<Window>>,
+    /// Packets come on it and never go: an eroute may not name it.
+    receives_only: AtomicBool,
+    /// It carries inner packets of either family, whatever family its selector is written in.
+    either_family: AtomicBool,
     sent: AtomicU64,
     soft_bytes: AtomicU64,
     hard_bytes: AtomicU64,
@@ -159,6 +163,8 @@ impl Sa {
             state: AtomicU8::new(SaState::Mature as u8),
             // With ESN the window also says which high half a packet means (RFC 4303 §2.2.1), so it is always there.
             window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
+            receives_only: AtomicBool::new(false),
+            either_family: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             soft_bytes: AtomicU64::new(b.limits.soft_bytes),
             hard_bytes: AtomicU64::new(b.limits.hard_bytes),
@@ -212,19 +218,42 @@ impl Sa {
         self.hard_bytes.store(limits.hard_bytes, Ordering::Relaxed);
     }
 
-    /// Reserves `n` sequence numbers and returns the first, or `None` when fewer are left: they end, they never wrap.
+    /// Reserves up to `n` sequence numbers and returns the first and how many there are, or `None` when none is left: they
+    /// end, they never wrap.
     ///
     //= https://www.rfc-editor.org/rfc/rfc4303#section-3.3.3
     //# The sender MUST NOT send a packet on an SA if doing so would cause the sequence number to cycle.
-    pub(crate) fn reserve(&self, n: u64) -> Option<u64> {
+    pub(crate) fn reserve(&self, n: u64) -> Option<(u64, u64)> {
         let end = if self.esn { u64::MAX } else { u64::from(u32::MAX) };
+        let granted = |sent: u64| n.min(end.saturating_sub(sent));
         let sent = self
             .sent
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sent| {
-                sent.checked_add(n).filter(|last| *last <= end)
+                sent.checked_add(granted(sent)).filter(|last| *last > sent)
             })
             .ok()?;
-        sent.checked_add(1)
+        Some((sent.checked_add(1)?, granted(sent)))
+    }
+
+    /// Packets come on this SA and never go.
+    pub(crate) fn only_receive(&self) {
+        self.receives_only.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether packets may go on it now.
+    pub(crate) fn may_send(&self) -> bool {
+        self.is_alive() && !self.receives_only.load(Ordering::Relaxed)
+    }
+
+    /// It carries inner packets of either family.
+    pub(crate) fn carry_either_family(&self) {
+        self.either_family.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an inner packet of this flow may travel on it (RFC 4301 §5.2).
+    pub(crate) fn entitles(&self, flow: &Flow) -> bool {
+        self.selector.is_none_or(|selector| selector.matches(flow))
+            || self.either_family.load(Ordering::Relaxed)
     }
 
     /// Accounts for `n` packets of `size` inner octets each, all at once, and says how many of them may pass.
@@ -291,10 +320,20 @@ impl Sa {
         self.window.as_ref().map_or(0, |window| window.lock().right())
     }
 
-    /// Continues after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers).
+    /// Continues sending after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers), unless it is further
+    /// already: whatever message comes, and whenever, no number is given out twice.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn continue_after(&self, last: u64) {
-        self.sent.store(last, Ordering::Relaxed);
+        self.sent.fetch_max(last, Ordering::Relaxed);
+    }
+
+    /// Takes every number up to `last` for received (SADB_X_EXT_REPLAY_VALUE of an inbound SA), unless the window is
+    /// further already: what was recorded before an SA was saved is refused after it was loaded.
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn received_up_to(&self, last: u64) {
+        if let Some(window) = &self.window {
+            window.lock().skip_to(last);
+        }
     }
 
     /// When the first packet passed.

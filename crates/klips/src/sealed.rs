@@ -38,8 +38,12 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Room a superpacket may need; [`Sealed::has_room`] says whether that much is left.
-    pub const SUPERPACKET: usize = 96 * 1024;
+    /// Room a superpacket may need; [`Sealed::has_room`] says whether that much is left. With the least MSS that TCP
+    /// stacks go down to (48, options included) 64 KiB become some 1800 packets, each with headers, padding and ICV of its
+    /// own. Devices are told to hand over fewer; pages that are never written are never there.
+    pub const SUPERPACKET: usize = 512 * 1024;
+    /// Segments that a device should hand over at once: one run, so one send.
+    pub const SEGMENTS: u32 = RUN_PACKETS as u32;
     /// Runs in one batch.
     const RUNS: usize = 256;
 

@@ -32,6 +32,14 @@ impl Window {
         self.right
     }
 
+    /// Takes every number up to `last` for seen. Never moves the window back.
+    pub(crate) fn skip_to(&mut self, last: u64) {
+        if last > self.right {
+            self.right = last;
+            self.ring.fill(u64::MAX);
+        }
+    }
+
     /// The high half that a packet's low half belongs to (RFC 4303 Appendix A2.2): the one that puts it inside the window
     /// or, failing that, ahead of it. `None` where there is no such number: before the first or after the last.
     pub(crate) const fn infer(&self, low: u32) -> Option<u32> {
@@ -259,6 +267,24 @@ mod tests {
         assert_eq!(window.infer(u32::MAX), None);
         assert_eq!(window.infer(u32::MAX - 62), None);
         assert_eq!(window.infer(u32::MAX - 63), Some(0));
+    }
+
+    #[test]
+    fn a_window_that_was_saved_takes_nothing_from_before() {
+        for width in [32, 64, 1024] {
+            let mut window = Window::new(width);
+            accept(&mut window, 7).unwrap();
+            window.skip_to(5_000);
+            assert_eq!(accept(&mut window, 5_000), Err(Discard::Replayed));
+            assert_eq!(accept(&mut window, 4_990), Err(Discard::Replayed));
+            assert_eq!(accept(&mut window, 5_000 - u64::from(width)), Err(Discard::ReplayOld));
+            // A later message does not move it back.
+            window.skip_to(20);
+            assert_eq!(accept(&mut window, 4_999), Err(Discard::Replayed));
+            assert_eq!(accept(&mut window, 5_002), Ok(()));
+            assert_eq!(accept(&mut window, 5_001), Ok(()));
+            assert_eq!(accept(&mut window, 5_001), Err(Discard::Replayed));
+        }
     }
 
     #[test]

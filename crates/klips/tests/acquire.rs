@@ -152,6 +152,83 @@ fn udp(host: u8, mark: u8, len: usize) -> Vec<u8> {
     p
 }
 
+#[test]
+fn an_eroute_may_not_name_an_sa_that_packets_come_on() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    host.add(manager, 0, 0x7001, true);
+    host.add(manager, 0, 0x7002, false);
+    let flow = |spi, dst: &str| {
+        let mut ask = Client::new(PID).request(MessageType::ReplaceFlow, SaType::Esp);
+        ask.sa(&Sa { spi, ..Sa::default() });
+        ask.address(ExtType::AddressDst, &Address::host(dst.parse().unwrap()));
+        ask.address(ExtType::AddressInnerSrc, &Address::net([10, 1, 0, 0].into(), 16));
+        ask.address(ExtType::AddressInnerDst, &Address::net([10, 2, 0, 0].into(), 16));
+        ask.flow(&Flow { action: FlowAction::Protect, packets: 0, last_use: 0 });
+        ask
+    };
+    let errno = |answers: &[Vec<u8>]| Message::parse_answer(&answers[0]).unwrap().base.errno.0;
+    let request = flow(0x7002, "192.0.2.1");
+    assert_eq!(errno(&host.ask(manager, request)), 22);
+    let request = flow(0x7001, "192.0.2.2");
+    assert_eq!(errno(&host.ask(manager, request)), 0);
+}
+
+/// Nobody negotiates the selectors of a manual key: all of one family is whatever is inside. Those of a key manager hold.
+#[test]
+fn a_manual_sa_for_everything_carries_either_family_and_a_negotiated_one_what_was_agreed() {
+    let any = Address::net([0, 0, 0, 0].into(), 0);
+    for (negotiated, carries) in [(false, true), (true, false)] {
+        let mut host = Host::trap();
+        let manager = host.manager(false);
+        let mut ask = Client::new(PID).request(MessageType::Add, SaType::Esp);
+        if negotiated {
+            ask.km_cookie(&pfkey::KmCookie { proto: pfkey::km::IKEV2, cookie: 9 });
+        }
+        ask.sa(&Sa {
+            spi: 0x7003,
+            replay: 32,
+            state: state::MATURE,
+            encrypt: 11,
+            auth: 5,
+            flags: flags::TUNNEL,
+        });
+        ask.address(ExtType::AddressSrc, &Address::host("192.0.2.2".parse().unwrap()));
+        ask.address(ExtType::AddressDst, &Address::host("192.0.2.1".parse().unwrap()));
+        ask.address(ExtType::AddressInnerSrc, &any);
+        ask.address(ExtType::AddressInnerDst, &any);
+        ask.key(ExtType::KeyAuth, 256, 0, &[7; 32]);
+        let record = Client::new(PID).finish(ask).unwrap().1;
+        host.control.request(manager, &record, host.now);
+        assert_eq!(host.heard(manager)[0][2], 0);
+
+        // An IPv6 packet without payload inside, sealed by the peer.
+        let mut inner = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+        inner.extend([0xfd; 32]);
+        let suite = ipsec_core::algorithm::Suite {
+            encryption: Some(ipsec_core::algorithm::Encryption::Null),
+            auth: Some(ipsec_core::algorithm::Auth::HmacSha256),
+        };
+        let transform = ipsec_core::transform::Transform::new(suite, &[], &[7; 32], &[0; 16]).unwrap();
+        let mut rx = vec![0; transform.sealed_len(inner.len())];
+        assert!(transform.seal_from(&inner, 41, &mut rx, (Spi(0x7003), 1, false)));
+        let arrival = klips::Arrival {
+            src: "192.0.2.2".parse().unwrap(),
+            dst: "192.0.2.1".parse().unwrap(),
+            carrier: klips::Carrier::Esp,
+            tos: 0,
+        };
+        let mut inbound = klips::Inbound::new(Arc::clone(&host.plane), host.plane.new_counters());
+        let mut opened = klips::Opened::new(1);
+        let len = rx.len();
+        inbound.datagrams(&arrival, &mut rx, 0..len, len, host.now, &mut opened);
+        assert_eq!(
+            (opened.packets() == 1, host.plane.discarded(Discard::PolicyMismatch) == 0),
+            (carries, carries)
+        );
+    }
+}
+
 fn acquires(records: &[Vec<u8>]) -> Vec<Message<'_>> {
     let all = records.iter().map(|record| Message::parse_answer(record).unwrap());
     all.filter(|message| message.base.kind() == Some(MessageType::Acquire)).collect()
@@ -384,7 +461,7 @@ fn a_packet_outside_the_selectors_of_the_sa_that_answers_does_not_go_through_it(
     let mut host = Host::trap();
     let wide = Selector::nets("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
     host.plane.change_eroutes(|eroutes| {
-        eroutes.clear();
+        drop(eroutes.clear());
         eroutes.replace(Eroute::new(wide, Action::Trap));
     });
     let manager = host.manager(false);

@@ -1,7 +1,7 @@
 //! Combined-mode ciphers with a 16-octet ICV: AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634).
 //!
 //! Both use the nonce salt | IV and the additional data SPI | sequence number, with the 64-bit number if it is extended
-//! (RFC 4106 §3.1, §4, §5; RFC 7634 §2). The IV is the 64-bit sequence number, so it cannot repeat under one key.
+//! (RFC 4106 §3.1, §4, §5; RFC 7634 §2). The IV is the caller's, who sees to it that it does not repeat under one key.
 
 use super::KeyError;
 use crate::Spi;
@@ -54,13 +54,13 @@ impl Aead {
         (plain, trailer): (&[u8], &[u8]),
         packet: &mut [u8],
         spi: Spi,
-        seq: u64,
+        (seq, iv): (u64, u64),
         esn: bool,
     ) -> Option<()> {
         let (header, rest) = packet.split_first_chunk_mut::<HEADER>()?;
         let (body, rest) = rest.split_at_mut_checked(plain.len())?;
-        *header = header_value(spi, seq, seq).to_be_bytes();
-        let (key, nonce) = (&self.key.key, self.key.nonce(seq.to_be_bytes()));
+        *header = header_value(spi, seq, iv).to_be_bytes();
+        let (key, nonce) = (&self.key.key, self.key.nonce(iv.to_be_bytes()));
         let sealed = if esn {
             key.seal_out_of_place_scatter(
                 nonce,

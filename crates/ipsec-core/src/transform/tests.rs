@@ -269,12 +269,13 @@ fn cbc_ivs_do_not_repeat_and_do_not_count() {
 }
 
 #[test]
-fn counter_modes_use_the_sequence_number_as_iv() {
+fn counter_modes_count_their_ivs_from_where_they_start() {
     for (suite, transform) in transforms().filter(|(suite, _)| suite.auth.is_none()) {
         let mut packet = unsealed(&transform, 1);
         let len = packet.len();
         assert!(transform.seal(&mut packet, len, Spi(0x1001), 0x0102_0304_0506_0708, true));
-        assert_eq!(packet[8..16], 0x0102_0304_0506_0708_u64.to_be_bytes(), "{suite:?}");
+        let iv = transform.start ^ 0x0102_0304_0506_0708;
+        assert_eq!(packet[8..16], iv.to_be_bytes(), "{suite:?}");
     }
 }
 
@@ -309,5 +310,38 @@ fn sealed_len_is_what_sealing_needs() {
             assert_eq!(body % transform.alignment(), 0);
             assert!(transform.seal(&mut vec![0; len], len, Spi(0x1001), 1, false), "{suite:?}");
         }
+    }
+}
+
+#[test]
+fn one_key_set_twice_never_uses_one_iv_twice() {
+    for row in crate::algorithm::ENCRYPTION.iter().filter(|row| row.algorithm.is_combined()) {
+        let suite = Suite { encryption: Some(row.algorithm), auth: None };
+        let key = vec![7; row.keymat_lengths().next().unwrap()];
+        let mut ivs = std::collections::HashSet::new();
+        for start in [[0x11; 16], [0x92; 16]] {
+            let transform = Transform::new(suite, &key, &[], &start).unwrap();
+            let (header, len) = (transform.header_len(), transform.sealed_len(40));
+            let iv_len = header - ESP_HEADER;
+            for seq in 1..=4 {
+                // Both ways of sealing, each with numbers of its own.
+                let mut sealed = vec![0; len];
+                if seq % 2 == 0 {
+                    assert!(transform.seal_from(&[9; 40], 4, &mut sealed, (Spi(0x100), seq, false)));
+                } else {
+                    let end = len - transform.icv_len();
+                    assert!(write_trailer(&mut sealed[header + 40..end], 4).is_some());
+                    assert!(transform.seal(&mut sealed, len, Spi(0x100), seq, false));
+                }
+                let iv = sealed[ESP_HEADER..ESP_HEADER + iv_len].to_vec();
+                assert!(ivs.insert(iv), "{:?}: number {seq} repeats an IV", row.algorithm);
+                // What one sealed the other opens: the IV travels in the packet.
+                let other = Transform::new(suite, &key, &[], &[0x44; 16]).unwrap();
+                let mut opening = [Opening { packet: &mut sealed, high: None, authentic: false }];
+                other.open(&mut opening);
+                assert!(opening[0].authentic);
+            }
+        }
+        assert_eq!(ivs.len(), 8);
     }
 }

@@ -8,7 +8,7 @@ use super::tun::{Device, Offloads, TunError};
 use super::wire::{Plan, Steering, Wire, WireError};
 use super::worker::{IkeSink, Shape, Shared, Tally, Workers};
 use ipnet::IpNet;
-use klips::Plane;
+use klips::{Plane, Sealed};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -372,6 +372,8 @@ impl Interfaces {
         let mtu = self.settings.override_mtu.unwrap_or_else(|| device_mtu(physical.mtu));
         self.netlink.set_mtu(device, mtu)?;
         self.netlink.set_queue_len(device, QUEUE)?;
+        // A kernel that refuses hands over larger ones, which are cut all the same.
+        let _ = self.netlink.set_gso_max_segs(device, Sealed::SEGMENTS);
         // Without IPv6 in the kernel there is nothing to keep it from.
         let _ = self.netlink.set_no_link_local(device);
         let wanted = self.wanted(addresses, physical.index)?;

@@ -27,8 +27,9 @@ use std::thread::{self, JoinHandle};
 
 /// Reads from the device before what they became is sent.
 const READS: usize = 64;
-/// Octets of sealed packets before they are sent: two superpackets.
-const SEALED: usize = 2 * Sealed::SUPERPACKET;
+/// Octets of sealed packets before they are sent: the longest superpacket, single packets before it, and a little more, so
+/// that what has been sealed is sent while it is in the cache.
+const SEALED: usize = Sealed::SUPERPACKET + 96 * 1024;
 /// One receive slot: the longest datagram, and an odd number of cache lines so that the slots do not fall on each other in
 /// the cache. Pages that are never used are never there.
 const SLOT: usize = 65_536 + 25 * 64;
@@ -210,10 +211,10 @@ impl Loop {
         add(&shared.stop, STOP)?;
         if let Some(transmit) = &transmit {
             add(&*transmit.queue, DEVICE)?;
-            // All workers are to see it, so none reads it: each is told of every change, once.
-            let changes = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            epoll::add(&epoll, &shared.returned, epoll::EventData::new_u64(RETURNED), changes)?;
         }
+        // All workers are to see it, so none reads it: each is told of every change, once.
+        let changes = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, &shared.returned, epoll::EventData::new_u64(RETURNED), changes)?;
         if let Some(receive) = &receive {
             for (source, data) in Source::ALL.into_iter().zip(SOURCES..) {
                 if let Some(socket) = receive.wire.socket(source) {
@@ -256,6 +257,9 @@ impl Loop {
     }
 
     fn returned(&mut self, now: Time) {
+        if let Some(receive) = &mut self.receive {
+            receive.engine.forget_dead();
+        }
         if let Some(transmit) = &mut self.transmit {
             let mut more = true;
             while more {

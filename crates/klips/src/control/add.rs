@@ -171,8 +171,24 @@ impl Control {
             selector: inner,
             limits: Limits { soft_bytes: soft.bytes, hard_bytes: hard.bytes },
         });
-        if let Some(value) = ask.replay_value.filter(|_| direction == flag::OUTBOUND) {
-            sa.continue_after(u64::from(value.low));
+        if direction == flag::INBOUND {
+            sa.only_receive();
+        }
+        // A PF_KEY selector is of one family. Where no key manager has reserved the SPI or left its mark, nobody has
+        // negotiated it, and all of one family means whatever there is.
+        let manual = larva.is_none() && ask.km_cookie.is_none();
+        let whole = |s: Selector| s.src.prefix_len() == 0 && s.dst.prefix_len() == 0 && s.proto == 0;
+        if manual && inner.is_some_and(whole) {
+            sa.carry_either_family();
+        }
+        if let Some(value) = ask.replay_value {
+            let last = replay_value(value, params.esn);
+            if direction & flag::OUTBOUND != 0 {
+                sa.continue_after(last);
+            }
+            if direction & flag::INBOUND != 0 {
+                sa.received_up_to(last);
+            }
         }
         let ports = Ports {
             proto: ask.dst.map_or(0, |dst| dst.proto),
@@ -228,6 +244,11 @@ impl Control {
         let off = u64::from_ne_bytes(octets).checked_rem(span.saturating_add(1)).unwrap_or(0);
         soft.addtime = soft.addtime.saturating_sub(least.saturating_add(off)).max(1);
     }
+}
+
+/// The sequence number that a replay value means: its 64-bit counter with ESN, as far as one is given.
+pub(super) const fn replay_value(value: pfkey::ReplayValue, esn: bool) -> u64 {
+    if esn && value.high > value.low as u64 { value.high } else { value.low as u64 }
 }
 
 /// The keys of an ADD, found good.

@@ -3,7 +3,7 @@
 //! An eroute's selector is in the inner addresses: prefixes, ports, and the protocol of the destination. PROTECT names
 //! its SA by SA type, SA extension and destination; that SA need not be there yet.
 
-use super::{Control, describe, protocol};
+use super::{Control, describe, flag, protocol};
 use crate::eroute::{Action, Eroute, ErouteError};
 use core::net::SocketAddr;
 use ipnet::IpNet;
@@ -27,15 +27,22 @@ impl Control {
             identity.map_or(Box::default(), |i| String::from_utf8_lossy(i.text).into())
         };
         let selector = selector(ask)?;
-        let mut eroute = Eroute::new(selector, action(ask)?);
+        let action = action(ask)?;
+        // Packets never go on an SA that they come on.
+        if let Action::Protect(id) = action
+            && self.sadb.find(&id).is_some_and(|sa| sa.flags & flag::BOTH == flag::INBOUND)
+        {
+            return Err(Fault::invalid(D::BadSaflags));
+        }
+        let mut eroute = Eroute::new(selector, action);
         eroute.src_identity = text(&ask.src_identity);
         eroute.dst_identity = text(&ask.dst_identity);
         match present {
             Present::Refuse => self
                 .plane
-                .change_eroutes(|eroutes| eroutes.add(eroute))
+                .change_eroute(selector, |eroutes| eroutes.add(eroute))
                 .map_err(|_| Fault::errno(Errno::EEXIST))?,
-            Present::Replace => self.plane.change_eroutes(|eroutes| eroutes.replace(eroute)),
+            Present::Replace => self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute)),
         }
         self.reconsider(Some(&selector));
         Ok(())
@@ -44,7 +51,7 @@ impl Control {
     /// DELFLOW of exactly the selector named.
     pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<(), Fault> {
         let selector = selector(ask)?;
-        match self.plane.change_eroutes(|eroutes| eroutes.delete(&selector)) {
+        match self.plane.change_eroute(selector, |eroutes| eroutes.delete(&selector)) {
             Ok(_) => {
                 self.reconsider(Some(&selector));
                 Ok(())
@@ -55,7 +62,7 @@ impl Control {
 
     /// FLUSHFLOWS.
     pub(super) fn flush_flows(&mut self) {
-        self.plane.change_eroutes(|eroutes| eroutes.clear());
+        drop(self.plane.change_eroutes(|eroutes| eroutes.clear()));
         self.reconsider(None);
     }
 

@@ -1,6 +1,6 @@
 //! UPDATE and UPDATEPAIR: a larval SA becomes mature; of any other only lifetimes, cookie and partner change.
 
-use super::add::{check_lifetimes, has_label};
+use super::add::{check_lifetimes, has_label, replay_value};
 use super::{Control, flag};
 use crate::sa::SaState;
 use crate::sadb::{Km, TimeLimits};
@@ -88,7 +88,9 @@ impl Control {
                 return Err(Fault::invalid(D::BadSastate));
             }
             // A sequence number used twice is a nonce used twice: the counter never goes back.
-            if record.flags & flag::OUTBOUND != 0 && u64::from(value.low) < sent {
+            if record.flags & flag::OUTBOUND != 0
+                && replay_value(value, record.sa.as_ref().is_some_and(|sa| sa.esn)) < sent
+            {
                 return Err(Fault::invalid(D::InvalidReplay));
             }
         }
@@ -121,10 +123,14 @@ impl Control {
                 cookie: if km.cookie == 0 { old.cookie } else { km.cookie },
             };
         }
-        if let (Some(value), Some(sa)) = (ask.replay_value, &record.sa)
-            && record.flags & flag::OUTBOUND != 0
-        {
-            sa.continue_after(u64::from(value.low));
+        if let (Some(value), Some(sa)) = (ask.replay_value, &record.sa) {
+            let last = replay_value(value, sa.esn);
+            if record.flags & flag::OUTBOUND != 0 {
+                sa.continue_after(last);
+            }
+            if record.flags & flag::INBOUND != 0 {
+                sa.received_up_to(last);
+            }
         }
         let (direction, mature) = (record.flags, record.state() == SaState::Mature);
         let mut soft = record.soft;

@@ -345,6 +345,18 @@ impl Host {
         self.opened.clear();
     }
 
+    /// Lets go of the SAs it was made with, so that only the plane and the engines have them.
+    pub(crate) fn forget_sas(&mut self) {
+        let blank = || Arc::new(Sa::new(Setup::default().blueprint(Side::Left, Side::Left)));
+        (self.sends, self.receives) = (blank(), blank());
+    }
+
+    /// What a worker does when it is woken by [`Plane::take_returned`].
+    pub(crate) fn wake(&mut self) {
+        self.inbound.forget_dead();
+        assert!(!self.outbound.returned(self.now, &mut self.sealed));
+    }
+
     /// Tells it about the link below.
     pub(crate) fn set_link(&mut self, change: impl FnOnce(&mut Link)) {
         change(&mut self.link);

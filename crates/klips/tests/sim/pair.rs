@@ -318,3 +318,90 @@ fn use_is_dated_by_the_clock_we_are_given() {
         assert_eq!((sa.first_use(), sa.last_use()), (first, last));
     }
 }
+
+/// Segments so small that no other device of ours would hand over as many at once.
+#[test]
+fn a_superpacket_of_hundreds_of_small_segments_is_cut_not_dropped() {
+    for mss in [36_u16, 100, 150] {
+        let suite = ipsec_core::algorithm::Suite {
+            encryption: Some(ipsec_core::algorithm::Encryption::AesCbc),
+            auth: Some(ipsec_core::algorithm::Auth::HmacSha512),
+        };
+        let setup = Setup { suite, key: 32, inner6: true, merge: false, window: 4096, ..Setup::default() };
+        let [mut left, mut right] = setup.pair();
+        let mut net = setup.wire(Side::Left, &clear_sky());
+        let payload = ip::marked(3, 64_000);
+        let (vnet, packet) = superpacket(&setup, 1, &payload);
+        let (verdict, sent) = left.send(&Vnet { gso_size: mss, ..vnet }, &packet);
+        assert_eq!(verdict, Verdict::Send, "MSS {mss}");
+        assert_eq!(sent.len(), payload.len().div_ceil(mss.into()));
+        right.receive(&net.carry(sent));
+        let arrived: Vec<u8> = right.take().iter().flat_map(|packet| packet[60..].to_vec()).collect();
+        assert!(arrived == payload, "MSS {mss}");
+        assert_eq!((left.refused(), right.refused()), (vec![], vec![]));
+    }
+}
+
+#[test]
+fn a_superpacket_uses_the_last_numbers_and_loses_only_what_has_none() {
+    let setup = Setup::default();
+    let [mut left, mut right] = setup.pair();
+    let mut net = setup.wire(Side::Left, &clear_sky());
+    left.sends.continue_after(u64::from(u32::MAX) - 3);
+    let (vnet, packet) = superpacket(&setup, 1, &ip::marked(3, 5 * MSS));
+    let (_, sent) = left.send(&vnet, &packet);
+    assert_eq!((sent.len(), left.sends.sent()), (3, u64::from(u32::MAX)));
+    right.receive(&net.carry(sent));
+    // Three segments, merged or not, and nothing else.
+    assert_eq!((right.receives.packets(), right.refused()), (3, vec![]));
+    assert_eq!(left.refused(), [(Discard::SequenceExhausted, 2)]);
+    assert_eq!(left.sends.state(), SaState::Dead);
+    let id = setup.id(Side::Left);
+    assert_eq!(left.events(), [Event::FirstUse(id), Event::Hard(id)]);
+}
+
+#[test]
+fn numbers_never_go_back_whatever_is_asked() {
+    let setup = Setup::default();
+    let [mut left, mut right] = setup.pair();
+    let mut net = setup.wire(Side::Left, &clear_sky());
+    for n in 0..3 {
+        let _ = ping_through(&mut left, &mut right, &mut net, &setup, n);
+        // The eavesdropper would see a number or an IV again.
+        left.sends.continue_after(0);
+    }
+    assert_eq!((left.sends.sent(), net.eavesdropper.seen, right.take().len()), (3, 3, 3));
+    // What was recorded before the receiver was saved is refused after it was loaded.
+    let ping = ip::ping(setup.inner(Side::Left), setup.inner(Side::Right), 9, 56);
+    let (_, recorded) = left.send(&Vnet::default(), &ping);
+    right.receives.received_up_to(4);
+    right.receive(&net.carry(recorded));
+    assert_eq!((right.take().len(), right.refused()), (0, vec![(Discard::Replayed, 1)]));
+}
+
+#[test]
+fn an_idle_worker_lets_go_of_an_sa_that_has_died() {
+    let setup = Setup::default();
+    let [mut left, mut right] = setup.pair();
+    let mut net = setup.wire(Side::Left, &clear_sky());
+    let _ = ping_through(&mut left, &mut right, &mut net, &setup, 1);
+    let (sends, receives) = (left.sends.clone(), right.receives.clone());
+    left.forget_sas();
+    right.forget_sas();
+    for (host, sa, id) in
+        [(&mut left, sends, setup.id(Side::Left)), (&mut right, receives, setup.id(Side::Left))]
+    {
+        let weak = std::sync::Arc::downgrade(&sa);
+        drop(sa);
+        host.plane.withdraw(&id);
+        assert!(host.plane.take_returned(), "workers are woken");
+        host.wake();
+        // The map of SAs frees what was taken out of it when it gets round to it.
+        for _ in 0..10_000 {
+            let filler = std::sync::Arc::new(klips::Sa::new(setup.blueprint(Side::Left, Side::Left)));
+            host.plane.publish(filler);
+            host.plane.withdraw(&id);
+        }
+        assert!(weak.upgrade().is_none(), "its keys would live on");
+    }
+}

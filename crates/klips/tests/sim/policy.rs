@@ -125,7 +125,7 @@ fn fragments_cross_as_they_are_unless_policy_asks_for_ports_they_do_not_have() {
     // A policy with ports says nothing of later fragments, and what nothing is said of is discarded.
     let narrow = Selector { proto: ip::UDP, dport: 53, ..setup.selector(Side::Left) };
     left.plane.change_eroutes(|eroutes| {
-        eroutes.clear();
+        drop(eroutes.clear());
         eroutes.replace(Eroute::new(narrow, Action::Protect(setup.id(Side::Left))));
     });
     let verdicts: Vec<Verdict> = parts.iter().map(|part| left.send(&Vnet::default(), part).0).collect();
@@ -148,7 +148,7 @@ fn each_action_does_with_a_packet_what_its_name_says_and_nothing_else() {
         ] {
             let [mut left, _] = setup.pair();
             left.plane.change_eroutes(|eroutes| {
-                eroutes.clear();
+                drop(eroutes.clear());
                 if let Some(action) = action {
                     eroutes.replace(Eroute::new(setup.selector(Side::Left), action));
                 }
