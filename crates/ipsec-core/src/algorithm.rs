@@ -351,6 +351,33 @@ impl Encryption {
         ENCRYPTION.iter().find(|row| row.is_named(name)).map(|row| row.algorithm)
     }
 
+    /// Its IKE transform number (IANA, Transform Type 1).
+    pub const fn transform_number(self) -> u16 {
+        match self {
+            Self::TripleDesCbc => 3,
+            Self::Null => 11,
+            Self::AesCbc => 12,
+            Self::AesCcm8 => 14,
+            Self::AesCcm12 => 15,
+            Self::AesCcm16 => 16,
+            Self::AesGcm8 => 18,
+            Self::AesGcm12 => 19,
+            Self::AesGcm16 => 20,
+            Self::NullAesGmac => 21,
+            Self::ChaCha20Poly1305 => 28,
+        }
+    }
+
+    /// The algorithm with this IKE transform number.
+    pub fn from_transform_number(number: u16) -> Option<Self> {
+        ENCRYPTION.iter().map(|row| row.algorithm).find(|algorithm| algorithm.transform_number() == number)
+    }
+
+    /// Says whether its keys have more than one length, so that a proposal must name one (RFC 7296 §3.3.5).
+    pub const fn has_key_lengths(self) -> bool {
+        self.row().step_bits != 0
+    }
+
     /// Says whether the algorithm brings its own integrity.
     pub const fn is_combined(self) -> bool {
         self.row().icv != 0
@@ -370,6 +397,30 @@ impl Auth {
     /// The algorithm with this PF_KEY number.
     pub fn from_number(number: u8) -> Option<Self> {
         AUTH.iter().find(|row| row.number == number).map(|row| row.algorithm)
+    }
+
+    /// Its IKE transform number (IANA, Transform Type 3), for keys of so many octets without the salt: GMAC has one
+    /// number for each key length.
+    pub const fn transform_number(self, key: usize) -> u16 {
+        match self {
+            Self::HmacMd5 => 1,
+            Self::HmacSha1 => 2,
+            Self::AesXcbc => 5,
+            Self::AesCmac => 8,
+            Self::AesGmac if key == 16 => 9,
+            Self::AesGmac if key == 24 => 10,
+            Self::AesGmac => 11,
+            Self::HmacSha256 => 12,
+            Self::HmacSha384 => 13,
+            Self::HmacSha512 => 14,
+        }
+    }
+
+    /// The algorithm with this IKE transform number.
+    pub fn from_transform_number(number: u16) -> Option<Self> {
+        AUTH.iter().map(|row| row.algorithm).find(|algorithm| {
+            [16, 24, 32].into_iter().any(|key| algorithm.transform_number(key) == number)
+        })
     }
 
     /// The algorithm with this name, canonical or not, in either case, with `-` or `_`.

@@ -4,6 +4,7 @@
 //! * [`Selector`] and [`Flow`]: what a policy matches, and what a packet is matched by (RFC 4301 §4.4.1.1).
 //! * [`algorithm`]: the one table of algorithms, with the numbers, key sizes and ICV lengths of each.
 //! * [`transform`]: the one place where crypto libraries are called.
+//! * [`prf`], [`kex`]: what IKE needs besides: key derivation and key exchange.
 //! * [`text`]: addresses, subnets, numbers, protocols and ports as people write them.
 //! * [`Time`]: time as an argument; nothing here reads a clock.
 #![forbid(unsafe_code)]
@@ -19,13 +20,17 @@
 )]
 
 pub mod algorithm;
+pub mod kex;
+pub mod prf;
 mod said;
+mod secret;
 mod selector;
 pub mod text;
 mod time;
 pub mod transform;
 
 pub use ipnet::IpNet;
+pub use secret::Secret;
 pub use said::{Protocol, SaId, SaIdError, Said, Spi};
 pub use selector::{Flow, Selector};
 pub use time::Time;

@@ -14,6 +14,7 @@ mod aead;
 mod composed;
 mod gmac;
 mod mac;
+mod sk;
 mod soft;
 
 use crate::Spi;
@@ -22,6 +23,7 @@ use aead::Aead;
 use composed::Composed;
 use gmac::Gmac;
 pub use mac::Mac;
+pub use sk::SkCipher;
 use soft::SoftAead;
 
 /// Octets of SPI and sequence number before everything else.

@@ -114,7 +114,7 @@ impl Salted {
         Self::new(algorithm, keymat)
     }
 
-    fn new(algorithm: &'static aead::Algorithm, keymat: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn new(algorithm: &'static aead::Algorithm, keymat: &[u8]) -> Result<Self, KeyError> {
         let (key, salt) = keymat.split_last_chunk::<4>().ok_or(KeyError::EncryptionKey)?;
         let key = UnboundKey::new(algorithm, key).map_err(|_| KeyError::EncryptionKey)?;
         Ok(Self { key: LessSafeKey::new(key), salt: Zeroizing::new(*salt) })
@@ -125,6 +125,22 @@ impl Salted {
         let [s0, s1, s2, s3] = *self.salt;
         let [i0, i1, i2, i3, i4, i5, i6, i7] = iv;
         Nonce::assume_unique_for_key([s0, s1, s2, s3, i0, i1, i2, i3, i4, i5, i6, i7])
+    }
+
+    /// Encrypts `body` where it stands, with the additional data given, and returns the tag.
+    pub(super) fn seal(&self, iv: [u8; 8], aad: &[u8], body: &mut [u8]) -> Option<[u8; ICV]> {
+        let mut icv = [0; ICV];
+        self.key.seal_in_place_scatter(self.nonce(iv), Aad::from(aad), body, &[], &mut icv).ok()?;
+        Some(icv)
+    }
+
+    /// Decrypts `body` where it stands, or wipes it.
+    pub(super) fn open(&self, iv: [u8; 8], aad: &[u8], body: &mut [u8], icv: &[u8]) -> Option<()> {
+        let opened = self.key.open_in_place_separate_tag(self.nonce(iv), Aad::from(aad), icv, body).is_ok();
+        if !opened {
+            body.fill(0);
+        }
+        opened.then_some(())
     }
 
     /// The tag over additional data alone.

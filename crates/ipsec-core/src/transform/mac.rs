@@ -104,6 +104,11 @@ impl Mac {
         self.sign(iv, message, expected) && verify_slices_are_equal(expected, icv).is_ok()
     }
 
+    /// The whole MAC of `message` before truncation, for a PRF; `None` for GMAC, which needs an IV.
+    pub fn whole(&self, message: &[u8]) -> Option<crate::Secret> {
+        self.compute(message).map(|full| crate::Secret::from(full.as_slice()))
+    }
+
     /// The whole MAC of `message`; the first [`Mac::icv_len`] octets are the ICV. Not for GMAC, which needs an IV.
     #[inline]
     pub(super) fn compute(&self, message: &[u8]) -> Option<[u8; MAX_FULL]> {

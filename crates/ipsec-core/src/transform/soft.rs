@@ -110,6 +110,22 @@ impl SoftAead {
         opened
     }
 
+    /// Encrypts `body` where it stands, with the additional data given, into `icv`, whose length is the algorithm's.
+    pub(super) fn seal_message(&self, iv: [u8; 8], aad: &[u8], body: &mut [u8], icv: &mut [u8]) -> Option<()> {
+        let nonce = self.nonce(iv);
+        self.key.seal(nonce.get(..usize::from(self.salt_len).checked_add(8)?)?, aad, body, icv)
+    }
+
+    /// Decrypts `body` where it stands, or wipes it.
+    pub(super) fn open_message(&self, iv: [u8; 8], aad: &[u8], body: &mut [u8], icv: &[u8]) -> Option<()> {
+        let nonce = self.nonce(iv);
+        let opened = self.key.open(nonce.get(..usize::from(self.salt_len).checked_add(8)?)?, aad, body, icv);
+        if opened.is_none() {
+            body.fill(0);
+        }
+        opened
+    }
+
     /// Salt and IV; the last octet is spare when the salt has three.
     fn nonce(&self, iv: [u8; 8]) -> [u8; 12] {
         let mut nonce = [0; 12];
