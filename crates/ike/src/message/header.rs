@@ -3,8 +3,6 @@
 use super::ParseError;
 use crate::wire::{Malformed, Reader, Writer};
 
-/// Octets of the header.
-pub(crate) const HEADER: usize = 28;
 
 /// The name one side gives an IKE SA; 0 means not yet known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
