@@ -248,13 +248,13 @@ impl Offer {
     ///
     /// # Errors
     /// [`KexError::Length`] and [`KexError::Value`] for what the responder sent.
-    pub fn finish(self, answer: &[u8]) -> Result<Secret, KexError> {
+    pub fn finish(&self, answer: &[u8]) -> Result<Secret, KexError> {
         if answer.len() != self.group.row().answer {
             return Err(KexError::Length);
         }
-        match (self.private, self.group.method()) {
-            (Private::Modp(exponent), Method::Modp(modp)) => modp.shared(&exponent, answer),
-            (Private::Curve(key), Method::Curve(algorithm, point)) => agree(&key, algorithm, point, answer),
+        match (&self.private, self.group.method()) {
+            (Private::Modp(exponent), Method::Modp(modp)) => modp.shared(exponent, answer),
+            (Private::Curve(key), Method::Curve(algorithm, point)) => agree(key, algorithm, point, answer),
             (Private::Kem(key), Method::Kem(_)) => {
                 let secret = key.decapsulate(Ciphertext::from(answer)).map_err(|_| KexError::Value)?;
                 Ok(Secret::from(secret.as_ref()))

@@ -20,6 +20,7 @@
 )]
 
 pub mod algorithm;
+pub mod digest;
 pub mod kex;
 pub mod prf;
 mod said;

@@ -1,0 +1,206 @@
+//! What is configured, as data: the host reads it from its files, the engine acts on it.
+
+use crate::identity::{Id, IdPattern};
+use crate::message::TrafficSelector;
+use crate::proposal::Offer;
+use core::net::IpAddr;
+use core::time::Duration;
+use ipsec_core::Secret;
+
+/// One connection: two ends, how they prove who they are, and what may pass between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its name; unique.
+    pub name: String,
+    /// Our address; `None` is any that this host has.
+    pub local_address: Option<IpAddr>,
+    /// The peer's address; `None` is any: we can answer but not begin.
+    pub remote_address: Option<IpAddr>,
+    /// The peer's port to begin with, 500 or one of its own.
+    pub remote_port: u16,
+    /// Who we are.
+    pub local_id: Id,
+    /// Who the peer must be.
+    pub remote_id: IdPattern,
+    /// Algorithms of the IKE SA, in the order of preference.
+    pub ike: Vec<Offer>,
+    /// What is protected.
+    pub child: ChildPolicy,
+    /// Times.
+    pub times: Times,
+    /// ESP in UDP.
+    pub encapsulation: Encapsulation,
+    /// Messages that are too long for a datagram are cut (RFC 7383).
+    pub fragmentation: bool,
+    /// How many times a negotiation is begun anew when nobody answers; `None` is for ever.
+    pub attempts: Option<u32>,
+    /// What happens when the peer is gone.
+    pub when_gone: WhenGone,
+    /// A new IKE SA of the same peer replaces older ones (RFC 7296 §2.4).
+    pub unique: bool,
+}
+
+/// The SAs of a connection and what goes through them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildPolicy {
+    /// Algorithms. The key exchange methods among them are those of PFS; the first child of an IKE SA goes without.
+    pub offers: Vec<Offer>,
+    /// Addresses inside are kept between gateways, or the two ends are the hosts themselves.
+    pub mode: Mode,
+    /// What is on our side. Empty is our own address.
+    pub local: Vec<TrafficSelector>,
+    /// What is on the peer's side. Empty is the peer's own address.
+    pub remote: Vec<TrafficSelector>,
+    /// Packets in the replay window.
+    pub replay_window: u32,
+}
+
+/// Tunnel or transport mode (RFC 4301 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Whole packets inside.
+    Tunnel,
+    /// Payloads inside.
+    Transport,
+}
+
+/// When ESP goes in UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Behind a NAT, and between two of our own gateways, where it is the fast way.
+    Auto,
+    /// Always: we say that we are behind a NAT.
+    Yes,
+    /// Never: a NAT on the way is an error.
+    No,
+}
+
+/// What happens when the peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenGone {
+    /// The SAs go; packets are dropped or, where that is configured, ask for a new negotiation.
+    Clear,
+    /// A new negotiation begins at once.
+    Restart,
+}
+
+/// Times of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// Life of an IKE SA.
+    pub ike_life: Duration,
+    /// Life of a Child SA.
+    pub child_life: Duration,
+    /// How long before the end a successor is negotiated.
+    pub margin: Duration,
+    /// By how many hundredths the margin may grow, at random, so that both sides seldom begin together.
+    pub fuzz: u32,
+    /// After so long without a word from the peer it is asked whether it is there.
+    pub liveness: Option<Duration>,
+    /// The first repetition of a request comes after this; each later one takes longer.
+    pub retransmit: Duration,
+    /// When a request has not been answered for so long, the peer is gone.
+    pub give_up: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            ike_life: Duration::from_secs(4 * 3600),
+            child_life: Duration::from_secs(3600),
+            margin: Duration::from_secs(540),
+            fuzz: 100,
+            liveness: Some(Duration::from_secs(30)),
+            retransmit: Duration::from_millis(500),
+            give_up: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Connection {
+    /// Says whether two ends of these addresses may be this connection's; 0 is how far from exact that is.
+    pub fn fit(&self, local: IpAddr, remote: IpAddr) -> Option<u8> {
+        let ours = match self.local_address {
+            Some(address) if address == local => 0,
+            Some(_) => return None,
+            None => 1,
+        };
+        let theirs = match self.remote_address {
+            Some(address) if address == remote => 0,
+            Some(_) => return None,
+            None => 2,
+        };
+        Some(ours | theirs)
+    }
+}
+
+/// Secrets that two ends share.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// Preshared keys with the identities and addresses they are for; none is for everybody.
+    pub psks: Vec<Psk>,
+}
+
+/// One preshared key.
+#[derive(Clone, Debug)]
+pub struct Psk {
+    /// Whom it is for: both ends must be among these, and an empty list is for all.
+    pub ids: Vec<IdPattern>,
+    /// The key.
+    pub key: Secret,
+}
+
+impl Secrets {
+    /// The preshared key of two identities: the one that names both, else the one that names one of them and lets the
+    /// other be anybody, else the one for everybody. The last of several equal ones wins, as it does in the file.
+    pub fn psk(&self, local: &Id, remote: &Id) -> Option<&Secret> {
+        let mut best: Option<(u8, &Secret)> = None;
+        for psk in &self.psks {
+            let names = |id: &Id| psk.ids.iter().any(|pattern| matches!(pattern, IdPattern::Exactly(known) if known.is(id)));
+            let anybody = psk.ids.contains(&IdPattern::Any);
+            let score = match (names(local), names(remote)) {
+                (true, true) => 3,
+                // A list with one name is for that name with anybody (ipsec.secrets(5)).
+                (true, false) | (false, true) if anybody || psk.ids.len() == 1 => 2,
+                (false, false) if psk.ids.is_empty() || psk.ids.iter().all(|id| *id == IdPattern::Any) => 1,
+                _ => continue,
+            };
+            if best.is_none_or(|(known, _)| score >= known) {
+                best = Some((score, &psk.key));
+            }
+        }
+        best.map(|(_, key)| key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_that_names_both_ends_is_taken_before_one_that_names_one() {
+        let id = |text: &str| Id::parse(text).unwrap();
+        let psk = |ids: &[&str], key: &str| Psk {
+            ids: ids.iter().map(|i| if *i == "%any" { IdPattern::Any } else { IdPattern::Exactly(id(i)) }).collect(),
+            key: Secret::from(key.as_bytes()),
+        };
+        let secrets = Secrets {
+            psks: vec![
+                psk(&["@a", "@b"], "both"),
+                psk(&["@a"], "one"),
+                psk(&["@c", "%any"], "c and anybody"),
+                psk(&[], "everybody"),
+                psk(&["@d", "@e"], "others"),
+            ],
+        };
+        let key = |a: &str, b: &str| String::from_utf8(secrets.psk(&id(a), &id(b)).unwrap().to_vec()).unwrap();
+        assert_eq!(key("@a", "@b"), "both");
+        assert_eq!(key("@b", "@a"), "both");
+        assert_eq!(key("@a", "@x"), "one");
+        assert_eq!(key("@x", "@c"), "c and anybody");
+        assert_eq!(key("@x", "@y"), "everybody");
+        // A key of two names is not for one of them and a third.
+        assert_eq!(key("@d", "@x"), "everybody");
+        assert!(Secrets::default().psk(&id("@a"), &id("@b")).is_none());
+    }
+}

@@ -1,0 +1,262 @@
+//! What the engine tells its host.
+
+use crate::connection::{Connection, Mode};
+use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
+use crate::proposal::{Kind, Protocol};
+use core::net::SocketAddr;
+use core::time::Duration;
+use ipsec_core::algorithm::Suite;
+use ipsec_core::Secret;
+use std::sync::Arc;
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// From where. On port 4500 the datagram goes behind four zero octets (RFC 3948 §2.2), which the host puts there.
+    pub local: SocketAddr,
+    /// To where.
+    pub remote: SocketAddr,
+    /// The message.
+    pub octets: Vec<u8>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An IKE SA is up: the peer has proved who it is.
+    IkeUp {
+        /// Our name for it.
+        ike: IkeSpi,
+        /// The connection.
+        connection: Arc<Connection>,
+        /// Who the peer is, in words.
+        peer: String,
+        /// Where the peer is.
+        remote: SocketAddr,
+    },
+    /// An IKE SA took the place of another, its children with it.
+    IkeRekeyed {
+        /// The old name.
+        from: IkeSpi,
+        /// The new one.
+        to: IkeSpi,
+    },
+    /// An IKE SA is gone, its children before it.
+    IkeDown {
+        /// Our name for it.
+        ike: IkeSpi,
+        /// The connection, if it was known.
+        connection: Option<Arc<Connection>>,
+        /// Why.
+        why: Why,
+    },
+    /// A pair of SAs is to be installed: the inbound one first, then the outbound one, then the policy.
+    ChildUp(Box<ChildUp>),
+    /// A pair of SAs is to be removed.
+    ChildDown {
+        /// The connection.
+        connection: Arc<Connection>,
+        /// Our inbound SPI, the name of the pair.
+        spi_in: u32,
+        /// The outbound SPI.
+        spi_out: u32,
+        /// The addresses it was installed with.
+        local: SocketAddr,
+        /// The peer's.
+        remote: SocketAddr,
+        /// Another pair has its place: the policy stays.
+        replaced: bool,
+    },
+    /// The peer, or we, have moved: the pair goes on at other addresses or ports.
+    ChildMoved {
+        /// Our inbound SPI.
+        spi_in: u32,
+        /// The outbound SPI.
+        spi_out: u32,
+        /// Old addresses, ours and the peer's.
+        from: (SocketAddr, SocketAddr),
+        /// New addresses, ours and the peer's.
+        to: (SocketAddr, SocketAddr),
+    },
+    /// A step of a negotiation, for whoever watches it.
+    Progress {
+        /// The connection, if it is known already.
+        connection: Option<Arc<Connection>>,
+        /// What happens.
+        text: String,
+    },
+    /// A negotiation for a connection came to nothing and will not be tried again by itself.
+    Failed {
+        /// The connection.
+        connection: Arc<Connection>,
+        /// Why.
+        why: Why,
+    },
+}
+
+/// A pair of SAs, ready to be installed.
+#[derive(Clone, Debug)]
+pub struct ChildUp {
+    /// The IKE SA it belongs to.
+    pub ike: IkeSpi,
+    /// Its connection.
+    pub connection: Arc<Connection>,
+    /// ESP or AH.
+    pub protocol: Protocol,
+    /// Tunnel or transport mode.
+    pub mode: Mode,
+    /// The algorithms.
+    pub suite: Suite,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// The SPI and keys of what comes in: encryption (salt last), integrity.
+    pub inbound: Keyed,
+    /// The SPI and keys of what goes out.
+    pub outbound: Keyed,
+    /// What is on our side.
+    pub local_selectors: Vec<TrafficSelector>,
+    /// What is on the peer's side.
+    pub remote_selectors: Vec<TrafficSelector>,
+    /// Our address and port.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// ESP goes in UDP.
+    pub encapsulate: bool,
+    /// The inbound SPI of the pair whose place it takes.
+    pub replaces: Option<u32>,
+    /// After so long nothing may use it, whatever became of IKE.
+    pub life: Duration,
+}
+
+/// One SA of a pair.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// Its SPI.
+    pub spi: u32,
+    /// The cipher's key, salt last.
+    pub encryption: Secret,
+    /// The key for integrity; empty beside combined-mode ciphers.
+    pub integrity: Secret,
+}
+
+/// Why something ended or came to nothing, as data; [`core::fmt::Display`] says it, and what would mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nobody answered.
+    Silence(SocketAddr),
+    /// The peer refused with a notification.
+    Refused(&'static str, NotifyKind),
+    /// The two sides' algorithms do not meet.
+    NoProposal {
+        /// What for: "IKE SA" or "Child SA".
+        what: &'static str,
+        /// Where they do not meet, in the nearest pair.
+        kinds: Vec<Kind>,
+        /// What the peer offered.
+        theirs: String,
+        /// What we have.
+        ours: String,
+    },
+    /// No secret is configured for the two identities.
+    NoSecret(String, String),
+    /// The peer's AUTH is not what its secret would make.
+    BadAuth(String),
+    /// The peer authenticates in a way we do not take.
+    BadMethod(u8),
+    /// The peer is somebody else than the connection says.
+    WrongId {
+        /// Who it says it is.
+        is: String,
+        /// Who it should be.
+        wanted: String,
+    },
+    /// No connection is configured for such a peer.
+    NoConnection(String),
+    /// The selectors do not meet.
+    Selectors {
+        /// What the peer asked for, its side first.
+        theirs: String,
+        /// What we allow.
+        ours: String,
+    },
+    /// The peer sent something that is not allowed there.
+    Protocol(&'static str),
+    /// The data plane gave no SPI, or a key exchange failed.
+    Internal(&'static str),
+    /// A NAT was met and `encapsulation=no` forbids to go through it.
+    Nat,
+    /// It was asked for on this side.
+    Asked,
+    /// The peer deleted it.
+    Deleted,
+    /// Its successor took over.
+    Rekeyed,
+    /// Its time was over.
+    Expired,
+    /// The same peer began anew.
+    Superseded,
+}
+
+impl core::fmt::Display for Why {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Silence(remote) => write!(
+                f,
+                "no answer from {remote}: is the peer running, and do UDP {} and 4500 pass the firewalls between?",
+                remote.port()
+            ),
+            Self::Refused(what, kind) => {
+                write!(f, "the peer refused {what}: {kind}{}", hint(*kind))
+            }
+            Self::NoProposal { what, kinds, theirs, ours } => {
+                let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+                let kinds = if kinds.is_empty() { "no proposal for the protocol".to_owned() } else { kinds.join(", ") };
+                let key = if *what == "IKE SA" { "ike=" } else { "esp=" };
+                write!(
+                    f,
+                    "no common algorithms for the {what}; nothing common in: {kinds}. The peer offers {theirs}; {key} here is {ours}"
+                )
+            }
+            Self::NoSecret(local, remote) => {
+                write!(f, "no secret for {local} and {remote}: add a line `{local} {remote} : PSK \"...\"' to ipsec.secrets")
+            }
+            Self::BadAuth(peer) => write!(
+                f,
+                "{peer} could not prove who it is: its secret is not ours. Compare the PSK lines of ipsec.secrets on both sides"
+            ),
+            Self::BadMethod(method) => {
+                write!(f, "the peer authenticates by method {method}, the connection asks for a shared secret (authby=secret)")
+            }
+            Self::WrongId { is, wanted } => {
+                write!(f, "the peer is {is}, the connection is with {wanted}: set rightid={is}, or the peer's own id")
+            }
+            Self::NoConnection(peer) => write!(f, "no connection here is for {peer}: see leftid=, rightid=, right="),
+            Self::Selectors { theirs, ours } => write!(
+                f,
+                "the networks of the two sides do not meet: the peer asks for {theirs}, here it is {ours} (leftsubnet=, rightsubnet=)"
+            ),
+            Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
+            Self::Internal(what) => f.write_str(what),
+            Self::Nat => f.write_str("there is a NAT between the two sides, and encapsulation=no"),
+            Self::Asked => f.write_str("asked for here"),
+            Self::Deleted => f.write_str("the peer deleted it"),
+            Self::Rekeyed => f.write_str("its successor took over"),
+            Self::Expired => f.write_str("its time was over"),
+            Self::Superseded => f.write_str("the same peer began anew"),
+        }
+    }
+}
+
+/// What would mend a refusal, as far as its notification lets one guess.
+const fn hint(kind: NotifyKind) -> &'static str {
+    match kind {
+        NotifyKind::NoProposalChosen => ", none of our algorithms is one of its: compare ike= and esp= of both sides",
+        NotifyKind::AuthenticationFailed => {
+            ", it does not believe who we are: compare leftid= and the PSK line of ipsec.secrets with the other side"
+        }
+        NotifyKind::TsUnacceptable => ", our networks are not those it has: compare leftsubnet= and rightsubnet= of both sides",
+        NotifyKind::InvalidSyntax => ", it could not read what we sent",
+        _ => "",
+    }
+}
