@@ -1,0 +1,102 @@
+//! What a handler works with besides its IKE SA: the time, the configuration, randomness, and where it puts what it has
+//! to say.
+
+use crate::connection::{Connection, Secrets};
+use crate::event::{Event, Transmit};
+use crate::job::{Job, JobId};
+use crate::message::IkeSpi;
+use crate::sa::IkeSa;
+use ipsec_core::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Where randomness comes from. In tests it may repeat itself; elsewhere it must be the operating system's.
+pub trait Random: Send {
+    /// Fills the octets.
+    fn fill(&mut self, octets: &mut [u8]);
+}
+
+/// What is configured.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    pub(crate) connections: BTreeMap<String, Arc<Connection>>,
+    pub(crate) secrets: Secrets,
+}
+
+/// What was refused without an answer, or dropped: one count for each reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Octets that are no IKE message.
+    pub malformed: u64,
+    /// Messages whose ICV does not hold.
+    pub forged: u64,
+    /// Messages for no IKE SA of ours, or that nothing waits for.
+    pub stray: u64,
+    /// First messages answered by a cookie.
+    pub cookies: u64,
+    /// First messages dropped because too much is half open.
+    pub flooded: u64,
+}
+
+/// What goes out, until the host fetches it.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) events: VecDeque<Event>,
+    pub(crate) jobs: VecDeque<(JobId, Job)>,
+    /// Which IKE SA waits for which job.
+    pub(crate) waiting: BTreeMap<JobId, IkeSpi>,
+    /// IKE SAs that rekeying made.
+    pub(crate) born: Vec<IkeSa>,
+    pub(crate) counters: Counters,
+    next_job: u64,
+}
+
+impl Outbox {
+    pub(crate) fn job(&mut self, sa: IkeSpi, job: Job) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job = self.next_job.saturating_add(1);
+        self.jobs.push_back((id, job));
+        self.waiting.insert(id, sa);
+        id
+    }
+
+    pub(crate) fn progress(&mut self, connection: Option<&Arc<Connection>>, text: String) {
+        self.events.push_back(Event::Progress { connection: connection.cloned(), text });
+    }
+}
+
+/// What a handler works with.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) config: &'a Config,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) random: &'a mut dyn Random,
+}
+
+impl Context<'_> {
+    /// A fresh nonce: as long as half the longest PRF key, and twice what RFC 7296 §2.10 demands at least.
+    pub(crate) fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; 32];
+        self.random.fill(&mut nonce);
+        nonce
+    }
+
+    /// A fresh SPI for an IKE SA: never 0.
+    pub(crate) fn spi(&mut self) -> IkeSpi {
+        loop {
+            let mut octets = [0; 8];
+            self.random.fill(&mut octets);
+            if octets != [0; 8] {
+                return IkeSpi(u64::from_be_bytes(octets));
+            }
+        }
+    }
+
+    /// A number below `limit`; 0 if that is 0.
+    pub(crate) fn random_below(&mut self, limit: u64) -> u64 {
+        let mut octets = [0; 8];
+        self.random.fill(&mut octets);
+        u64::from_be_bytes(octets).checked_rem(limit).unwrap_or(0)
+    }
+}

@@ -1,0 +1,697 @@
+//! One IKE SA: what it knows at each stage, the one request it may have outstanding, and how it gets from datagram to
+//! answer.
+//!
+//! **The way of a datagram**: [`IkeSa::datagram`] opens it, tells requests from responses and repetitions from news, and
+//! hands news to [`IkeSa::run`]. That calls the handler of the exchange, in [`crate::exchange`]. A handler that needs
+//! something slow returns [`Pause::Need`]; it is called again from its beginning, with all answers so far, when the job
+//! is done. So a handler changes nothing before its last question is answered.
+//!
+//! Only [`crate::auth`] makes an [`Authenticated`], and only [`Stage::Established`] holds one: without it there are no
+//! children, no rekeying and no configuration.
+
+use crate::auth::Authenticated;
+use crate::connection::Connection;
+use crate::event::{Event, Transmit, Why};
+use crate::job::{Answer, Job, JobId};
+use crate::keys::IkeKeys;
+use crate::message::{Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, ParseError, Payload, rules};
+use crate::outbox::Context;
+use crate::proposal::{Chosen, Protocol};
+use crate::protect::{Opened, Opener, Opening, Sealer};
+use core::net::SocketAddr;
+use core::time::Duration;
+use ipsec_core::Time;
+use ipsec_core::kex::{Group, Offer};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A closed IKE SA still answers repetitions of the last request for so long.
+const LINGER: Duration = Duration::from_secs(10);
+/// A half-open IKE SA that its initiator does not finish is forgotten after so long.
+pub(crate) const HALF_OPEN: Duration = Duration::from_secs(30);
+/// A NAT forgets a mapping that nothing passes; 20 s is what RFC 3948 §4 suggests.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The longest datagram without fragmentation of IP on nearly every path: 1280 less IPv6 and UDP headers and the marker.
+pub(crate) const DATAGRAM: usize = 1228;
+/// Tasks that may wait for their turn on one IKE SA.
+const MAX_TASKS: usize = 256;
+
+/// What the exchanges of one IKE SA can be about.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A request of the peer.
+    Request(Opened),
+    /// The answer to our request.
+    Response(Opened),
+    /// Something to ask the peer.
+    Begin(Task),
+}
+
+/// Something to ask the peer when it is our turn.
+#[derive(Clone, Debug)]
+pub(crate) enum Task {
+    /// IKE_SA_INIT.
+    Init,
+    /// IKE_INTERMEDIATE, the next additional key exchange.
+    Intermediate,
+    /// IKE_AUTH.
+    Auth,
+    /// A Child SA for the connection, in place of another if `rekeys` names one; `group` if the peer asked for one.
+    Child { connection: Arc<Connection>, rekeys: Option<u32>, group: Option<Group> },
+    /// A new IKE SA in place of this.
+    RekeyIke { group: Option<Group> },
+    /// Remove a Child SA.
+    DeleteChild(u32),
+    /// Remove this IKE SA.
+    DeleteIke(Why),
+    /// Is anybody there?
+    Liveness,
+}
+
+/// Our request that the peer has not answered yet.
+#[derive(Debug)]
+pub(crate) struct Outstanding {
+    pub(crate) id: u32,
+    pub(crate) asked: Asked,
+    datagrams: Vec<Vec<u8>>,
+    first: Time,
+    next: Time,
+    wait: Duration,
+}
+
+/// What was asked.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Init,
+    Intermediate(Arc<Offer>),
+    Auth { spi_in: u32 },
+    Child(Box<AskedChild>),
+    RekeyIke(Box<AskedIke>),
+    DeleteChild(u32),
+    DeleteIke(Why),
+    Liveness,
+}
+
+#[derive(Debug)]
+pub(crate) struct AskedChild {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) rekeys: Option<u32>,
+    pub(crate) spi_in: u32,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) offer: Option<Arc<Offer>>,
+    /// The peer rekeyed the same child meanwhile: the pair it made, and the lower nonce of its exchange.
+    pub(crate) crossed: Option<(u32, Vec<u8>)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AskedIke {
+    pub(crate) ni: Vec<u8>,
+    pub(crate) spi: IkeSpi,
+    pub(crate) offer: Arc<Offer>,
+    /// The peer rekeyed this IKE SA meanwhile: the one it made, and the lower nonce of its exchange.
+    pub(crate) crossed: Option<(IkeSpi, Vec<u8>)>,
+}
+
+/// A pair of Child SAs.
+#[derive(Clone, Debug)]
+pub(crate) struct Child {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) protocol: Protocol,
+    pub(crate) spi_in: u32,
+    pub(crate) spi_out: u32,
+    pub(crate) rekey_at: Time,
+    pub(crate) expires: Time,
+    /// A successor has its place; it waits for its deletion.
+    pub(crate) replaced: bool,
+}
+
+/// Nonces, key exchange and messages of IKE_SA_INIT, until AUTH has covered them.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pub(crate) init_i: Vec<u8>,
+    pub(crate) init_r: Vec<u8>,
+    pub(crate) ni: Vec<u8>,
+    pub(crate) nr: Vec<u8>,
+    /// IntAuth of both sides so far (RFC 9242 §3.3.2).
+    pub(crate) int_auth: [Vec<u8>; 2],
+    /// Additional key exchanges still to come.
+    pub(crate) additional: VecDeque<Group>,
+}
+
+/// The initiator before the answer to IKE_SA_INIT.
+#[derive(Debug)]
+pub(crate) struct Opening1 {
+    pub(crate) ni: Vec<u8>,
+    pub(crate) group: Group,
+    pub(crate) offer: Option<(Arc<Offer>, Vec<u8>)>,
+    pub(crate) cookie: Option<Vec<u8>>,
+    pub(crate) sent: Vec<u8>,
+    /// How often the peer has sent us back; it has no reason to do so for ever.
+    pub(crate) rounds: u8,
+}
+
+/// Where an IKE SA stands. There is no way back.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// We began it.
+    Opening(Box<Opening1>),
+    /// The responder computes its share.
+    Answering { ni: Vec<u8>, chosen: Box<Chosen>, init_i: Vec<u8> },
+    /// There are keys, and nobody has proved anything yet.
+    Keyed(Box<Handshake>),
+    /// The peer has proved who it is.
+    Established(Authenticated),
+    /// Nothing happens any more.
+    Closed,
+}
+
+/// The keys in use, both directions.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) chosen: Chosen,
+    pub(crate) keys: IkeKeys,
+    pub(crate) sealer: Sealer,
+    pub(crate) opener: Opener,
+}
+
+/// What NAT detection found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Nat {
+    /// We are behind one, and keep its mapping alive.
+    pub(crate) here: bool,
+    /// The peer is.
+    pub(crate) there: bool,
+    /// ESP goes in UDP, for that or because both sides want it.
+    pub(crate) encapsulate: bool,
+}
+
+/// A handler that has to wait for a job.
+#[derive(Debug)]
+struct Pending {
+    job: JobId,
+    work: Work,
+    answers: Vec<Answer>,
+}
+
+/// One IKE SA.
+#[derive(Debug)]
+pub(crate) struct IkeSa {
+    /// Our SPI, by which everything finds it.
+    pub(crate) key: IkeSpi,
+    /// We are its original initiator.
+    pub(crate) initiator: bool,
+    pub(crate) peer_spi: IkeSpi,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) connection: Option<Arc<Connection>>,
+    pub(crate) stage: Stage,
+    pub(crate) channel: Option<Channel>,
+    pub(crate) nat: Nat,
+    /// Both sides can read fragments.
+    pub(crate) fragmentation: bool,
+    pub(crate) request: Option<Outstanding>,
+    next_request: u32,
+    /// The Message ID the peer's next request will have.
+    expected: u32,
+    answered: Option<(u32, Vec<Vec<u8>>)>,
+    pending: Option<Pending>,
+    pub(crate) tasks: VecDeque<Task>,
+    /// Tasks that the peer asked us to try later.
+    pub(crate) later: Vec<(Time, Task)>,
+    pub(crate) children: Vec<Child>,
+    pub(crate) rekey_at: Time,
+    pub(crate) expires: Time,
+    heard: Time,
+    sent: Time,
+}
+
+/// Why a handler stopped.
+#[derive(Debug)]
+pub(crate) enum Pause {
+    /// It needs an answer first.
+    Need(Job),
+    /// The request is refused with a notification; nothing has changed.
+    Refuse(Notify, Option<Why>),
+    /// The whole IKE SA comes to nothing.
+    Fail(Why),
+}
+
+impl Pause {
+    /// A refusal without data.
+    pub(crate) const fn refuse(kind: NotifyKind) -> Self {
+        Self::Refuse(Notify::new(kind, Vec::new()), None)
+    }
+}
+
+/// The answers a handler has so far, in the order it asks.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    given: Vec<Answer>,
+    next: usize,
+}
+
+impl Answers {
+    /// The next answer, or the demand for it.
+    pub(crate) fn ask(&mut self, job: impl FnOnce() -> Job) -> Result<Answer, Pause> {
+        let answer = self.given.get(self.next).cloned().ok_or_else(|| Pause::Need(job()))?;
+        self.next = self.next.saturating_add(1);
+        Ok(answer)
+    }
+}
+
+impl IkeSa {
+    pub(crate) fn new(key: IkeSpi, initiator: bool, ends: (SocketAddr, SocketAddr), stage: Stage, now: Time) -> Self {
+        let (local, remote) = ends;
+        Self {
+            key,
+            initiator,
+            peer_spi: IkeSpi(0),
+            local,
+            remote,
+            connection: None,
+            stage,
+            channel: None,
+            nat: Nat::default(),
+            fragmentation: false,
+            request: None,
+            next_request: 0,
+            expected: 0,
+            answered: None,
+            pending: None,
+            tasks: VecDeque::new(),
+            later: Vec::new(),
+            children: Vec::new(),
+            rekey_at: Time::FOREVER,
+            expires: now.saturating_add(HALF_OPEN),
+            heard: now,
+            sent: now,
+        }
+    }
+
+    /// The SPIs as the header has them: the initiator's, the responder's.
+    pub(crate) const fn spis(&self) -> (IkeSpi, IkeSpi) {
+        if self.initiator { (self.key, self.peer_spi) } else { (self.peer_spi, self.key) }
+    }
+
+    pub(crate) const fn is_established(&self) -> bool {
+        matches!(self.stage, Stage::Established(_))
+    }
+
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed)
+    }
+
+    /// It counts against the limits of what has proved nothing yet.
+    pub(crate) const fn is_half_open(&self) -> bool {
+        !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_))
+    }
+
+    /// Counts of use by which a person recognises it.
+    pub(crate) fn name(&self) -> String {
+        self.connection.as_ref().map_or_else(|| self.remote.to_string(), |connection| format!("\"{}\"", connection.name))
+    }
+
+    pub(crate) fn header(&self, exchange: Exchange, response: bool, id: u32) -> Header {
+        let (spi_i, spi_r) = self.spis();
+        Header { spi_i, spi_r, exchange, flags: Flags { initiator: self.initiator, response }, id }
+    }
+
+    /// Takes a datagram that names this IKE SA.
+    pub(crate) fn datagram(&mut self, cx: &mut Context<'_>, ends: (SocketAddr, SocketAddr), octets: &[u8]) {
+        let Ok((header, ..)) = Header::parse(octets) else {
+            cx.out.counters.malformed = cx.out.counters.malformed.saturating_add(1);
+            return;
+        };
+        // A message of ours that comes back to us is not the peer's.
+        if header.flags.initiator == self.initiator {
+            cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
+            return;
+        }
+        if header.exchange == Exchange::IkeSaInit {
+            return self.init_datagram(cx, &header, octets);
+        }
+        let Some(channel) = &mut self.channel else {
+            cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
+            return;
+        };
+        match channel.opener.open(octets) {
+            Opening::Message(opened) => {
+                self.heard(cx, ends, &opened.message.header);
+                self.message(cx, opened);
+            }
+            Opening::Fragment => {}
+            Opening::Forged => cx.out.counters.forged = cx.out.counters.forged.saturating_add(1),
+            Opening::Malformed(header, error) => self.unreadable(cx, &header, error),
+        }
+    }
+
+    /// The answer to our IKE_SA_INIT, or the peer's request once more. Neither is protected.
+    fn init_datagram(&mut self, cx: &mut Context<'_>, header: &Header, octets: &[u8]) {
+        if header.flags.response {
+            let waits = matches!(&self.request, Some(Outstanding { asked: Asked::Init, .. }));
+            match Message::parse(octets) {
+                Ok(message) if waits && self.pending.is_none() && header.id == 0 && rules::fits(&message) => {
+                    let inner = ipsec_core::Secret::from(octets);
+                    self.run(cx, Work::Response(Opened { message, inner }), Vec::new());
+                }
+                _ => cx.out.counters.stray = cx.out.counters.stray.saturating_add(1),
+            }
+            return;
+        }
+        // The same request gets the same answer, octet for octet; another under this name gets none.
+        let same = match &self.stage {
+            Stage::Keyed(handshake) => handshake.init_i == octets,
+            _ => false,
+        };
+        if same && let Some((0, datagrams)) = &self.answered {
+            let datagrams = datagrams.clone();
+            self.transmit(cx, &datagrams);
+        }
+    }
+
+    /// Notes that the peer is there, and where, if it is behind a NAT whose mapping changed (RFC 7296 §2.23).
+    fn heard(&mut self, cx: &mut Context<'_>, (local, remote): (SocketAddr, SocketAddr), header: &Header) {
+        self.heard = cx.now;
+        let news = if header.flags.response {
+            self.request.as_ref().is_some_and(|request| request.id == header.id)
+        } else {
+            header.id == self.expected
+        };
+        // Only what is newer than all before may move the peer: a recorded message is not.
+        if news && (remote != self.remote || local != self.local) && (self.nat.there || !self.is_established()) {
+            let from = (self.local, self.remote);
+            (self.local, self.remote) = (local, remote);
+            for child in &self.children {
+                let (spi_in, spi_out) = (child.spi_in, child.spi_out);
+                cx.out.events.push_back(Event::ChildMoved { spi_in, spi_out, from, to: (local, remote) });
+            }
+        }
+    }
+
+    /// Authentic and still not a message: the peer is told, and asked for nothing more (RFC 7296 §2.21.3).
+    fn unreadable(&mut self, cx: &mut Context<'_>, header: &Header, error: ParseError) {
+        cx.out.counters.malformed = cx.out.counters.malformed.saturating_add(1);
+        if header.flags.response || header.id != self.expected || self.pending.is_some() {
+            return;
+        }
+        let notify = match error {
+            ParseError::UnknownCritical(kind) => Notify::new(NotifyKind::UnsupportedCriticalPayload, vec![kind]),
+            ParseError::Malformed(_) | ParseError::MajorVersion(_) => Notify::new(NotifyKind::InvalidSyntax, Vec::new()),
+        };
+        let fatal = !self.is_established() || notify.kind == NotifyKind::InvalidSyntax;
+        self.respond(cx, header.exchange, header.id, vec![Payload::Notify(notify)]);
+        if fatal {
+            self.close(cx, Why::Protocol("it sent a message that cannot be read"));
+        }
+    }
+
+    /// A protected message, read and whole.
+    fn message(&mut self, cx: &mut Context<'_>, opened: Opened) {
+        let header = opened.message.header;
+        if header.flags.response {
+            let ours = self.request.as_ref().is_some_and(|request| request.id == header.id);
+            if ours && self.pending.is_none() && rules::fits(&opened.message) {
+                self.run(cx, Work::Response(opened), Vec::new());
+            }
+            return;
+        }
+        if let Some((id, datagrams)) = &self.answered
+            && *id == header.id
+            && header.id != self.expected
+        {
+            let datagrams = datagrams.clone();
+            self.transmit(cx, &datagrams);
+            return;
+        }
+        // The window is 1: what is older was answered long ago, what is newer must wait for its turn.
+        if header.id != self.expected || self.is_closed() {
+            return;
+        }
+        // While a job of ours is under way the peer's request waits for its repetition.
+        if self.pending.is_some() {
+            return;
+        }
+        if !rules::fits(&opened.message) {
+            self.respond(cx, header.exchange, header.id, vec![notify(NotifyKind::InvalidSyntax)]);
+            self.close(cx, Why::Protocol("it sent a message with payloads that its exchange does not have"));
+            return;
+        }
+        self.run(cx, Work::Request(opened), Vec::new());
+    }
+
+    /// A job is done.
+    pub(crate) fn answer(&mut self, cx: &mut Context<'_>, job: JobId, answer: Answer) {
+        match self.pending.take() {
+            Some(Pending { job: waits, work, mut answers }) if waits == job => {
+                answers.push(answer);
+                self.run(cx, work, answers);
+            }
+            other => self.pending = other,
+        }
+    }
+
+    /// Calls the handler, and sees to what it came to.
+    pub(crate) fn run(&mut self, cx: &mut Context<'_>, work: Work, given: Vec<Answer>) {
+        let mut answers = Answers { given, next: 0 };
+        let outcome = crate::exchange::step(self, cx, &work, &mut answers);
+        match (outcome, work) {
+            (Ok(()), _) => {}
+            (Err(Pause::Need(job)), work) => {
+                let job = cx.out.job(self.key, job);
+                self.pending = Some(Pending { job, work, answers: answers.given });
+                return;
+            }
+            (Err(Pause::Refuse(refusal, why)), Work::Request(opened)) => {
+                let header = opened.message.header;
+                let fatal = header.exchange == Exchange::IkeAuth || header.exchange == Exchange::IkeIntermediate;
+                let why = why.unwrap_or(Why::Protocol(refusal.kind.name()));
+                cx.out.progress(self.connection.as_ref(), format!("refused {}: {why}", header.exchange.name()));
+                self.respond(cx, header.exchange, header.id, vec![Payload::Notify(refusal)]);
+                if fatal {
+                    self.close(cx, why);
+                }
+            }
+            (Err(Pause::Refuse(refusal, why)), Work::Response(_) | Work::Begin(_)) => {
+                self.close(cx, why.unwrap_or(Why::Protocol(refusal.kind.name())));
+            }
+            (Err(Pause::Fail(why)), _) => self.close(cx, why),
+        }
+        self.next_task(cx);
+    }
+
+    /// Begins what waits, if nothing else is under way.
+    pub(crate) fn next_task(&mut self, cx: &mut Context<'_>) {
+        while self.request.is_none() && self.pending.is_none() && !self.is_closed() {
+            let Some(task) = self.tasks.pop_front() else { return };
+            self.run(cx, Work::Begin(task), Vec::new());
+        }
+    }
+
+    /// Adds a task, unless the same is there already.
+    pub(crate) fn task(&mut self, task: Task) {
+        let same = |known: &Task| match (known, &task) {
+            (Task::Child { rekeys: Some(a), .. }, Task::Child { rekeys: Some(b), .. }) => a == b,
+            (Task::DeleteChild(a), Task::DeleteChild(b)) => a == b,
+            (Task::RekeyIke { .. }, Task::RekeyIke { .. })
+            | (Task::Liveness, Task::Liveness)
+            | (Task::DeleteIke(_), Task::DeleteIke(_)) => true,
+            _ => false,
+        };
+        if self.tasks.len() < MAX_TASKS && !self.tasks.iter().any(same) {
+            self.tasks.push_back(task);
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn ask(&mut self, cx: &mut Context<'_>, exchange: Exchange, payloads: Vec<Payload>, asked: Asked) -> Message {
+        let id = self.next_request;
+        let message = Message { header: self.header(exchange, false, id), payloads };
+        let datagrams = self.datagrams(cx, &message);
+        self.transmit(cx, &datagrams);
+        let wait = self.connection.as_ref().map_or(Duration::from_secs(1), |c| c.times.retransmit);
+        let next = cx.now.saturating_add(wait);
+        self.request = Some(Outstanding { id, asked, datagrams, first: cx.now, next, wait });
+        message
+    }
+
+    /// The request has been answered: the next one may go.
+    pub(crate) fn granted(&mut self) -> Option<Asked> {
+        let request = self.request.take()?;
+        self.next_request = request.id.saturating_add(1);
+        Some(request.asked)
+    }
+
+    /// The peer wants IKE_SA_INIT once more, with another cookie or group; that is no new Message ID (RFC 7296 §2.6).
+    pub(crate) fn again(&mut self) {
+        self.request = None;
+    }
+
+    /// Answers a request; the answer is kept and sent again as it is.
+    pub(crate) fn respond(&mut self, cx: &mut Context<'_>, exchange: Exchange, id: u32, payloads: Vec<Payload>) -> Message {
+        let message = Message { header: self.header(exchange, true, id), payloads };
+        let datagrams = self.datagrams(cx, &message);
+        self.transmit(cx, &datagrams);
+        self.answered = Some((id, datagrams));
+        self.expected = id.saturating_add(1);
+        message
+    }
+
+    fn datagrams(&mut self, cx: &mut Context<'_>, message: &Message) -> Vec<Vec<u8>> {
+        if message.header.exchange == Exchange::IkeSaInit {
+            return vec![message.emit()];
+        }
+        let limit = self.fragmentation.then_some(DATAGRAM);
+        let random = &mut *cx.random;
+        let sealed = self.channel.as_mut().and_then(|c| c.sealer.seal(message, limit, &mut |octets| random.fill(octets)));
+        sealed.unwrap_or_default()
+    }
+
+    fn transmit(&mut self, cx: &mut Context<'_>, datagrams: &[Vec<u8>]) {
+        self.sent = cx.now;
+        for octets in datagrams {
+            cx.out.transmits.push_back(Transmit { local: self.local, remote: self.remote, octets: octets.clone() });
+        }
+    }
+
+    /// Ends it. Its children go with it; what its host has to know, it is told.
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>, why: Why) {
+        if self.is_closed() {
+            return;
+        }
+        let children: Vec<u32> = self.children.iter().map(|child| child.spi_in).collect();
+        for spi_in in children {
+            self.remove_child(cx, spi_in);
+        }
+        let established = self.is_established();
+        let connection = self.connection.clone();
+        self.stage = Stage::Closed;
+        (self.request, self.pending) = (None, None);
+        self.tasks.clear();
+        self.later.clear();
+        self.expires = cx.now.saturating_add(LINGER);
+        let ike = self.key;
+        if established {
+            cx.out.events.push_back(Event::IkeDown { ike, connection, why });
+        } else if let Some(connection) = connection.filter(|_| self.initiator) {
+            cx.out.events.push_back(Event::Failed { connection, why });
+        } else {
+            cx.out.progress(None, format!("negotiation with {} came to nothing: {why}", self.remote));
+        }
+    }
+
+    /// Removes a pair of SAs and tells the host.
+    pub(crate) fn remove_child(&mut self, cx: &mut Context<'_>, spi_in: u32) -> Option<Child> {
+        let at = self.children.iter().position(|child| child.spi_in == spi_in)?;
+        let child = self.children.remove(at);
+        cx.out.events.push_back(Event::ChildDown {
+            connection: child.connection.clone(),
+            spi_in: child.spi_in,
+            spi_out: child.spi_out,
+            local: self.local,
+            remote: self.remote,
+            replaced: child.replaced,
+        });
+        Some(child)
+    }
+
+    /// When it wants to be woken.
+    pub(crate) fn deadline(&self) -> Time {
+        let mut deadline = self.expires;
+        if let Some(request) = &self.request {
+            deadline = deadline.min(request.next);
+        }
+        if self.is_established() {
+            deadline = deadline.min(self.rekey_at);
+            for child in &self.children {
+                deadline = deadline.min(if child.replaced { child.expires } else { child.rekey_at.min(child.expires) });
+            }
+            if let Some(liveness) = self.liveness() {
+                deadline = deadline.min(liveness);
+            }
+            if self.nat.here {
+                deadline = deadline.min(self.sent.saturating_add(KEEPALIVE));
+            }
+            self.later.iter().for_each(|(at, _)| deadline = deadline.min(*at));
+        }
+        deadline
+    }
+
+    fn liveness(&self) -> Option<Time> {
+        let busy = self.request.is_some() || self.pending.is_some() || !self.tasks.is_empty();
+        let after = self.connection.as_ref()?.times.liveness.filter(|_| !busy)?;
+        Some(self.heard.saturating_add(after))
+    }
+
+    /// Does what is due.
+    pub(crate) fn timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        if self.is_closed() {
+            return;
+        }
+        if self.expires <= now {
+            let why = if self.is_established() { Why::Expired } else { Why::Silence(self.remote) };
+            self.close(cx, why);
+            return;
+        }
+        self.repeat(cx);
+        if !self.is_established() {
+            return;
+        }
+        let due: Vec<Child> = self.children.iter().filter(|child| child.expires <= now).cloned().collect();
+        for child in due {
+            // Nothing negotiated may outlive its time, whatever the peer says.
+            self.remove_child(cx, child.spi_in);
+            self.task(Task::DeleteChild(child.spi_in));
+        }
+        for child in self.children.iter_mut().filter(|child| !child.replaced && child.rekey_at <= now) {
+            child.rekey_at = Time::FOREVER;
+            let (connection, rekeys) = (child.connection.clone(), Some(child.spi_in));
+            self.tasks.push_back(Task::Child { connection, rekeys, group: None });
+        }
+        if self.rekey_at <= now {
+            self.rekey_at = Time::FOREVER;
+            self.task(Task::RekeyIke { group: None });
+        }
+        let (due, later) = core::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+        self.later = later;
+        let due: Vec<(Time, Task)> = due;
+        due.into_iter().for_each(|(_, task)| self.task(task));
+        if self.liveness().is_some_and(|at| at <= now) {
+            self.task(Task::Liveness);
+        }
+        if self.nat.here && self.sent.saturating_add(KEEPALIVE) <= now {
+            self.transmit(cx, &[vec![0xff]]);
+        }
+        self.next_task(cx);
+    }
+
+    /// Sends the outstanding request again, ever more seldom, until the peer counts as gone (RFC 7296 §2.1, §2.4).
+    fn repeat(&mut self, cx: &mut Context<'_>) {
+        let give_up = self.connection.as_ref().map_or(HALF_OPEN, |connection| connection.times.give_up);
+        let Some(request) = &mut self.request else { return };
+        if request.next > cx.now {
+            return;
+        }
+        if request.first.saturating_add(give_up) <= cx.now {
+            let why = match &request.asked {
+                Asked::DeleteIke(why) => why.clone(),
+                _ => Why::Silence(self.remote),
+            };
+            self.close(cx, why);
+            return;
+        }
+        // 1.8 times as long, and up to a tenth more, so that many peers do not speak at once.
+        let jitter = cx.random_below(u64::try_from(request.wait.as_nanos()).unwrap_or(u64::MAX).div_ceil(10));
+        request.wait = (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(Duration::from_secs(32));
+        request.next = cx.now.saturating_add(request.wait).saturating_add(Duration::from_nanos(jitter));
+        let end = request.first.saturating_add(give_up);
+        request.next = request.next.min(end.max(cx.now));
+        let datagrams = request.datagrams.clone();
+        self.transmit(cx, &datagrams);
+    }
+}
+
+/// A notification about no SA and without data.
+pub(crate) const fn notify(kind: NotifyKind) -> Payload {
+    Payload::Notify(Notify::new(kind, Vec::new()))
+}
