@@ -282,7 +282,7 @@ impl IkeSa {
             later: Vec::new(),
             children: Vec::new(),
             rekey_at: Time::FOREVER,
-            expires: now.saturating_add(HALF_OPEN),
+            expires: now.after(HALF_OPEN),
             heard: now,
             sent: now,
         }
@@ -509,7 +509,7 @@ impl IkeSa {
         let datagrams = self.datagrams(cx, &message);
         self.transmit(cx, &datagrams);
         let wait = self.connection.as_ref().map_or(Duration::from_secs(1), |c| c.times.retransmit);
-        let next = cx.now.saturating_add(wait);
+        let next = cx.now.after(wait);
         self.request = Some(Outstanding { id, asked, datagrams, first: cx.now, next, wait });
         message
     }
@@ -568,7 +568,7 @@ impl IkeSa {
         (self.request, self.pending) = (None, None);
         self.tasks.clear();
         self.later.clear();
-        self.expires = cx.now.saturating_add(LINGER);
+        self.expires = cx.now.after(LINGER);
         let ike = self.key;
         if established {
             cx.out.events.push_back(Event::IkeDown { ike, connection, why });
@@ -609,7 +609,7 @@ impl IkeSa {
                 deadline = deadline.min(liveness);
             }
             if self.nat.here {
-                deadline = deadline.min(self.sent.saturating_add(KEEPALIVE));
+                deadline = deadline.min(self.sent.after(KEEPALIVE));
             }
             self.later.iter().for_each(|(at, _)| deadline = deadline.min(*at));
         }
@@ -619,7 +619,7 @@ impl IkeSa {
     fn liveness(&self) -> Option<Time> {
         let busy = self.request.is_some() || self.pending.is_some() || !self.tasks.is_empty();
         let after = self.connection.as_ref()?.times.liveness.filter(|_| !busy)?;
-        Some(self.heard.saturating_add(after))
+        Some(self.heard.after(after))
     }
 
     /// Does what is due.
@@ -659,7 +659,7 @@ impl IkeSa {
         if self.liveness().is_some_and(|at| at <= now) {
             self.task(Task::Liveness);
         }
-        if self.nat.here && self.sent.saturating_add(KEEPALIVE) <= now {
+        if self.nat.here && self.sent.after(KEEPALIVE) <= now {
             self.transmit(cx, &[vec![0xff]]);
         }
         self.next_task(cx);
@@ -672,7 +672,7 @@ impl IkeSa {
         if request.next > cx.now {
             return;
         }
-        if request.first.saturating_add(give_up) <= cx.now {
+        if request.first.after(give_up) <= cx.now {
             let why = match &request.asked {
                 Asked::DeleteIke(why) => why.clone(),
                 _ => Why::Silence(self.remote),
@@ -683,8 +683,8 @@ impl IkeSa {
         // 1.8 times as long, and up to a tenth more, so that many peers do not speak at once.
         let jitter = cx.random_below(u64::try_from(request.wait.as_nanos()).unwrap_or(u64::MAX).div_ceil(10));
         request.wait = (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(Duration::from_secs(32));
-        request.next = cx.now.saturating_add(request.wait).saturating_add(Duration::from_nanos(jitter));
-        let end = request.first.saturating_add(give_up);
+        request.next = cx.now.after(request.wait).after(Duration::from_nanos(jitter));
+        let end = request.first.after(give_up);
         request.next = request.next.min(end.max(cx.now));
         let datagrams = request.datagrams.clone();
         self.transmit(cx, &datagrams);

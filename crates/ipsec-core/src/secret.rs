@@ -19,6 +19,11 @@ impl Secret {
         Self::from(rest.get(..octets).unwrap_or(rest))
     }
 
+    /// Says whether these octets are the same, in constant time.
+    pub fn is_same(&self, octets: &[u8]) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, octets).is_ok()
+    }
+
     /// How many octets.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -1,0 +1,309 @@
+//! IKE_SA_INIT (RFC 7296 §1.2, §2.6, §2.7, §2.23).
+
+use super::{ke, nonce, notifications, notified, proposals, refused};
+use crate::connection::{Connection, Encapsulation};
+use crate::event::Why;
+use crate::job::{Answer, Job};
+use crate::keys::{IkeKeys, Seed};
+use crate::message::{Exchange, IkeSpi, Message, Notify, NotifyKind, Payload};
+use crate::outbox::Context;
+use crate::proposal::{self, Chosen, Offer, Protocol};
+use crate::protect::{Opened, Opener, Sealer};
+use crate::sa::{Answers, Asked, Channel, Handshake, IkeSa, Nat, Pause, Stage, Task};
+use core::net::SocketAddr;
+use ipsec_core::Secret;
+use ipsec_core::digest::sha1;
+use ipsec_core::kex::Group;
+use std::sync::Arc;
+
+/// By this two of our own gateways know each other, and carry ESP in UDP where both may choose.
+const VENDOR: &[u8] = b"tulips";
+/// How often a peer may send us back for a cookie or a group.
+const MAX_ROUNDS: u8 = 8;
+/// The port of IKE behind NAT and with ESP in UDP (RFC 3947 §4).
+pub(crate) const NAT_PORT: u16 = 4500;
+
+/// Asks for a new IKE SA.
+pub(crate) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers) -> Result<(), Pause> {
+    let (Some(connection), Stage::Opening(opening)) = (sa.connection.clone(), &sa.stage) else { return Ok(()) };
+    let (group, fresh) = (opening.group, opening.offer.clone());
+    let (offer, share) = match fresh {
+        Some(known) => known,
+        None => match answers.ask(|| Job::Offer(group))? {
+            Answer::Offered(Ok(offered)) => offered,
+            _ => return Err(Pause::Fail(Why::Internal("the key exchange could not be begun: no randomness"))),
+        },
+    };
+    let mut payloads = Vec::new();
+    // The cookie stands first, what it is about unchanged (RFC 7296 §2.6).
+    payloads.extend(opening.cookie.clone().map(|cookie| Payload::Notify(Notify::new(NotifyKind::Cookie, cookie))));
+    payloads.push(Payload::Sa(proposal::proposals(&connection.ike, Protocol::Ike, &[])));
+    payloads.push(Payload::Ke { group: group.number(), data: share.clone() });
+    payloads.push(Payload::Nonce(opening.ni.clone()));
+    payloads.extend(about_us(sa, &connection, IkeSpi(0)));
+    if connection.ike.iter().any(|offer| !offer.additional.is_empty()) {
+        payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
+    }
+    cx.out.progress(Some(&connection), format!("IKE_SA_INIT to {}", sa.remote));
+    let message = sa.ask(cx, Exchange::IkeSaInit, payloads, Asked::Init);
+    if let Stage::Opening(opening) = &mut sa.stage {
+        opening.sent = message.emit();
+        opening.offer = Some((offer, share));
+    }
+    Ok(())
+}
+
+/// NAT detection and what we can do: the part that both first messages share.
+fn about_us(sa: &IkeSa, connection: &Connection, spi_r: IkeSpi) -> Vec<Payload> {
+    let spis = if sa.initiator { (sa.key, spi_r) } else { (sa.peer_spi, sa.key) };
+    // Forced encapsulation: a source that is not ours makes the peer see a NAT (reference: what peers do in the field).
+    let source = match connection.encapsulation {
+        Encapsulation::Yes => SocketAddr::new(sa.local.ip(), 0),
+        Encapsulation::Auto | Encapsulation::No => sa.local,
+    };
+    let mut payloads = vec![
+        Payload::Notify(Notify::new(NotifyKind::NatDetectionSourceIp, nat_hash(spis, source).to_vec())),
+        Payload::Notify(Notify::new(NotifyKind::NatDetectionDestinationIp, nat_hash(spis, sa.remote).to_vec())),
+    ];
+    if connection.fragmentation {
+        payloads.push(crate::sa::notify(NotifyKind::Ikev2FragmentationSupported));
+    }
+    if connection.encapsulation == Encapsulation::Auto {
+        payloads.push(Payload::Vendor(VENDOR.to_vec()));
+    }
+    payloads
+}
+
+/// SHA-1 of the SPIs, the address and the port (RFC 7296 §2.23).
+fn nat_hash((spi_i, spi_r): (IkeSpi, IkeSpi), end: SocketAddr) -> [u8; 20] {
+    let (spi_i, spi_r, port) = (spi_i.0.to_be_bytes(), spi_r.0.to_be_bytes(), end.port().to_be_bytes());
+    match end.ip() {
+        core::net::IpAddr::V4(address) => sha1(&[&spi_i, &spi_r, &address.octets(), &port]),
+        core::net::IpAddr::V6(address) => sha1(&[&spi_i, &spi_r, &address.octets(), &port]),
+    }
+}
+
+/// What the peer's NAT detection and vendor ID say.
+fn nat(message: &Message, ends: (SocketAddr, SocketAddr), policy: Encapsulation) -> Nat {
+    let spis = (message.header.spi_i, message.header.spi_r);
+    let says = |kind: NotifyKind, end: SocketAddr| {
+        let mut all = notifications(message).filter(|notify| notify.kind == kind).peekable();
+        // A peer that says nothing of NAT has none to deal with.
+        all.peek().is_some() && !all.any(|notify| notify.data == nat_hash(spis, end))
+    };
+    let (local, remote) = ends;
+    let there = says(NotifyKind::NatDetectionSourceIp, remote);
+    let here = says(NotifyKind::NatDetectionDestinationIp, local);
+    let kin = message.payloads.iter().any(|payload| matches!(payload, Payload::Vendor(id) if id == VENDOR));
+    let encapsulate = here || there || policy == Encapsulation::Yes || (kin && policy == Encapsulation::Auto);
+    Nat { here, there, encapsulate }
+}
+
+/// Takes the answer to our first message.
+pub(crate) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answers: &mut Answers) -> Result<(), Pause> {
+    let message = &opened.message;
+    let Some(connection) = sa.connection.clone() else { return Ok(()) };
+    if message.header.spi_i != sa.key {
+        return Ok(());
+    }
+    let Stage::Opening(opening) = &mut sa.stage else { return Ok(()) };
+    if let Some(back) = sent_back(message, &connection) {
+        opening.rounds = opening.rounds.saturating_add(1);
+        if opening.rounds > MAX_ROUNDS {
+            return Err(Pause::Fail(Why::Protocol("it demands one cookie or group after the other")));
+        }
+        match back? {
+            Back::Cookie(cookie) => opening.cookie = Some(cookie),
+            Back::Group(group) => (opening.group, opening.offer) = (group, None),
+        }
+        sa.again();
+        sa.tasks.push_front(Task::Init);
+        return Ok(());
+    }
+    if let Some(notify) = refused(message) {
+        return Err(Pause::Fail(Why::Refused("IKE_SA_INIT", notify.kind)));
+    }
+    let Some((offer, _)) = opening.offer.clone() else { return Ok(()) };
+    let theirs = proposals(message).first();
+    let chosen = theirs.and_then(|theirs| {
+        let ours = connection.ike.get(usize::from(theirs.number).checked_sub(1)?)?;
+        ours.confirm(theirs.number, theirs)
+    });
+    let chosen = chosen.ok_or(Pause::Fail(Why::Protocol("it chose algorithms that were not offered")))?;
+    let Some((group, share)) = ke(message) else { return Ok(()) };
+    if chosen.group != Some(opening.group) || group != opening.group.number() || message.header.spi_r == IkeSpi(0) {
+        return Err(Pause::Fail(Why::Protocol("its key exchange is not the one it chose")));
+    }
+    let shared = match answers.ask(|| Job::Finish(offer, share.to_vec()))? {
+        Answer::Finished(Ok(shared)) => shared,
+        _ => return Err(Pause::Fail(Why::Protocol("its key exchange value is none"))),
+    };
+    let nat = nat(message, (sa.local, sa.remote), connection.encapsulation);
+    if (nat.here || nat.there) && connection.encapsulation == Encapsulation::No {
+        return Err(Pause::Fail(Why::Nat));
+    }
+    let fragmentation = notified(message, NotifyKind::Ikev2FragmentationSupported).is_some();
+    let Stage::Opening(opening) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
+    let handshake = Handshake {
+        init_i: opening.sent,
+        init_r: opened.inner.to_vec(),
+        ni: opening.ni,
+        nr: nonce(message).to_vec(),
+        int_auth: Default::default(),
+        additional: chosen.additional.iter().copied().collect(),
+    };
+    let additional = !handshake.additional.is_empty();
+    sa.peer_spi = message.header.spi_r;
+    keyed(sa, cx, chosen, &shared, handshake)?;
+    sa.fragmentation = fragmentation && connection.fragmentation;
+    sa.nat = nat;
+    if nat.encapsulate {
+        // From here on everything goes where ESP in UDP goes (RFC 7296 §2.23).
+        sa.local.set_port(NAT_PORT);
+        if sa.remote.port() == 500 {
+            sa.remote.set_port(NAT_PORT);
+        }
+    }
+    sa.granted();
+    sa.tasks.push_front(if additional { Task::Intermediate } else { Task::Auth });
+    Ok(())
+}
+
+/// Why the peer wants the first message once more.
+enum Back {
+    Cookie(Vec<u8>),
+    Group(Group),
+}
+
+fn sent_back(message: &Message, connection: &Connection) -> Option<Result<Back, Pause>> {
+    if let Some(notify) = notified(message, NotifyKind::InvalidKePayload) {
+        let group = <[u8; 2]>::try_from(&*notify.data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
+        // Only to what we offer ourselves: nobody on the way can lead us to a weaker group.
+        let ours = group.filter(|group| connection.ike.iter().any(|offer| offer.groups.contains(group)));
+        let back = ours.map(Back::Group).ok_or(Pause::Fail(Why::Refused("the key exchange method", notify.kind)));
+        return Some(back);
+    }
+    let cookie = notified(message, NotifyKind::Cookie)?;
+    let fits = (1..=64).contains(&cookie.data.len());
+    Some(if fits { Ok(Back::Cookie(cookie.data.clone())) } else { Err(Pause::Fail(Why::Protocol("its cookie"))) })
+}
+
+/// Makes the keys of a handshake, and the channel from them.
+fn keyed(sa: &mut IkeSa, cx: &mut Context<'_>, chosen: Chosen, shared: &Secret, handshake: Handshake) -> Result<(), Pause> {
+    let broken = || Pause::Fail(Why::Internal("the algorithms chosen do not go together"));
+    let prf = chosen.prf.ok_or_else(broken)?;
+    let (spi_i, spi_r) = sa.spis();
+    let seed = Seed { ni: &handshake.ni, nr: &handshake.nr, spi_i, spi_r };
+    let keys = IkeKeys::initial(&chosen, prf, shared, seed);
+    sa.channel = Some(channel(sa.initiator, cx, chosen, keys).ok_or_else(broken)?);
+    sa.stage = Stage::Keyed(Box::new(handshake));
+    Ok(())
+}
+
+/// The two directions under new keys.
+pub(crate) fn channel(initiator: bool, cx: &mut Context<'_>, chosen: Chosen, keys: IkeKeys) -> Option<Channel> {
+    let [i, r] = keys.ciphers(&chosen)?;
+    let (out, inn) = if initiator { (i, r) } else { (r, i) };
+    let mut start = [0; 8];
+    cx.random.fill(&mut start);
+    let sealer = Sealer::new(out, u64::from_be_bytes(start));
+    Some(Channel { chosen, keys, sealer, opener: Opener::new(inn) })
+}
+
+/// What a first message of a peer comes to before anything is kept for it.
+pub(crate) enum First {
+    /// Its algorithms and its key exchange are acceptable.
+    Accept(Box<Chosen>),
+    /// It is answered, and forgotten.
+    Answer(Notify, Why),
+}
+
+/// Chooses from the first message of a peer, for the connections that the two addresses may be of.
+pub(crate) fn consider(message: &Message, offers: &[Offer]) -> First {
+    let (theirs, text) = (proposals(message), |list: &[proposal::Proposal]| {
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    });
+    let chosen = match proposal::choose(offers, theirs, Protocol::Ike) {
+        Ok((_, chosen)) => chosen,
+        Err(kinds) => {
+            let ours = text(&proposal::proposals(offers, Protocol::Ike, &[]));
+            let why = Why::NoProposal { what: "IKE SA", kinds, theirs: text(theirs), ours };
+            return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), why);
+        }
+    };
+    let Some(group) = chosen.group else {
+        return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), Why::Protocol("no key exchange"));
+    };
+    if ke(message).is_none_or(|(sent, _)| sent != group.number()) {
+        // What was sent is for another group than the one chosen; the right one is named (RFC 7296 §1.2).
+        let data = group.number().to_be_bytes().to_vec();
+        return First::Answer(Notify::new(NotifyKind::InvalidKePayload, data), Why::Protocol("another group is wanted"));
+    }
+    if !chosen.additional.is_empty() && notified(message, NotifyKind::IntermediateExchangeSupported).is_none() {
+        let why = Why::Protocol("it offers additional key exchanges without IKE_INTERMEDIATE");
+        return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), why);
+    }
+    First::Accept(Box::new(chosen))
+}
+
+/// Answers the first message of a peer.
+pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+    let (Some((_, share)), Stage::Answering { chosen, .. }) = (ke(message), &sa.stage) else { return Ok(()) };
+    let Some(group) = chosen.group else { return Ok(()) };
+    let (ours, shared) = match answers.ask(|| Job::Accept(group, share.to_vec()))? {
+        Answer::Accepted(Ok(accepted)) => accepted,
+        _ => return Err(Pause::Refuse(Notify::new(NotifyKind::InvalidSyntax, Vec::new()), None)),
+    };
+    let Stage::Answering { ni, chosen, init_i } = core::mem::replace(&mut sa.stage, Stage::Closed) else {
+        return Ok(());
+    };
+    let policy = sa.connection.clone().unwrap_or_else(|| Arc::new(nobody()));
+    sa.nat = nat(message, (sa.local, sa.remote), policy.encapsulation);
+    let theirs = notified(message, NotifyKind::Ikev2FragmentationSupported).is_some();
+    let nr = cx.nonce();
+    let mut payloads = vec![
+        Payload::Sa(vec![chosen.proposal(Protocol::Ike, Vec::new())]),
+        Payload::Ke { group: group.number(), data: ours },
+        Payload::Nonce(nr.clone()),
+    ];
+    payloads.extend(about_us(sa, &policy, sa.key));
+    if !chosen.additional.is_empty() {
+        payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
+    }
+    let response = sa.respond(cx, Exchange::IkeSaInit, 0, payloads);
+    let additional = chosen.additional.iter().copied().collect();
+    let int_auth = Default::default();
+    let handshake = Handshake { init_i, init_r: response.emit(), ni, nr, int_auth, additional };
+    keyed(sa, cx, *chosen, &shared, handshake)?;
+    sa.fragmentation = theirs && policy.fragmentation;
+    // Whose connection this is, only IKE_AUTH will say.
+    sa.connection = None;
+    Ok(())
+}
+
+/// What is said before it is known which connection a peer is for.
+fn nobody() -> Connection {
+    use crate::connection::{ChildPolicy, Mode, Times, WhenGone};
+    Connection {
+        name: String::new(),
+        local_address: None,
+        remote_address: None,
+        remote_port: 500,
+        local_id: crate::identity::Id::Fqdn(String::new()),
+        remote_id: crate::identity::IdPattern::Any,
+        ike: Vec::new(),
+        child: ChildPolicy {
+            offers: Vec::new(),
+            mode: Mode::Tunnel,
+            local: Vec::new(),
+            remote: Vec::new(),
+            replay_window: 64,
+        },
+        times: Times::default(),
+        encapsulation: Encapsulation::Auto,
+        fragmentation: true,
+        attempts: None,
+        when_gone: WhenGone::Clear,
+        unique: true,
+    }
+}
