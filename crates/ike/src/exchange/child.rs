@@ -1,0 +1,479 @@
+//! Child SAs: the payloads that IKE_AUTH and CREATE_CHILD_SA share, and CREATE_CHILD_SA itself (RFC 7296 §1.3.1,
+//! §1.3.3, §2.8, §2.9).
+
+use super::{ke, nonce, notified, proposals, refused};
+use crate::connection::{Connection, Mode};
+use crate::event::{ChildUp, Event, Keyed, Why};
+use crate::job::{Answer, Job};
+use crate::message::{Exchange, Message, Notify, NotifyKind, Payload, TrafficSelector};
+use crate::outbox::Context;
+use crate::proposal::{self, Chosen, Offer, Protocol};
+use crate::sa::{Answers, Asked, AskedChild, Child, IkeSa, Pause, Task};
+use core::time::Duration;
+use ipsec_core::Secret;
+use ipsec_core::algorithm::Suite;
+use ipsec_core::kex::Group;
+use std::sync::Arc;
+
+/// How long after TEMPORARY_FAILURE a request is tried again; up to as long again is added at random.
+const LATER: Duration = Duration::from_secs(3);
+
+/// What both sides agreed on for a Child SA, but for its keys.
+#[derive(Debug)]
+pub(super) struct Agreed {
+    chosen: Chosen,
+    protocol: Protocol,
+    mode: Mode,
+    spi_out: u32,
+    /// The initiator's selectors of this exchange, and the responder's.
+    ts: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+}
+
+/// Where a pair of SAs comes from.
+#[derive(Debug)]
+pub(super) struct Pair<'a> {
+    pub(super) spi_in: u32,
+    pub(super) shared: &'a [Secret],
+    pub(super) nonces: (&'a [u8], &'a [u8]),
+    /// We began the exchange that made it.
+    pub(super) initiated: bool,
+    pub(super) replaces: Option<u32>,
+}
+
+/// An SPI for our inbound SA, from the data plane.
+pub(super) fn spi(sa: &IkeSa, answers: &mut Answers) -> Result<u32, Pause> {
+    let (local, peer) = (sa.local.ip(), sa.remote.ip());
+    match answers.ask(|| Job::Spi { local, peer })? {
+        Answer::Spi(Some(spi)) => Ok(spi),
+        _ => Err(Pause::Refuse(
+            Notify::new(NotifyKind::NoAdditionalSas, Vec::new()),
+            Some(Why::Internal("the data plane gave no SPI: does klips run, and has it attached an interface?")),
+        )),
+    }
+}
+
+/// Our side and the peer's, as selectors: what is configured, else the two addresses themselves.
+fn sides(sa: &IkeSa, connection: &Connection) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let or = |list: &[TrafficSelector], address: core::net::IpAddr| {
+        if list.is_empty() { vec![TrafficSelector::of(address.into(), 0, 0)] } else { list.to_vec() }
+    };
+    let policy = &connection.child;
+    (or(&policy.local, sa.local.ip()), or(&policy.remote, sa.remote.ip()))
+}
+
+/// The offers of a child: without key exchange in IKE_AUTH, and without additional ones, whose secrets are in SK_d
+/// already.
+fn offers(connection: &Connection, pfs: bool, group: Option<Group>) -> Vec<Offer> {
+    let mut offers = connection.child.offers.clone();
+    for offer in &mut offers {
+        offer.additional.clear();
+        if !pfs {
+            offer.groups.clear();
+        } else if let Some(group) = group.filter(|group| offer.groups.contains(group)) {
+            offer.groups.retain(|known| *known != group);
+            offer.groups.insert(0, group);
+        }
+    }
+    offers
+}
+
+/// SA, TSi and TSr of a request of ours.
+pub(super) fn offer(sa: &IkeSa, connection: &Connection, spi_in: u32, pfs: bool, group: Option<Group>) -> Vec<Payload> {
+    let (ours, theirs) = sides(sa, connection);
+    let offers = offers(connection, pfs, group);
+    let mut payloads = Vec::new();
+    if connection.child.mode == Mode::Transport {
+        payloads.push(crate::sa::notify(NotifyKind::UseTransportMode));
+    }
+    payloads.push(Payload::Sa(proposal::proposals(&offers, Protocol::Esp, &spi_in.to_be_bytes())));
+    payloads.extend([Payload::TsI(ours), Payload::TsR(theirs)]);
+    payloads
+}
+
+fn selectors(message: &Message) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let mut ts = (Vec::new(), Vec::new());
+    for payload in &message.payloads {
+        match payload {
+            Payload::TsI(selectors) => ts.0.clone_from(selectors),
+            Payload::TsR(selectors) => ts.1.clone_from(selectors),
+            _ => {}
+        }
+    }
+    ts
+}
+
+fn list(selectors: &[TrafficSelector]) -> String {
+    selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn spi_of(proposal: &[u8]) -> Option<u32> {
+    // 1 to 255 are reserved, and 0 is no SPI (RFC 4303 §2.1).
+    <[u8; 4]>::try_from(proposal).ok().map(u32::from_be_bytes).filter(|spi| *spi > 255)
+}
+
+/// Says whether the selectors a peer asks for meet this connection's.
+pub(super) fn answerable(sa: &IkeSa, message: &Message, connection: &Connection) -> bool {
+    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection), selectors(message));
+    !TrafficSelector::narrow(&ts_i, &theirs).is_empty() && !TrafficSelector::narrow(&ts_r, &ours).is_empty()
+}
+
+/// Chooses from a request of the peer.
+///
+/// # Errors
+/// What the peer is told, and what is said here.
+pub(super) fn choose(sa: &IkeSa, message: &Message, connection: &Connection, pfs: bool) -> Result<Agreed, (Notify, Why)> {
+    let deny = |kind, why| (Notify::new(kind, Vec::new()), why);
+    let offers = offers(connection, pfs, None);
+    let (theirs, ours) = (proposals(message), proposal::proposals(&offers, Protocol::Esp, &[]));
+    let text = |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Esp).map_err(|kinds| {
+        let why = Why::NoProposal { what: "Child SA", kinds, theirs: text(theirs), ours: text(&ours) };
+        deny(NotifyKind::NoProposalChosen, why)
+    })?;
+    if let Some(group) = chosen.group
+        && ke(message).is_none_or(|(sent, _)| sent != group.number())
+    {
+        let data = group.number().to_be_bytes().to_vec();
+        let why = Why::Protocol("another group is wanted for the Child SA");
+        return Err((Notify::new(NotifyKind::InvalidKePayload, data), why));
+    }
+    let ((ours, theirs), (asked_i, asked_r)) = (sides(sa, connection), selectors(message));
+    let ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
+    if ts.0.is_empty() || ts.1.is_empty() {
+        let theirs_text = format!("{} and {}", list(&asked_i), list(&asked_r));
+        let why = Why::Selectors { theirs: theirs_text, ours: format!("{} and {}", list(&theirs), list(&ours)) };
+        return Err(deny(NotifyKind::TsUnacceptable, why));
+    }
+    let spi_out = spi_of(&chosen.spi);
+    let spi_out = spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
+    let transport = notified(message, NotifyKind::UseTransportMode).is_some();
+    let mode = if transport && connection.child.mode == Mode::Transport { Mode::Transport } else { Mode::Tunnel };
+    if mode != connection.child.mode {
+        let why = Why::Protocol("it asks for tunnel mode, and the connection is type=transport");
+        return Err(deny(NotifyKind::NoProposalChosen, why));
+    }
+    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts })
+}
+
+/// The payloads that grant what was chosen.
+pub(super) fn grant(agreed: &Agreed, spi_in: u32) -> Vec<Payload> {
+    let mut payloads = Vec::new();
+    if agreed.mode == Mode::Transport {
+        payloads.push(crate::sa::notify(NotifyKind::UseTransportMode));
+    }
+    payloads.push(Payload::Sa(vec![agreed.chosen.proposal(agreed.protocol, spi_in.to_be_bytes().to_vec())]));
+    payloads.extend([Payload::TsI(agreed.ts.0.clone()), Payload::TsR(agreed.ts.1.clone())]);
+    payloads
+}
+
+/// Checks what the peer granted against what we asked for.
+///
+/// # Errors
+/// What is not as it must be.
+pub(super) fn confirm(sa: &IkeSa, message: &Message, connection: &Connection, pfs: bool) -> Result<Agreed, Why> {
+    let offers = offers(connection, pfs, None);
+    let theirs = proposals(message).first().filter(|proposal| proposal.protocol == Protocol::Esp);
+    let chosen = theirs.and_then(|theirs| {
+        offers.get(usize::from(theirs.number).checked_sub(1)?)?.confirm(theirs.number, theirs)
+    });
+    let chosen = chosen.ok_or(Why::Protocol("it chose algorithms for the Child SA that were not offered"))?;
+    let spi_out = spi_of(&chosen.spi).ok_or(Why::Protocol("its SPI is reserved"))?;
+    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection), selectors(message));
+    // The responder may narrow and never widen (RFC 7296 §2.9).
+    let within = |granted: &[TrafficSelector], asked: &[TrafficSelector]| {
+        !granted.is_empty() && granted.iter().all(|one| asked.iter().any(|asked| asked.covers(one)))
+    };
+    if !within(&ts_i, &ours) || !within(&ts_r, &theirs) {
+        let granted = format!("{} and {}", list(&ts_r), list(&ts_i));
+        return Err(Why::Selectors { theirs: granted, ours: format!("{} and {}", list(&theirs), list(&ours)) });
+    }
+    let transport = notified(message, NotifyKind::UseTransportMode).is_some();
+    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
+    if mode != connection.child.mode {
+        return Err(Why::Protocol("it granted another mode than the one asked for (type=)"));
+    }
+    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts: (ts_i, ts_r) })
+}
+
+/// Makes the keys of a pair and hands it to the host.
+pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Connection>, agreed: Agreed, pair: Pair<'_>) {
+    let Some(channel) = &sa.channel else { return };
+    let Agreed { chosen, protocol, mode, spi_out, ts } = agreed;
+    let (e, a) = (chosen.encryption_octets(), chosen.integrity_octets());
+    let half = e.saturating_add(a);
+    let (ni, nr) = pair.nonces;
+    let keymat = channel.keys.child(pair.shared, ni, nr, half.saturating_mul(2));
+    let keyed = |from: usize, spi: u32| Keyed {
+        spi,
+        encryption: keymat.part(from, e),
+        integrity: keymat.part(from.saturating_add(e), a),
+    };
+    // The first half is for what the initiator of this exchange sends.
+    let (out, inn) = if pair.initiated { (0, half) } else { (half, 0) };
+    let (local_selectors, remote_selectors) = if pair.initiated { ts } else { (ts.1, ts.0) };
+    let (rekey_at, expires) = super::auth::lifetimes(cx, connection, connection.times.child_life);
+    if let Some(old) = pair.replaces
+        && let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == old)
+    {
+        child.replaced = true;
+    }
+    sa.children.push(Child {
+        connection: connection.clone(),
+        protocol,
+        spi_in: pair.spi_in,
+        spi_out,
+        rekey_at,
+        expires,
+        replaced: false,
+    });
+    cx.out.events.push_back(Event::ChildUp(Box::new(ChildUp {
+        ike: sa.key,
+        connection: connection.clone(),
+        protocol,
+        mode,
+        suite: Suite { encryption: chosen.encryption.map(|(encryption, _)| encryption), auth: chosen.integrity },
+        esn: chosen.esn,
+        inbound: keyed(inn, pair.spi_in),
+        outbound: keyed(out, spi_out),
+        local_selectors,
+        remote_selectors,
+        local: sa.local,
+        remote: sa.remote,
+        encapsulate: sa.nat.encapsulate,
+        replaces: pair.replaces,
+        life: connection.times.child_life,
+    })));
+}
+
+/// Asks for a Child SA, new or in place of another.
+pub(super) fn begin(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    (connection, rekeys, group): (&Arc<Connection>, Option<u32>, Option<Group>),
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let old = rekeys.and_then(|spi_in| sa.children.iter().find(|child| child.spi_in == spi_in));
+    // It went, or was rekeyed by the peer, while the task waited.
+    if rekeys.is_some() && old.is_none_or(|child| child.replaced) {
+        return Ok(());
+    }
+    let rekey = old.map(|child| Notify {
+        protocol: Some(child.protocol),
+        spi: child.spi_in.to_be_bytes().to_vec(),
+        kind: NotifyKind::RekeySa,
+        data: Vec::new(),
+    });
+    let pfs = connection.child.offers.iter().flat_map(|offer| &offer.groups).next().copied();
+    let offer = match group.or(pfs).filter(|_| pfs.is_some()) {
+        Some(group) => match answers.ask(|| Job::Offer(group))? {
+            Answer::Offered(Ok(offered)) => Some(offered),
+            _ => return Ok(()),
+        },
+        None => None,
+    };
+    let spi_in = match spi(sa, answers) {
+        // The data plane is away for a moment: the old pair goes on, and the next try comes soon.
+        Err(Pause::Refuse(..)) => {
+            let task = Task::Child { connection: connection.clone(), rekeys, group };
+            sa.later.push((cx.now.after(LATER), task));
+            return Ok(());
+        }
+        other => other?,
+    };
+    let ni = cx.nonce();
+    let mut payloads: Vec<Payload> = rekey.map(Payload::Notify).into_iter().collect();
+    let group = offer.as_ref().map(|(offer, _)| offer.group());
+    let mut asked = self::offer(sa, connection, spi_in, pfs.is_some(), group);
+    let at = asked.iter().position(|payload| matches!(payload, Payload::Sa(_))).map_or(0, |at| at.saturating_add(1));
+    let after = asked.split_off(at);
+    payloads.extend(asked);
+    payloads.push(Payload::Nonce(ni.clone()));
+    if let Some((offer, share)) = &offer {
+        payloads.push(Payload::Ke { group: offer.group().number(), data: share.clone() });
+    }
+    payloads.extend(after);
+    let offer = offer.map(|(offer, _)| offer);
+    let connection = connection.clone();
+    let asked = AskedChild { connection, rekeys, spi_in, ni, offer, crossed: None };
+    sa.ask(cx, Exchange::CreateChildSa, payloads, Asked::Child(Box::new(asked)));
+    Ok(())
+}
+
+/// Takes the answer.
+pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+    let Some(Asked::Child(asked)) = sa.request.as_ref().map(|request| &request.asked) else { return Ok(()) };
+    if let Some(notify) = refused(message) {
+        let (kind, data) = (notify.kind, notify.data.clone());
+        denied(sa, cx, kind, &data);
+        return Ok(());
+    }
+    let pfs = asked.offer.is_some();
+    let connection = asked.connection.clone();
+    let shared = match (&asked.offer, ke(message)) {
+        (Some(offer), Some((group, share))) if group == offer.group().number() => {
+            let (offer, share) = (offer.clone(), share.to_vec());
+            match answers.ask(|| Job::Finish(offer, share))? {
+                Answer::Finished(Ok(shared)) => Some(shared),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let agreed = confirm(sa, message, &connection, pfs);
+    let Some(Asked::Child(asked)) = sa.granted() else { return Ok(()) };
+    let agreed = match agreed {
+        Ok(agreed) if agreed.chosen.group.is_some() == shared.is_some() && pfs == shared.is_some() => agreed,
+        outcome => {
+            let why = outcome.err().unwrap_or(Why::Protocol("its key exchange for the Child SA is missing or bad"));
+            sa.task(Task::DeleteChild(asked.spi_in));
+            cx.out.events.push_back(Event::Failed { connection, why });
+            return Ok(());
+        }
+    };
+    let shared: Vec<Secret> = shared.into_iter().collect();
+    let nr = nonce(message);
+    let pair = Pair {
+        spi_in: asked.spi_in,
+        shared: &shared,
+        nonces: (&asked.ni, nr),
+        initiated: true,
+        replaces: asked.rekeys,
+    };
+    install(sa, cx, &connection, agreed, pair);
+    match (asked.rekeys, asked.crossed) {
+        // Both sides rekeyed at once: the pair whose exchange had the lowest of the four nonces goes, and whoever made it
+        // takes it away; the other side takes away the old one (RFC 7296 §2.8.1).
+        (Some(old), Some((theirs, lowest_theirs))) => {
+            let lowest_ours = asked.ni.as_slice().min(nr);
+            if lowest_ours < lowest_theirs.as_slice() {
+                if let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == asked.spi_in) {
+                    child.replaced = true;
+                }
+                sa.task(Task::DeleteChild(asked.spi_in));
+            } else {
+                if let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == theirs) {
+                    // The peer will delete it; should it not, we do not rekey what is one too many.
+                    child.replaced = true;
+                }
+                sa.task(Task::DeleteChild(old));
+            }
+        }
+        (Some(old), None) => sa.task(Task::DeleteChild(old)),
+        (None, _) => {}
+    }
+    Ok(())
+}
+
+/// The peer refused the child.
+fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
+    let Some(Asked::Child(asked)) = sa.granted() else { return };
+    let AskedChild { connection, rekeys, crossed, offer, .. } = *asked;
+    let again = |group| Task::Child { connection: connection.clone(), rekeys, group };
+    match kind {
+        // The peer is busy with the same; if it rekeyed the child itself, that is done (RFC 7296 §2.25.1).
+        NotifyKind::TemporaryFailure if crossed.is_none() => {
+            let more = cx.random_below(u64::try_from(LATER.as_nanos()).unwrap_or(u64::MAX));
+            let at = cx.now.after(LATER).after(Duration::from_nanos(more));
+            sa.later.push((at, again(None)));
+        }
+        NotifyKind::TemporaryFailure => {}
+        NotifyKind::InvalidKePayload => {
+            let group = <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
+            let ours = group.filter(|group| {
+                offer.is_some_and(|offer| offer.group() != *group)
+                    && connection.child.offers.iter().any(|offer| offer.groups.contains(group))
+            });
+            match ours {
+                Some(group) => sa.task(again(Some(group))),
+                None => {
+                    let why = Why::Refused("the key exchange of the Child SA", kind);
+                    cx.out.events.push_back(Event::Failed { connection, why });
+                }
+            }
+        }
+        // It does not have what was to be rekeyed: ours is of no use, and a new one takes its place (§2.25.1).
+        NotifyKind::ChildSaNotFound if rekeys.is_some() => {
+            if let Some(spi_in) = rekeys {
+                sa.remove_child(cx, spi_in);
+            }
+            sa.task(Task::Child { connection: connection.clone(), rekeys: None, group: None });
+        }
+        kind => {
+            let why = Why::Refused(if rekeys.is_some() { "to rekey the Child SA" } else { "the Child SA" }, kind);
+            cx.out.events.push_back(Event::Failed { connection: connection.clone(), why });
+            if let Some(spi_in) = rekeys {
+                // The old pair lives until its end; another try comes before.
+                let left = sa.children.iter().find(|child| child.spi_in == spi_in).map(|child| child.expires);
+                let left = left.map_or(Duration::ZERO, |expires| expires.since(cx.now));
+                sa.later.push((cx.now.after(left.checked_div(2).unwrap_or(left).max(LATER)), again(None)));
+            }
+        }
+    }
+}
+
+/// Answers a request for a Child SA.
+pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+    // This IKE SA is about to be replaced, or to go: the peer asks again on the next one (RFC 7296 §2.25.2).
+    let ending = sa.request.as_ref().is_some_and(|r| matches!(r.asked, Asked::RekeyIke(_) | Asked::DeleteIke(_)));
+    if ending || sa.replaced() {
+        return Err(Pause::refuse(NotifyKind::TemporaryFailure));
+    }
+    let rekey = notified(message, NotifyKind::RekeySa);
+    let old = match rekey {
+        Some(notify) => {
+            let spi_out = <[u8; 4]>::try_from(&*notify.spi).ok().map(u32::from_be_bytes);
+            let child = sa.children.iter().find(|child| Some(child.spi_out) == spi_out);
+            let Some(child) = child else {
+                let refusal = Notify { kind: NotifyKind::ChildSaNotFound, ..notify.clone() };
+                return Err(Pause::Refuse(refusal, None));
+            };
+            let deleting = matches!(&sa.request, Some(request) if matches!(request.asked, Asked::DeleteChild(spi) if spi == child.spi_in));
+            if deleting || child.replaced {
+                return Err(Pause::refuse(NotifyKind::TemporaryFailure));
+            }
+            Some(child.clone())
+        }
+        None => None,
+    };
+    let connection = match &old {
+        Some(child) => Some(child.connection.clone()),
+        None => {
+            let own = sa.connection.iter().cloned();
+            let mut all = own.chain(cx.config.connections.values().filter(|other| sa.serves(other)).cloned());
+            all.find(|connection| answerable(sa, message, connection)).or_else(|| sa.connection.clone())
+        }
+    };
+    let Some(connection) = connection else { return Err(Pause::refuse(NotifyKind::TsUnacceptable)) };
+    let agreed = choose(sa, message, &connection, true).map_err(|(notify, why)| Pause::Refuse(notify, Some(why)))?;
+    let mut shared = Vec::new();
+    let mut ours = None;
+    if let (Some(group), Some((_, share))) = (agreed.chosen.group, ke(message)) {
+        match answers.ask(|| Job::Accept(group, share.to_vec()))? {
+            Answer::Accepted(Ok((share, secret))) => {
+                ours = Some(Payload::Ke { group: group.number(), data: share });
+                shared.push(secret);
+            }
+            _ => return Err(Pause::refuse(NotifyKind::InvalidSyntax)),
+        }
+    }
+    let spi_in = spi(sa, answers)?;
+    let nr = cx.nonce();
+    let mut payloads = grant(&agreed, spi_in);
+    let at = payloads.iter().position(|payload| matches!(payload, Payload::Sa(_))).map_or(0, |at| at.saturating_add(1));
+    let after = payloads.split_off(at);
+    payloads.push(Payload::Nonce(nr.clone()));
+    payloads.extend(ours);
+    payloads.extend(after);
+    sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
+    let ni = nonce(message);
+    let replaces = old.map(|child| child.spi_in);
+    if let (Some(spi), Some(request)) = (replaces, &mut sa.request)
+        && let Asked::Child(asked) = &mut request.asked
+        && asked.rekeys == Some(spi)
+    {
+        asked.crossed = Some((spi_in, ni.min(&nr).to_vec()));
+    }
+    let pair = Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces };
+    install(sa, cx, &connection, agreed, pair);
+    Ok(())
+}
