@@ -85,6 +85,13 @@ pub enum Event {
         /// What happens.
         text: String,
     },
+    /// A connection that is to be up is to be begun anew now, from an address the host chooses.
+    Again {
+        /// Its name.
+        name: String,
+        /// The connection, if it is still there.
+        connection: Option<Arc<Connection>>,
+    },
     /// A negotiation for a connection came to nothing and will not be tried again by itself.
     Failed {
         /// The connection.

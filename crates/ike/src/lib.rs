@@ -16,10 +16,21 @@
     )
 )]
 
+mod auth;
+pub mod connection;
+mod endpoint;
+pub mod event;
+mod exchange;
+pub mod identity;
+pub mod job;
 pub mod keys;
 pub mod message;
+mod outbox;
 pub mod proposal;
 pub mod protect;
+mod sa;
 mod wire;
 
+pub use endpoint::{ChildRow, Endpoint, IkeRow};
+pub use outbox::{Counters, Random};
 pub use wire::Malformed;

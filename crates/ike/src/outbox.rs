@@ -5,7 +5,8 @@ use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit};
 use crate::job::{Job, JobId};
 use crate::message::IkeSpi;
-use crate::sa::IkeSa;
+use crate::identity::Id;
+use crate::sa::{IkeSa, Task};
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -48,7 +49,13 @@ pub(crate) struct Outbox {
     pub(crate) waiting: BTreeMap<JobId, IkeSpi>,
     /// IKE SAs that rekeying made.
     pub(crate) born: Vec<IkeSa>,
+    /// What waited on an IKE SA that was replaced, for its heir.
+    pub(crate) moved: Vec<(IkeSpi, IkeSpi, Vec<Task>)>,
+    /// A peer that has begun anew: the new IKE SA, who it is, and whether it says that older ones are gone.
+    pub(crate) superseded: Vec<(IkeSpi, Id, bool)>,
     pub(crate) counters: Counters,
+    /// How many of the events the endpoint has looked at for itself.
+    pub(crate) seen: usize,
     next_job: u64,
 }
 

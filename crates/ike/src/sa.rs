@@ -221,6 +221,12 @@ pub(crate) struct IkeSa {
     pub(crate) children: Vec<Child>,
     pub(crate) rekey_at: Time,
     pub(crate) expires: Time,
+    /// We have no other IKE SA with this peer, and say so (RFC 7296 §2.4).
+    pub(crate) first_contact: bool,
+    /// The IKE SA that took this one's place.
+    pub(crate) heir: Option<IkeSpi>,
+    /// The one the peer made while our own rekeying was under way, and the lower nonce of its exchange.
+    pub(crate) crossing: Option<(IkeSpi, Vec<u8>)>,
     heard: Time,
     sent: Time,
 }
@@ -283,6 +289,9 @@ impl IkeSa {
             children: Vec::new(),
             rekey_at: Time::FOREVER,
             expires: now.after(HALF_OPEN),
+            first_contact: false,
+            heir: None,
+            crossing: None,
             heard: now,
             sent: now,
         }
@@ -306,9 +315,22 @@ impl IkeSa {
         !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_))
     }
 
-    /// Counts of use by which a person recognises it.
-    pub(crate) fn name(&self) -> String {
-        self.connection.as_ref().map_or_else(|| self.remote.to_string(), |connection| format!("\"{}\"", connection.name))
+    /// Another has taken its place, and it waits for its deletion.
+    pub(crate) const fn replaced(&self) -> bool {
+        self.heir.is_some()
+    }
+
+    /// Says whether Child SAs of another connection may be made here: it has the same two ends, and its peer is the one
+    /// that proved who it is.
+    pub(crate) fn serves(&self, other: &Connection) -> bool {
+        let Stage::Established(proved) = &self.stage else { return false };
+        let ours = self.connection.as_ref().is_some_and(|connection| connection.local_id.is(&other.local_id));
+        ours && other.remote_id.matches(proved.id()) && other.fit(self.local.ip(), self.remote.ip()).is_some()
+    }
+
+    /// Who the peer proved to be.
+    pub(crate) const fn peer(&self) -> Option<&crate::identity::Id> {
+        if let Stage::Established(proved) = &self.stage { Some(proved.id()) } else { None }
     }
 
     pub(crate) fn header(&self, exchange: Exchange, response: bool, id: u32) -> Header {

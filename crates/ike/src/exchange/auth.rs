@@ -31,7 +31,7 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         payloads.push(Payload::IdR(id.body()));
     }
     payloads.push(Payload::Auth { method: SHARED_KEY, data: auth.to_vec() });
-    if cx.out.first_contact(sa, &connection) {
+    if sa.first_contact {
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
     payloads.extend(child::offer(sa, &connection, spi_in, false, None));

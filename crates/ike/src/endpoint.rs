@@ -1,0 +1,586 @@
+//! The engine as its host sees it: datagrams, acquires, commands, answers and time go in; datagrams, jobs and events come
+//! out, in any amount and whenever the host asks.
+
+use crate::connection::{Connection, Secrets};
+use crate::event::{Event, Transmit, Why};
+use crate::exchange::init::{self, First};
+use crate::job::{Answer, Job, JobId};
+use crate::message::{Exchange, Header, IkeSpi, Message, Notify, NotifyKind, Payload, TrafficSelector, rules};
+use crate::outbox::{Config, Context, Counters, Outbox, Random};
+use crate::protect::Opened;
+use crate::sa::{IkeSa, Opening1, Stage, Task, Work};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use ipsec_core::prf::Prf;
+use ipsec_core::{Secret, Time};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Half-open IKE SAs from which on a first message must come with a cookie (RFC 7296 §2.6).
+const COOKIE_FROM: usize = 32;
+/// Half-open IKE SAs there may be: some 2 KiB each.
+const MAX_HALF_OPEN: usize = 4096;
+/// Half-open IKE SAs of one address.
+const MAX_PER_SOURCE: usize = 16;
+/// A cookie is accepted for this long, and for as long again.
+const COOKIE_LIFE: Duration = Duration::from_secs(60);
+/// A negotiation that nobody answered is begun anew after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// One side of IKE: all its IKE SAs.
+pub struct Endpoint {
+    config: Config,
+    sas: BTreeMap<IkeSpi, IkeSa>,
+    /// Where each peer's first message led, so that its repetition leads there too.
+    firsts: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    /// Connections to be begun anew, and how often that has been tried.
+    again: BTreeMap<String, (Time, u32)>,
+    /// Connections that are to be up.
+    wanted: BTreeMap<String, u32>,
+    cookies: [Secret; 2],
+    cookies_since: Time,
+    random: Box<dyn Random>,
+    out: Outbox,
+}
+
+impl core::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Endpoint({} connections, {} IKE SAs)", self.config.connections.len(), self.sas.len())
+    }
+}
+
+/// One IKE SA, for status.
+#[derive(Clone, Debug)]
+pub struct IkeRow {
+    /// Our SPI.
+    pub ike: IkeSpi,
+    /// The peer's.
+    pub peer_spi: IkeSpi,
+    /// We began it.
+    pub initiator: bool,
+    /// The connection, once known.
+    pub connection: Option<String>,
+    /// Where we are.
+    pub local: SocketAddr,
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    /// Who the peer proved to be; `None` while it has not.
+    pub peer: Option<String>,
+    /// The algorithms, once chosen.
+    pub algorithms: Option<String>,
+    /// We are, and the peer is, behind a NAT.
+    pub nat: (bool, bool),
+    /// ESP goes in UDP.
+    pub encapsulate: bool,
+    /// When a successor will be negotiated.
+    pub rekey_at: Time,
+    /// Its Child SAs.
+    pub children: Vec<ChildRow>,
+}
+
+/// One pair of Child SAs, for status.
+#[derive(Clone, Debug)]
+pub struct ChildRow {
+    /// The connection.
+    pub connection: String,
+    /// Our inbound SPI.
+    pub spi_in: u32,
+    /// The outbound SPI.
+    pub spi_out: u32,
+    /// When a successor will be negotiated.
+    pub rekey_at: Time,
+    /// A successor has its place.
+    pub replaced: bool,
+}
+
+impl Endpoint {
+    /// An endpoint without connections.
+    pub fn new(mut random: Box<dyn Random>, now: Time) -> Self {
+        let mut secret = || {
+            let mut octets = Secret::zeros(32);
+            random.fill(&mut octets);
+            octets
+        };
+        let cookies = [secret(), secret()];
+        Self {
+            config: Config::default(),
+            sas: BTreeMap::new(),
+            firsts: BTreeMap::new(),
+            again: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            cookies,
+            cookies_since: now,
+            random,
+            out: Outbox::default(),
+        }
+    }
+
+    /// Adds a connection, or puts it in place of the one of its name; IKE SAs that are up are not touched.
+    pub fn add(&mut self, connection: Connection) {
+        self.config.connections.insert(connection.name.clone(), Arc::new(connection));
+    }
+
+    /// Forgets a connection, and takes down what it has up.
+    pub fn remove(&mut self, name: &str, now: Time) -> bool {
+        let known = self.config.connections.remove(name).is_some();
+        self.down(name, now);
+        known
+    }
+
+    /// The connections there are.
+    pub fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.config.connections.values()
+    }
+
+    /// Sets all secrets anew.
+    pub fn set_secrets(&mut self, secrets: Secrets) {
+        self.config.secrets = secrets;
+    }
+
+    /// What was dropped, by reason.
+    pub const fn counters(&self) -> Counters {
+        self.out.counters
+    }
+
+    /// All IKE SAs that are not over.
+    pub fn rows(&self) -> Vec<IkeRow> {
+        let rows = self.sas.values().filter(|sa| !sa.is_closed()).map(|sa| IkeRow {
+            ike: sa.key,
+            peer_spi: sa.peer_spi,
+            initiator: sa.initiator,
+            connection: sa.connection.as_ref().map(|connection| connection.name.clone()),
+            local: sa.local,
+            remote: sa.remote,
+            peer: sa.peer().map(ToString::to_string),
+            algorithms: sa.channel.as_ref().map(|channel| {
+                let mut all = channel.chosen.clone();
+                all.spi.clear();
+                all.proposal(crate::proposal::Protocol::Ike, Vec::new()).to_string()
+            }),
+            nat: (sa.nat.here, sa.nat.there),
+            encapsulate: sa.nat.encapsulate,
+            rekey_at: sa.rekey_at,
+            children: sa
+                .children
+                .iter()
+                .map(|child| ChildRow {
+                    connection: child.connection.name.clone(),
+                    spi_in: child.spi_in,
+                    spi_out: child.spi_out,
+                    rekey_at: child.rekey_at,
+                    replaced: child.replaced,
+                })
+                .collect(),
+        });
+        rows.collect()
+    }
+
+    /// Brings a connection up and keeps it up: on an IKE SA that is there, or on a new one from `local`.
+    ///
+    /// # Errors
+    /// Why that cannot even be begun.
+    pub fn up(&mut self, name: &str, local: IpAddr, now: Time) -> Result<(), &'static str> {
+        let connection = self.config.connections.get(name).cloned().ok_or("no connection of this name is loaded")?;
+        let remote = connection.remote_address.ok_or("the peer's address is not known (right=%any): only the peer can begin")?;
+        self.again.remove(name);
+        let busy = self.sas.values().any(|sa| !sa.is_closed() && !sa.is_established() && sa.initiator && sa.connection.as_ref().is_some_and(|c| c.name == name));
+        if busy {
+            return Ok(());
+        }
+        if let Some(sa) = self.sas.values_mut().find(|sa| sa.serves(&connection) && !sa.replaced()) {
+            let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced);
+            let asked = sa.tasks.iter().any(|task| matches!(task, Task::Child { connection, .. } if connection.name == name));
+            if !has && !asked {
+                sa.task(Task::Child { connection, rekeys: None, group: None });
+                let key = sa.key;
+                self.with(key, now, |sa, cx| sa.next_task(cx));
+            }
+            return Ok(());
+        }
+        let group = connection.ike.iter().flat_map(|offer| &offer.groups).next().copied();
+        let group = group.ok_or("the connection has no key exchange method (ike=)")?;
+        let known = self.sas.values().any(|sa| sa.is_established() && sa.serves(&connection));
+        let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+        let (key, ni) = (cx.spi(), cx.nonce());
+        let opening = Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0 };
+        let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
+        let mut sa = IkeSa::new(key, true, ends, Stage::Opening(Box::new(opening)), now);
+        sa.first_contact = connection.unique && !known;
+        sa.expires = now.after(connection.times.give_up.saturating_mul(4));
+        sa.connection = Some(connection);
+        sa.tasks.push_back(Task::Init);
+        self.sas.insert(key, sa);
+        self.with(key, now, |sa, cx| sa.next_task(cx));
+        Ok(())
+    }
+
+    /// Says that a connection is to be kept up whatever happens: begun anew when the peer is gone.
+    pub fn keep(&mut self, name: &str) {
+        self.wanted.insert(name.to_owned(), 0);
+    }
+
+    /// Takes a connection down: its Child SAs, and IKE SAs that have no others.
+    pub fn down(&mut self, name: &str, now: Time) {
+        self.wanted.remove(name);
+        self.again.remove(name);
+        let keys: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        for key in keys {
+            self.with(key, now, |sa, cx| {
+                let own = sa.connection.as_ref().is_some_and(|connection| connection.name == name);
+                if !sa.is_established() {
+                    if own && sa.initiator {
+                        sa.close(cx, Why::Asked);
+                    }
+                    return;
+                }
+                sa.tasks.retain(|task| !matches!(task, Task::Child { connection, .. } if connection.name == name));
+                let (ours, others): (Vec<_>, Vec<_>) = sa.children.iter().partition(|child| child.connection.name == name);
+                let ours: Vec<u32> = ours.iter().map(|child| child.spi_in).collect();
+                if (own || !ours.is_empty()) && others.is_empty() {
+                    sa.task(Task::DeleteIke(Why::Asked));
+                } else {
+                    ours.into_iter().for_each(|spi| sa.task(Task::DeleteChild(spi)));
+                }
+                sa.next_task(cx);
+            });
+        }
+    }
+
+    /// Takes everything down, without waiting for answers: the peers are told once.
+    pub fn shutdown(&mut self, now: Time) {
+        let keys: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        self.wanted.clear();
+        self.again.clear();
+        for key in keys {
+            self.with(key, now, |sa, cx| {
+                if sa.is_established() {
+                    sa.again();
+                    sa.tasks.clear();
+                    sa.task(Task::DeleteIke(Why::Asked));
+                    sa.next_task(cx);
+                }
+                sa.close(cx, Why::Asked);
+            });
+        }
+    }
+
+    /// Negotiates a successor of a Child SA before its time (a soft lifetime of the data plane), or removes it (a hard
+    /// one).
+    pub fn child_expired(&mut self, spi_in: u32, hard: bool, now: Time) {
+        let of = |sa: &IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
+        let Some(key) = self.sas.values().find(|sa| of(sa)).map(|sa| sa.key) else { return };
+        self.with(key, now, |sa, cx| {
+            let child = sa.children.iter().find(|child| child.spi_in == spi_in && !child.replaced);
+            let Some(connection) = child.map(|child| child.connection.clone()) else { return };
+            if hard {
+                sa.remove_child(cx, spi_in);
+                sa.task(Task::DeleteChild(spi_in));
+                sa.task(Task::Child { connection, rekeys: None, group: None });
+            } else {
+                sa.task(Task::Child { connection, rekeys: Some(spi_in), group: None });
+            }
+            sa.next_task(cx);
+        });
+    }
+
+    /// Negotiates successors now: of every Child SA of a connection, or of the IKE SA.
+    pub fn rekey(&mut self, name: &str, ike: bool, now: Time) -> bool {
+        let own = |sa: &IkeSa| sa.children.iter().any(|child| child.connection.name == name);
+        let keys: Vec<IkeSpi> = self.sas.values().filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
+        let any = !keys.is_empty();
+        for key in keys {
+            self.with(key, now, |sa, cx| {
+                if ike {
+                    sa.task(Task::RekeyIke { group: None });
+                } else {
+                    let children = sa.children.iter().filter(|child| child.connection.name == name && !child.replaced);
+                    let tasks: Vec<Task> = children
+                        .map(|child| Task::Child {
+                            connection: child.connection.clone(),
+                            rekeys: Some(child.spi_in),
+                            group: None,
+                        })
+                        .collect();
+                    tasks.into_iter().for_each(|task| sa.task(task));
+                }
+                sa.next_task(cx);
+            });
+        }
+        any
+    }
+
+    /// The connection whose networks hold a packet, for an ACQUIRE.
+    pub fn connection_for(&self, src: IpAddr, dst: IpAddr) -> Option<&Arc<Connection>> {
+        let holds = |selectors: &[TrafficSelector], end: Option<IpAddr>, address: IpAddr| {
+            if selectors.is_empty() { end == Some(address) } else { selectors.iter().any(|one| one.holds(address)) }
+        };
+        self.config.connections.values().find(|connection| {
+            let child = &connection.child;
+            holds(&child.local, connection.local_address, src) && holds(&child.remote, connection.remote_address, dst)
+        })
+    }
+
+    /// Takes a datagram, without the marker of RFC 3948 §2.2 if it came to port 4500.
+    pub fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, octets: &[u8], now: Time) {
+        let (header, ..) = match Header::parse(octets) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.out.counters.malformed = self.out.counters.malformed.saturating_add(1);
+                if let crate::message::ParseError::MajorVersion(3..) = error {
+                    self.version((local, remote), octets);
+                }
+                return;
+            }
+        };
+        let first = header.exchange == Exchange::IkeSaInit && !header.flags.response && header.flags.initiator;
+        if first && header.spi_r == IkeSpi(0) {
+            return self.first((local, remote), &header, octets, now);
+        }
+        let key = if header.flags.initiator { header.spi_r } else { header.spi_i };
+        if !self.sas.contains_key(&key) {
+            self.out.counters.stray = self.out.counters.stray.saturating_add(1);
+            return;
+        }
+        self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
+    }
+
+    /// A later major version is answered, so that the peer can fall back (RFC 7296 §2.5).
+    fn version(&mut self, (local, remote): (SocketAddr, SocketAddr), octets: &[u8]) {
+        let spi = |at: usize| octets.get(at..).and_then(|rest| rest.first_chunk().map(|c| IkeSpi(u64::from_be_bytes(*c))));
+        let (Some(spi_i), Some(spi_r)) = (spi(0), spi(8)) else { return };
+        // Only to requests, and never in answer to an answer.
+        if octets.get(19).is_none_or(|flags| flags & 0x20 != 0) {
+            return;
+        }
+        let flags = crate::message::Flags { initiator: false, response: true };
+        let header = Header { spi_i, spi_r, exchange: Exchange::IkeSaInit, flags, id: 0 };
+        let payloads = vec![Payload::Notify(Notify::new(NotifyKind::InvalidMajorVersion, Vec::new()))];
+        let octets = Message { header, payloads }.emit();
+        self.out.transmits.push_back(Transmit { local, remote, octets });
+    }
+
+    /// The first message of a peer. Until it is acceptable in every respect nothing is kept for it.
+    fn first(&mut self, (local, remote): (SocketAddr, SocketAddr), header: &Header, octets: &[u8], now: Time) {
+        if let Some(&key) = self.firsts.get(&(remote, header.spi_i)) {
+            return self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
+        }
+        let message = match Message::parse(octets) {
+            Ok(message) if rules::fits(&message) && header.id == 0 => message,
+            Ok(_) | Err(_) => {
+                self.out.counters.malformed = self.out.counters.malformed.saturating_add(1);
+                return;
+            }
+        };
+        let half_open = self.sas.values().filter(|sa| sa.is_half_open()).count();
+        let same = self.sas.values().filter(|sa| sa.is_half_open() && sa.remote.ip() == remote.ip()).count();
+        if half_open >= MAX_HALF_OPEN || same >= MAX_PER_SOURCE {
+            self.out.counters.flooded = self.out.counters.flooded.saturating_add(1);
+            return;
+        }
+        if half_open >= COOKIE_FROM && !self.has_cookie(&message, remote, now) {
+            self.out.counters.cookies = self.out.counters.cookies.saturating_add(1);
+            let [current, _] = &self.cookies;
+            let cookie = cookie(current, &message, remote);
+            return self.reply((local, remote), header, Notify::new(NotifyKind::Cookie, cookie));
+        }
+        let mut fitting: Vec<(u8, Arc<Connection>)> = self
+            .config
+            .connections
+            .values()
+            .filter_map(|connection| Some((connection.fit(local.ip(), remote.ip())?, connection.clone())))
+            .collect();
+        fitting.sort_by_key(|(fit, _)| *fit);
+        let offers: Vec<_> = fitting.iter().flat_map(|(_, connection)| connection.ike.clone()).collect();
+        if offers.is_empty() {
+            self.out.progress(None, format!("IKE_SA_INIT from {remote} to {local}: no connection here is for these two addresses (left=, right=)"));
+            return self.reply((local, remote), header, Notify::new(NotifyKind::NoProposalChosen, Vec::new()));
+        }
+        match init::consider(&message, &offers) {
+            First::Answer(notify, why) => {
+                if notify.kind != NotifyKind::InvalidKePayload {
+                    self.out.progress(fitting.first().map(|(_, c)| c), format!("IKE_SA_INIT from {remote}: {why}"));
+                }
+                self.reply((local, remote), header, notify);
+            }
+            First::Accept(chosen) => {
+                let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+                let key = cx.spi();
+                let ni = crate::exchange::nonce(&message).to_vec();
+                let stage = Stage::Answering { ni, chosen, init_i: octets.to_vec() };
+                let mut sa = IkeSa::new(key, false, (local, remote), stage, now);
+                sa.peer_spi = header.spi_i;
+                sa.connection = fitting.into_iter().next().map(|(_, connection)| connection);
+                self.firsts.insert((remote, header.spi_i), key);
+                self.sas.insert(key, sa);
+                let inner = Secret::default();
+                self.with(key, now, |sa, cx| sa.run(cx, Work::Request(Opened { message, inner }), Vec::new()));
+            }
+        }
+    }
+
+    /// An answer that costs us nothing to forget.
+    fn reply(&mut self, (local, remote): (SocketAddr, SocketAddr), header: &Header, notify: Notify) {
+        let flags = crate::message::Flags { initiator: false, response: true };
+        let message = Message { header: Header { flags, ..*header }, payloads: vec![Payload::Notify(notify)] };
+        self.out.transmits.push_back(Transmit { local, remote, octets: message.emit() });
+    }
+
+    /// Says whether the message brings a cookie of ours that is not too old.
+    fn has_cookie(&mut self, message: &Message, remote: SocketAddr, now: Time) -> bool {
+        if now.since(self.cookies_since) >= COOKIE_LIFE {
+            let mut fresh = Secret::zeros(32);
+            self.random.fill(&mut fresh);
+            self.cookies.swap(0, 1);
+            let [current, _] = &mut self.cookies;
+            *current = fresh;
+            self.cookies_since = now;
+        }
+        let brought = crate::exchange::notified(message, NotifyKind::Cookie);
+        brought.is_some_and(|notify| {
+            self.cookies.iter().any(|secret| Secret::from(cookie(secret, message, remote)).is_same(&notify.data))
+        })
+    }
+
+    /// A job is done.
+    pub fn answer(&mut self, job: JobId, answer: Answer, now: Time) {
+        if let Some(key) = self.out.waiting.remove(&job) {
+            self.with(key, now, |sa, cx| sa.answer(cx, job, answer));
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn timeout(&mut self, now: Time) {
+        let due: Vec<IkeSpi> = self.sas.values().filter(|sa| sa.deadline() <= now).map(|sa| sa.key).collect();
+        for key in due {
+            if self.sas.get(&key).is_some_and(|sa| sa.is_closed() && sa.expires <= now) {
+                self.forget(key);
+            } else {
+                self.with(key, now, |sa, cx| sa.timeout(cx));
+            }
+        }
+        let again: Vec<String> =
+            self.again.iter().filter(|(_, (at, _))| *at <= now).map(|(name, _)| name.clone()).collect();
+        for name in again {
+            self.again.remove(&name);
+            let connection = self.config.connections.get(&name).cloned();
+            self.out.events.push_back(Event::Again { name, connection });
+        }
+    }
+
+    /// When [`Endpoint::timeout`] is to be called next; exact and complete.
+    pub fn deadline(&self) -> Time {
+        let sas = self.sas.values().map(IkeSa::deadline);
+        sas.chain(self.again.values().map(|(at, _)| *at)).min().unwrap_or(Time::FOREVER)
+    }
+
+    /// The next datagram to send.
+    pub fn transmit(&mut self) -> Option<Transmit> {
+        self.out.transmits.pop_front()
+    }
+
+    /// The next job to do.
+    pub fn job(&mut self) -> Option<(JobId, Job)> {
+        self.out.jobs.pop_front()
+    }
+
+    /// The next event.
+    pub fn event(&mut self) -> Option<Event> {
+        let event = self.out.events.pop_front();
+        self.out.seen = self.out.seen.saturating_sub(usize::from(event.is_some()));
+        event
+    }
+
+    fn forget(&mut self, key: IkeSpi) {
+        self.sas.remove(&key);
+        self.firsts.retain(|_, known| *known != key);
+    }
+
+    /// Does something with one IKE SA, and with what that leads to elsewhere.
+    fn with(&mut self, key: IkeSpi, now: Time, work: impl FnOnce(&mut IkeSa, &mut Context<'_>)) {
+        let Some(sa) = self.sas.get_mut(&key) else { return };
+        let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+        work(sa, &mut cx);
+        self.settle(now);
+    }
+
+    /// Heirs take their places, peers that began anew lose their old IKE SAs, what failed is planned again.
+    fn settle(&mut self, now: Time) {
+        for heir in core::mem::take(&mut self.out.born) {
+            let key = heir.key;
+            self.sas.insert(key, heir);
+            self.with(key, now, |sa, cx| sa.next_task(cx));
+        }
+        for (from, to, tasks) in core::mem::take(&mut self.out.moved) {
+            // Children that stayed while two rekeyings crossed go to the one that stands.
+            let children = self.sas.get_mut(&from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
+            self.with(to, now, |sa, cx| {
+                sa.children.extend(children);
+                tasks.into_iter().for_each(|task| sa.task(task));
+                sa.next_task(cx);
+            });
+        }
+        for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
+            let same = |sa: &&IkeSa| sa.key != new && sa.peer().is_some_and(|peer| peer.is(&id)) && !sa.replaced();
+            let local = self.sas.get(&new).and_then(|sa| sa.connection.clone());
+            let ours = |sa: &&IkeSa| match (&sa.connection, &local) {
+                (Some(one), Some(two)) => one.local_id.is(&two.local_id),
+                _ => false,
+            };
+            let old: Vec<IkeSpi> = self.sas.values().filter(same).filter(ours).map(|sa| sa.key).collect();
+            for key in old {
+                self.with(key, now, |sa, cx| {
+                    if initial {
+                        // It has forgotten them: there is nobody to tell (RFC 7296 §2.4).
+                        sa.close(cx, Why::Superseded);
+                    } else {
+                        sa.task(Task::DeleteIke(Why::Superseded));
+                        sa.next_task(cx);
+                    }
+                });
+            }
+        }
+        self.plan(now);
+    }
+
+    /// Connections that are to be up and have just lost what they had are begun anew, for ever or as often as they say.
+    fn plan(&mut self, now: Time) {
+        let mut lost: Vec<(Arc<Connection>, bool)> = Vec::new();
+        for event in self.out.events.iter().skip(self.out.seen) {
+            match event {
+                Event::Failed { connection, why } if *why != Why::Asked => lost.push((connection.clone(), true)),
+                Event::IkeDown { connection: Some(connection), why, .. }
+                    if !matches!(why, Why::Asked | Why::Rekeyed | Why::Superseded) =>
+                {
+                    lost.push((connection.clone(), false));
+                }
+                Event::ChildUp(up) => {
+                    if let Some(tries) = self.wanted.get_mut(&up.connection.name) {
+                        *tries = 0;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.out.seen = self.out.events.len();
+        for (connection, failed) in lost {
+            let Some(tries) = self.wanted.get_mut(&connection.name) else { continue };
+            let wait = if failed { AGAIN.saturating_mul(1_u32 << (*tries).min(6)) } else { Duration::from_millis(100) };
+            *tries = tries.saturating_add(u32::from(failed));
+            if connection.attempts.is_some_and(|most| *tries >= most) {
+                self.wanted.remove(&connection.name);
+                continue;
+            }
+            self.again.entry(connection.name.clone()).or_insert((now.after(wait), 0));
+        }
+    }
+}
+
+/// A cookie: what only we can make of the nonce, the address and the SPI of the peer (RFC 7296 §2.6).
+fn cookie(secret: &Secret, message: &Message, remote: SocketAddr) -> Vec<u8> {
+    let address = match remote.ip() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let (port, spi) = (remote.port().to_be_bytes(), message.header.spi_i.0.to_be_bytes());
+    Prf::HmacSha256.compute(secret, &[crate::exchange::nonce(message), &address, &port, &spi]).to_vec()
+}

@@ -1,0 +1,79 @@
+//! INFORMATIONAL: deletion and liveness (RFC 7296 §1.4, §1.4.1, §2.4).
+
+use crate::event::Why;
+use crate::message::{Delete, Exchange, Message, Payload};
+use crate::outbox::Context;
+use crate::sa::{Asked, IkeSa};
+
+/// Asks whether anybody is there.
+pub(super) fn liveness(sa: &mut IkeSa, cx: &mut Context<'_>) {
+    sa.ask(cx, Exchange::Informational, Vec::new(), Asked::Liveness);
+}
+
+/// Takes a pair of SAs away, on both sides.
+pub(super) fn delete_child(sa: &mut IkeSa, cx: &mut Context<'_>, spi_in: u32) {
+    let child = sa.remove_child(cx, spi_in);
+    let protocol = child.map_or(crate::proposal::Protocol::Esp, |child| child.protocol);
+    let payload = Payload::Delete(Delete::Child(protocol, vec![spi_in]));
+    sa.ask(cx, Exchange::Informational, vec![payload], Asked::DeleteChild(spi_in));
+}
+
+/// Takes this IKE SA away, on both sides.
+pub(super) fn delete_ike(sa: &mut IkeSa, cx: &mut Context<'_>, why: &Why) {
+    let payload = Payload::Delete(Delete::IkeSa);
+    sa.ask(cx, Exchange::Informational, vec![payload], Asked::DeleteIke(why.clone()));
+}
+
+/// The peer has answered one of these.
+pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>) {
+    if let Some(Asked::DeleteIke(why)) = sa.granted() {
+        sa.close(cx, why);
+    }
+}
+
+/// Answers the peer.
+pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
+    let (exchange, id) = (message.header.exchange, message.header.id);
+    let deletes = || message.payloads.iter().filter_map(|p| if let Payload::Delete(d) = p { Some(d) } else { None });
+    if deletes().any(|delete| *delete == Delete::IkeSa) {
+        // Its children need no word of their own (RFC 7296 §1.4.1).
+        let why = match &sa.request {
+            Some(request) => match &request.asked {
+                Asked::DeleteIke(why) => why.clone(),
+                _ => Why::Deleted,
+            },
+            None if sa.replaced() => Why::Rekeyed,
+            None => Why::Deleted,
+        };
+        sa.respond(cx, exchange, id, Vec::new());
+        sa.close(cx, why);
+        return;
+    }
+    let deleting = match &sa.request {
+        Some(request) => match request.asked {
+            Asked::DeleteChild(spi_in) => Some(spi_in),
+            _ => None,
+        },
+        None => None,
+    };
+    let mut ours = Vec::new();
+    for delete in deletes() {
+        let Delete::Child(protocol, spis) = delete else { continue };
+        for spi in spis {
+            let child = sa.children.iter().find(|child| child.spi_out == *spi && child.protocol == *protocol);
+            // One that we are deleting ourselves is not named a second time (§1.4.1).
+            if let Some(spi_in) = child.map(|child| child.spi_in).filter(|spi_in| Some(*spi_in) != deleting) {
+                sa.remove_child(cx, spi_in);
+                ours.push((*protocol, spi_in));
+            }
+        }
+    }
+    let mut payloads = Vec::new();
+    for protocol in [crate::proposal::Protocol::Ah, crate::proposal::Protocol::Esp] {
+        let spis: Vec<u32> = ours.iter().filter(|(of, _)| *of == protocol).map(|(_, spi)| *spi).collect();
+        if !spis.is_empty() {
+            payloads.push(Payload::Delete(Delete::Child(protocol, spis)));
+        }
+    }
+    sa.respond(cx, exchange, id, payloads);
+}

@@ -1,0 +1,215 @@
+//! A new IKE SA in place of this one (RFC 7296 §1.3.2, §2.8, §2.18).
+
+use super::{ke, nonce, proposals, refused};
+use crate::event::{Event, Why};
+use crate::job::{Answer, Job};
+use crate::keys::Seed;
+use crate::message::{Exchange, IkeSpi, Message, Notify, NotifyKind, Payload};
+use crate::outbox::Context;
+use crate::proposal::{self, Chosen, Offer, Protocol};
+use crate::sa::{Answers, Asked, AskedIke, IkeSa, Pause, Stage, Task};
+use core::time::Duration;
+use ipsec_core::Secret;
+use ipsec_core::kex::Group;
+
+const LATER: Duration = Duration::from_secs(3);
+
+/// The offers of a rekeying. Additional key exchanges are left out: their secrets live on in SK_d, from which the new
+/// keys come.
+fn offers(sa: &IkeSa) -> Vec<Offer> {
+    let offers = sa.connection.as_ref().map(|connection| connection.ike.clone()).unwrap_or_default();
+    offers.into_iter().map(|offer| Offer { additional: Vec::new(), ..offer }).collect()
+}
+
+/// Asks for the successor.
+pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, group: Option<Group>, answers: &mut Answers) -> Result<(), Pause> {
+    if sa.replaced() {
+        return Ok(());
+    }
+    let offers = offers(sa);
+    let used = sa.channel.as_ref().and_then(|channel| channel.chosen.group);
+    let Some(group) = group.or(used) else { return Ok(()) };
+    let (offer, share) = match answers.ask(|| Job::Offer(group))? {
+        Answer::Offered(Ok(offered)) => offered,
+        _ => return Ok(()),
+    };
+    let (spi, ni) = (cx.spi(), cx.nonce());
+    let payloads = vec![
+        Payload::Sa(proposal::proposals(&offers, Protocol::Ike, &spi.0.to_be_bytes())),
+        Payload::Nonce(ni.clone()),
+        Payload::Ke { group: group.number(), data: share },
+    ];
+    let asked = AskedIke { ni, spi, offer, crossed: None };
+    sa.ask(cx, Exchange::CreateChildSa, payloads, Asked::RekeyIke(Box::new(asked)));
+    Ok(())
+}
+
+fn peer_spi(chosen: &Chosen) -> Option<IkeSpi> {
+    <[u8; 8]>::try_from(&*chosen.spi).ok().map(u64::from_be_bytes).filter(|spi| *spi != 0).map(IkeSpi)
+}
+
+/// Takes the answer.
+pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+    let Some(Asked::RekeyIke(asked)) = sa.request.as_ref().map(|request| &request.asked) else { return Ok(()) };
+    if let Some(notify) = refused(message) {
+        let (kind, data) = (notify.kind, notify.data.clone());
+        denied(sa, cx, kind, &data);
+        return Ok(());
+    }
+    let (theirs, used) = (proposals(message).first(), asked.offer.group());
+    let chosen = theirs.and_then(|theirs| {
+        offers(sa).get(usize::from(theirs.number).checked_sub(1)?)?.confirm(theirs.number, theirs)
+    });
+    let wrong = || Pause::Fail(Why::Protocol("its answer to the rekeying of the IKE SA is not one that was offered"));
+    let chosen = chosen.filter(|chosen| chosen.group == Some(used)).ok_or_else(wrong)?;
+    let spi = peer_spi(&chosen).ok_or_else(wrong)?;
+    let (group, share) = ke(message).ok_or_else(wrong)?;
+    if group != used.number() {
+        return Err(wrong());
+    }
+    let (offer, share) = (asked.offer.clone(), share.to_vec());
+    let shared = match answers.ask(|| Job::Finish(offer, share))? {
+        Answer::Finished(Ok(shared)) => shared,
+        _ => return Err(wrong()),
+    };
+    let Some(Asked::RekeyIke(asked)) = sa.granted() else { return Ok(()) };
+    let nr = nonce(message).to_vec();
+    let Some(mut heir) = heir(sa, cx, true, (asked.spi, spi), chosen, &shared, (&asked.ni, &nr)) else { return Err(wrong()) };
+    match asked.crossed {
+        // The new IKE SA whose exchange had the lowest of the four nonces goes; whoever began it takes it away
+        // (RFC 7296 §2.8.2).
+        Some((_, lowest_theirs)) if asked.ni.min(nr) < lowest_theirs => {
+            heir.heir = Some(sa.key);
+            heir.tasks.push_back(Task::DeleteIke(Why::Rekeyed));
+            cx.out.born.push(heir);
+            // The peer's stands; its exchange is the one that replaces this IKE SA, and the peer deletes this.
+            if let Some((theirs, _)) = sa.crossing.take() {
+                hand_over(sa, cx, theirs);
+            }
+        }
+        _ => {
+            hand_over(sa, cx, heir.key);
+            heir.children = core::mem::take(&mut sa.children);
+            cx.out.born.push(heir);
+            sa.task(Task::DeleteIke(Why::Rekeyed));
+        }
+    }
+    Ok(())
+}
+
+fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
+    let Some(Asked::RekeyIke(asked)) = sa.granted() else { return };
+    if let Some((theirs, _)) = sa.crossing.take() {
+        // The peer refuses ours and has begun its own: that one stands.
+        hand_over(sa, cx, theirs);
+        return;
+    }
+    let group = <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
+    match (kind, group) {
+        (NotifyKind::InvalidKePayload, Some(group))
+            if group != asked.offer.group() && offers(sa).iter().any(|offer| offer.groups.contains(&group)) =>
+        {
+            sa.task(Task::RekeyIke { group: Some(group) });
+        }
+        _ => {
+            let why = Why::Refused("to rekey the IKE SA", kind);
+            cx.out.progress(sa.connection.as_ref(), format!("{why}; it is tried again before its end"));
+            let more = cx.random_below(u64::try_from(LATER.as_nanos()).unwrap_or(u64::MAX));
+            let soon = cx.now.after(LATER).after(Duration::from_nanos(more));
+            let half = sa.expires.since(cx.now).checked_div(2).unwrap_or(LATER);
+            let at = if kind == NotifyKind::TemporaryFailure { soon } else { cx.now.after(half.max(LATER)) };
+            sa.later.push((at, Task::RekeyIke { group: None }));
+        }
+    }
+}
+
+/// Answers the peer's request for a successor.
+pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+    // While a child is being made or taken away here, the IKE SA stays (RFC 7296 §2.25.2).
+    let busy = sa.request.as_ref().is_some_and(|request| {
+        matches!(request.asked, Asked::Child(_) | Asked::DeleteChild(_) | Asked::DeleteIke(_))
+    });
+    if busy || sa.replaced() || sa.crossing.is_some() {
+        return Err(Pause::refuse(NotifyKind::TemporaryFailure));
+    }
+    let offers = offers(sa);
+    let theirs = proposals(message);
+    let text = |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Ike).map_err(|kinds| {
+        let ours = text(&proposal::proposals(&offers, Protocol::Ike, &[]));
+        let why = Why::NoProposal { what: "IKE SA", kinds, theirs: text(theirs), ours };
+        Pause::Refuse(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), Some(why))
+    })?;
+    let (Some(group), Some(spi_theirs), Some((sent, share))) = (chosen.group, peer_spi(&chosen), ke(message)) else {
+        return Err(Pause::refuse(NotifyKind::InvalidSyntax));
+    };
+    if sent != group.number() {
+        let data = group.number().to_be_bytes().to_vec();
+        return Err(Pause::Refuse(Notify::new(NotifyKind::InvalidKePayload, data), None));
+    }
+    let (ours, shared) = match answers.ask(|| Job::Accept(group, share.to_vec()))? {
+        Answer::Accepted(Ok(accepted)) => accepted,
+        _ => return Err(Pause::refuse(NotifyKind::InvalidSyntax)),
+    };
+    let (spi, nr) = (cx.spi(), cx.nonce());
+    let ni = nonce(message);
+    let answer = chosen.proposal(Protocol::Ike, spi.0.to_be_bytes().to_vec());
+    let Some(mut heir) = heir(sa, cx, false, (spi, spi_theirs), chosen, &shared, (ni, &nr)) else {
+        return Err(Pause::refuse(NotifyKind::NoProposalChosen));
+    };
+    let payloads = vec![
+        Payload::Sa(vec![answer]),
+        Payload::Nonce(nr.clone()),
+        Payload::Ke { group: group.number(), data: ours },
+    ];
+    sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
+    let lowest = ni.min(&nr).to_vec();
+    if let Some(request) = &mut sa.request
+        && let Asked::RekeyIke(asked) = &mut request.asked
+    {
+        // Which of the two stands is known when our own request is answered; until then the children stay here.
+        asked.crossed = Some((spi, lowest.clone()));
+        sa.crossing = Some((spi, lowest));
+    } else {
+        heir.children = core::mem::take(&mut sa.children);
+        hand_over(sa, cx, spi);
+    }
+    cx.out.born.push(heir);
+    Ok(())
+}
+
+/// The IKE SA that takes this one's place: same peer, same ends, new keys.
+fn heir(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    initiator: bool,
+    (ours, theirs): (IkeSpi, IkeSpi),
+    chosen: Chosen,
+    shared: &Secret,
+    (ni, nr): (&[u8], &[u8]),
+) -> Option<IkeSa> {
+    let Stage::Established(proved) = &sa.stage else { return None };
+    let connection = sa.connection.clone()?;
+    let (spi_i, spi_r) = if initiator { (ours, theirs) } else { (theirs, ours) };
+    let prf = chosen.prf?;
+    let seed = Seed { ni, nr, spi_i, spi_r };
+    let keys = sa.channel.as_ref()?.keys.rekeyed(&chosen, prf, core::slice::from_ref(shared), seed);
+    let stage = Stage::Established(proved.inherited());
+    let mut heir = IkeSa::new(ours, initiator, (sa.local, sa.remote), stage, cx.now);
+    heir.peer_spi = theirs;
+    heir.channel = Some(super::init::channel(initiator, cx, chosen, keys)?);
+    (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
+    (heir.rekey_at, heir.expires) = super::auth::lifetimes(cx, &connection, connection.times.ike_life);
+    heir.connection = Some(connection);
+    Some(heir)
+}
+
+/// Says that another took this one's place: no more is begun here but its deletion.
+fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
+    sa.heir = Some(to);
+    sa.crossing = None;
+    cx.out.events.push_back(Event::IkeRekeyed { from: sa.key, to });
+    // What waited for its turn goes on over there.
+    let tasks: Vec<Task> = sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
+    cx.out.moved.push((sa.key, to, tasks));
+}
