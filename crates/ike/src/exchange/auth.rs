@@ -6,7 +6,6 @@ use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, verify};
 use crate::connection::Connection;
 use crate::event::{Event, Why};
 use crate::identity::{Id, IdPattern};
-use crate::job::{Answer, Job};
 use crate::message::{Exchange, IdBody, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
 use crate::sa::{Answers, Asked, IkeSa, Pause, Stage, Task};

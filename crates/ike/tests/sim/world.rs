@@ -1,0 +1,430 @@
+//! The wire, the clock and the two hosts of the simulation.
+
+use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Psk, Secrets, Times, WhenGone};
+use ike::event::{ChildUp, Event, Transmit};
+use ike::identity::{Id, IdPattern};
+use ike::job::{Answer, Job};
+use ike::message::{Exchange, Flags, Header, IkeSpi, Message, Payload, TrafficSelector};
+use ike::proposal::{Offer, Protocol};
+use ike::{Endpoint, Random};
+use ipsec_core::algorithm::Encryption;
+use ipsec_core::kex::Group;
+use ipsec_core::prf::Prf;
+use ipsec_core::{Secret, Time};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Randomness that repeats itself: a test must fail the same way twice.
+#[derive(Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl Random for Dice {
+    fn fill(&mut self, octets: &mut [u8]) {
+        for octet in octets {
+            *octet = self.next() as u8;
+        }
+    }
+}
+
+pub struct Host {
+    pub endpoint: Endpoint,
+    pub address: &'static str,
+    /// Pairs of SAs that are installed.
+    pub pairs: Vec<ChildUp>,
+    pub events: Vec<Event>,
+    spi: u32,
+}
+
+impl Host {
+    /// Everything it said in words.
+    pub fn words(&self) -> String {
+        let say = |event: &Event| match event {
+            Event::Progress { text, .. } => Some(text.clone()),
+            Event::Failed { why, .. } | Event::IkeDown { why, .. } => Some(why.to_string()),
+            _ => None,
+        };
+        self.events.iter().filter_map(say).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Arrives,
+    Lost,
+}
+
+pub struct World {
+    pub hosts: [Host; 2],
+    pub now: Time,
+    /// Datagrams that were sent, keepalives not counted.
+    pub sent: usize,
+    pub keepalives: usize,
+    pub longest: usize,
+    /// Moments at which one side sent on a pair that the other did not have, or had none at all, after the first came up.
+    pub gaps: usize,
+    was_up: bool,
+    wire: Vec<(Time, usize, Transmit)>,
+    dice: Option<Dice>,
+    fate: Fate,
+    nat: Option<SocketAddr>,
+    record: Vec<(usize, Transmit)>,
+}
+
+pub fn exactly(text: &str) -> IdPattern {
+    IdPattern::Exactly(Id::parse(text).unwrap())
+}
+
+pub fn net(text: &str) -> TrafficSelector {
+    TrafficSelector::of(text.parse().unwrap(), 0, 0)
+}
+
+pub fn psk(key: &str) -> Secrets {
+    Secrets { psks: vec![Psk { ids: vec![exactly("@west"), exactly("@east")], key: Secret::from(key.as_bytes()) }] }
+}
+
+/// The connection as the west gateway has it.
+pub fn site(name: &str) -> Connection {
+    let child = Offer {
+        encryption: vec![(Encryption::AesGcm16, 256)],
+        esn: vec![true, false],
+        ..Offer::default()
+    };
+    let ike = Offer {
+        encryption: vec![(Encryption::AesGcm16, 256)],
+        prf: vec![Prf::HmacSha256],
+        groups: vec![Group::X25519],
+        ..Offer::default()
+    };
+    Connection {
+        name: name.to_owned(),
+        local_address: Some("192.0.2.1".parse().unwrap()),
+        remote_address: Some("192.0.2.2".parse().unwrap()),
+        remote_port: 500,
+        local_id: Id::parse("@west").unwrap(),
+        remote_id: exactly("@east"),
+        ike: vec![ike],
+        child: ChildPolicy {
+            offers: vec![child],
+            mode: Mode::Tunnel,
+            local: vec![net("10.1.0.0/16")],
+            remote: vec![net("10.2.0.0/16")],
+            replay_window: 64,
+        },
+        times: Times::default(),
+        encapsulation: Encapsulation::Auto,
+        fragmentation: true,
+        attempts: None,
+        when_gone: WhenGone::Clear,
+        unique: true,
+    }
+}
+
+fn mirrored(mut c: Connection) -> Connection {
+    std::mem::swap(&mut c.local_address, &mut c.remote_address);
+    std::mem::swap(&mut c.child.local, &mut c.child.remote);
+    (c.local_id, c.remote_id) = (Id::parse("@east").unwrap(), exactly("@west"));
+    // From anywhere: what a NAT makes of the address does not matter.
+    c.remote_address = None;
+    c
+}
+
+fn host(side: usize, seed: u64) -> Host {
+    let mut endpoint = Endpoint::new(Box::new(Dice(seed)), Time::ZERO);
+    let west = site("net");
+    endpoint.add(if side == 0 { west } else { mirrored(west) });
+    endpoint.set_secrets(psk("the secret of both"));
+    let address = ["192.0.2.1", "192.0.2.2"][side];
+    Host { endpoint, address, pairs: Vec::new(), events: Vec::new(), spi: 0x1000 * (side as u32 + 1) }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self {
+            hosts: [host(0, 1), host(1, 2)],
+            now: Time::from_secs(1000),
+            sent: 0,
+            keepalives: 0,
+            longest: 0,
+            gaps: 0,
+            was_up: false,
+            wire: Vec::new(),
+            dice: None,
+            fate: Fate::Arrives,
+            nat: None,
+            record: Vec::new(),
+        }
+    }
+
+    /// Changes the connection of one side.
+    pub fn change(&mut self, side: usize, change: impl FnOnce(&mut Connection)) {
+        let endpoint = &mut self.hosts[side].endpoint;
+        let mut connection = (**endpoint.connections().next().unwrap()).clone();
+        change(&mut connection);
+        endpoint.add(connection);
+    }
+
+    pub fn up(&mut self, side: usize) {
+        if side == 1 {
+            self.change(1, |c| c.remote_address = Some("192.0.2.1".parse().unwrap()));
+        }
+        let host = &mut self.hosts[side];
+        host.endpoint.up("net", host.address.parse().unwrap(), self.now).unwrap();
+        self.drain();
+    }
+
+    /// From now on the wire loses, repeats and delays.
+    pub fn weather(&mut self, seed: u64) {
+        self.dice = Some(Dice(seed ^ 0xdead_beef));
+    }
+
+    pub fn weather_clears(&mut self) {
+        self.dice = None;
+    }
+
+    pub fn fate(&mut self, fate: Fate) {
+        self.fate = fate;
+    }
+
+    /// The west is behind a NAT that shows this address.
+    pub fn nat(&mut self, shows: &str) {
+        self.nat = Some(shows.parse().unwrap());
+    }
+
+    pub fn record(&mut self) {
+        self.record.clear();
+    }
+
+    /// One side starts again and knows nothing.
+    pub fn forget(&mut self, side: usize) {
+        self.hosts[side] = host(side, 77);
+        self.was_up = false;
+    }
+
+    /// Takes what the hosts have to say onto the wire, and does their jobs.
+    pub fn drain(&mut self) {
+        for side in 0..2 {
+            loop {
+                let host = &mut self.hosts[side];
+                if let Some((id, job)) = host.endpoint.job() {
+                    let answer = match job.run() {
+                        Ok(answer) => answer,
+                        Err(Job::Spi { .. }) => {
+                            host.spi += 1;
+                            Answer::Spi(Some(host.spi))
+                        }
+                        Err(other) => panic!("{other:?}"),
+                    };
+                    host.endpoint.answer(id, answer, self.now);
+                } else if let Some(event) = host.endpoint.event() {
+                    self.event(side, event);
+                } else if let Some(transmit) = host.endpoint.transmit() {
+                    self.send(side, transmit);
+                } else {
+                    break;
+                }
+            }
+        }
+        let [a, b] = &self.hosts;
+        let up = !a.pairs.is_empty() && !b.pairs.is_empty();
+        self.was_up |= up;
+        if self.was_up && self.fate == Fate::Arrives {
+            // What either side sends on, its newest pair, the other must be able to receive.
+            let hears = |from: &Host, to: &Host| {
+                from.pairs.last().is_some_and(|pair| to.pairs.iter().any(|known| known.inbound.spi == pair.outbound.spi))
+            };
+            self.gaps += usize::from(self.wire.is_empty() && !(hears(a, b) && hears(b, a)));
+        }
+    }
+
+    fn event(&mut self, side: usize, event: Event) {
+        let host = &mut self.hosts[side];
+        match &event {
+            Event::ChildUp(up) => host.pairs.push((**up).clone()),
+            Event::ChildDown { spi_in, .. } => host.pairs.retain(|pair| pair.inbound.spi != *spi_in),
+            Event::Again { name, .. } => {
+                host.endpoint.up(name, host.address.parse().unwrap(), self.now).unwrap();
+            }
+            _ => {}
+        }
+        host.events.push(event);
+    }
+
+    fn send(&mut self, side: usize, mut transmit: Transmit) {
+        if transmit.octets == [0xff] {
+            self.keepalives += 1;
+            return;
+        }
+        self.sent += 1;
+        self.longest = self.longest.max(transmit.octets.len());
+        if self.fate == Fate::Lost {
+            return;
+        }
+        if let Some(nat) = self.nat {
+            if side == 0 {
+                transmit.local = nat;
+            } else {
+                transmit.remote = SocketAddr::new("192.0.2.1".parse().unwrap(), transmit.local.port());
+            }
+        }
+        self.record.push((1 - side, transmit.clone()));
+        let mut copies = vec![Duration::from_millis(1)];
+        if let Some(dice) = &mut self.dice {
+            let roll = dice.next() % 100;
+            copies = match roll {
+                0..25 => vec![],
+                25..40 => (0..2).map(|_| Duration::from_millis(dice.next() % 900)).collect(),
+                _ => vec![Duration::from_millis(dice.next() % 400)],
+            };
+        }
+        for delay in copies {
+            self.wire.push((self.now.after(delay), 1 - side, transmit.clone()));
+        }
+    }
+
+    fn next(&self) -> Time {
+        let wire = self.wire.iter().map(|(at, ..)| *at);
+        let hosts = self.hosts.iter().map(|host| host.endpoint.deadline());
+        wire.chain(hosts).min().unwrap()
+    }
+
+    /// Lets the next thing happen.
+    fn step(&mut self) {
+        self.now = self.now.max(self.next());
+        if let Some(at) = self.wire.iter().position(|(at, ..)| *at <= self.now) {
+            // The earliest; of those that come at once, the first sent.
+            let earliest = self.wire.iter().map(|(at, ..)| *at).min().unwrap();
+            let at = self.wire.iter().position(|(when, ..)| *when == earliest).unwrap_or(at);
+            let (_, to, transmit) = self.wire.remove(at);
+            self.hosts[to].endpoint.datagram(transmit.remote, transmit.local, &transmit.octets, self.now);
+        } else {
+            for host in &mut self.hosts {
+                if host.endpoint.deadline() <= self.now {
+                    host.endpoint.timeout(self.now);
+                }
+            }
+        }
+        self.drain();
+    }
+
+    pub fn run_for(&mut self, span: Duration) {
+        let end = self.now.after(span);
+        self.run_until(|_| false, span);
+        self.now = self.now.max(end);
+    }
+
+    pub fn run_until(&mut self, done: impl Fn(&Self) -> bool, most: Duration) {
+        self.drain();
+        let end = self.now.after(most);
+        while !done(self) && self.next() <= end {
+            self.step();
+        }
+    }
+
+    /// Until nothing is on the wire.
+    pub fn settle(&mut self) {
+        self.drain();
+        let end = self.now.after(Duration::from_secs(20));
+        while self.now < end && (!self.wire.is_empty() || self.next() < self.now.after(Duration::from_secs(4))) {
+            self.step();
+        }
+    }
+
+    /// Both sides have so many pairs, with each other's SPIs and the same keys.
+    pub fn agree(&self, pairs: usize) {
+        let [a, b] = &self.hosts;
+        assert_eq!((a.pairs.len(), b.pairs.len()), (pairs, pairs), "{}\n---\n{}", a.words(), b.words());
+        self.consistent();
+    }
+
+    pub fn consistent(&self) {
+        let [a, b] = &self.hosts;
+        for pair in &a.pairs {
+            let other = b.pairs.iter().find(|other| other.inbound.spi == pair.outbound.spi).expect("the same pair there");
+            assert_eq!(pair.inbound.spi, other.outbound.spi);
+            assert!(pair.inbound.encryption == other.outbound.encryption && pair.outbound.encryption == other.inbound.encryption);
+            assert!(pair.inbound.integrity == other.outbound.integrity && pair.outbound.integrity == other.inbound.integrity);
+            assert!(pair.inbound.encryption != pair.outbound.encryption && !pair.inbound.encryption.is_empty());
+            assert_eq!((pair.suite, pair.esn, pair.mode), (other.suite, other.esn, other.mode));
+            assert_eq!(pair.encapsulate, other.encapsulate);
+            assert_eq!(pair.local_selectors, other.remote_selectors);
+            assert_eq!(pair.remote_selectors, other.local_selectors);
+        }
+    }
+
+    /// First messages of many who never go on, each from an address of its own.
+    pub fn load(&mut self, side: usize, count: u32) {
+        let offer = self.hosts[side].endpoint.connections().next().unwrap().ike[0].clone();
+        let group = offer.groups[0];
+        let (_, share) = group.offer().unwrap();
+        for n in 0..count {
+            let payloads = vec![
+                Payload::Sa(vec![offer.proposal(1, Protocol::Ike, vec![])]),
+                Payload::Ke { group: group.number(), data: share.clone() },
+                Payload::Nonce(vec![7; 32]),
+            ];
+            let flags = Flags { initiator: true, response: false };
+            let spi_i = IkeSpi(0xbad0_0000 + u64::from(n));
+            let header = Header { spi_i, spi_r: IkeSpi(0), exchange: Exchange::IkeSaInit, flags, id: 0 };
+            let octets = Message { header, payloads }.emit();
+            let from = SocketAddr::new(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n).into(), 500);
+            let to = SocketAddr::new(self.hosts[side].address.parse().unwrap(), 500);
+            self.hosts[side].endpoint.datagram(to, from, &octets, self.now);
+            // What goes to those addresses arrives nowhere.
+            let host = &mut self.hosts[side];
+            while let Some((id, job)) = host.endpoint.job() {
+                host.endpoint.answer(id, job.run().unwrap(), self.now);
+            }
+            while host.endpoint.transmit().is_some() {}
+            while host.endpoint.event().is_some() {}
+        }
+    }
+
+    /// Everything recorded so far comes again to the one it was for, from another port.
+    pub fn replay_from(&mut self, from: &str) {
+        for (to, transmit) in self.record.clone() {
+            self.hosts[to].endpoint.datagram(transmit.remote, from.parse().unwrap(), &transmit.octets, self.now);
+        }
+    }
+
+    /// Everything recorded, to both, whole, cut and with flipped bits.
+    pub fn torment(&mut self) {
+        for (_, transmit) in self.record.clone() {
+            for to in 0..2 {
+                let mut give = |octets: &[u8], now: Time| {
+                    let endpoint = &mut self.hosts[to].endpoint;
+                    endpoint.datagram(transmit.remote, transmit.local, octets, now);
+                    while endpoint.transmit().is_some() {}
+                };
+                give(&transmit.octets, self.now);
+                for end in 0..transmit.octets.len() {
+                    give(&transmit.octets[..end], self.now);
+                    let mut flipped = transmit.octets.clone();
+                    flipped[end] ^= 1 << (end % 8);
+                    give(&flipped, self.now);
+                }
+            }
+        }
+        for side in 0..2 {
+            let host = &mut self.hosts[side];
+            while let Some((id, job)) = host.endpoint.job() {
+                if let Ok(answer) = job.run() {
+                    host.endpoint.answer(id, answer, self.now);
+                }
+            }
+            while let Some(event) = host.endpoint.event() {
+                host.events.push(event);
+            }
+            while host.endpoint.transmit().is_some() {}
+        }
+    }
+}
