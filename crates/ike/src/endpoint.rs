@@ -168,7 +168,7 @@ impl Endpoint {
                     spi_in: child.spi_in,
                     spi_out: child.spi_out,
                     rekey_at: child.rekey_at,
-                    replaced: child.replaced,
+                    replaced: child.replaced(),
                 })
                 .collect(),
         });
@@ -188,7 +188,7 @@ impl Endpoint {
             return Ok(());
         }
         if let Some(sa) = self.sas.values_mut().find(|sa| sa.serves(&connection) && !sa.replaced()) {
-            let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced);
+            let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced());
             let asked = sa.tasks.iter().any(|task| matches!(task, Task::Child { connection, .. } if connection.name == name));
             if !has && !asked {
                 sa.task(Task::Child { connection, rekeys: None, group: None });
@@ -270,7 +270,7 @@ impl Endpoint {
         let of = |sa: &IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
         let Some(key) = self.sas.values().find(|sa| of(sa)).map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
-            let child = sa.children.iter().find(|child| child.spi_in == spi_in && !child.replaced);
+            let child = sa.children.iter().find(|child| child.spi_in == spi_in && !child.replaced());
             let Some(connection) = child.map(|child| child.connection.clone()) else { return };
             if hard {
                 sa.remove_child(cx, spi_in);
@@ -293,7 +293,7 @@ impl Endpoint {
                 if ike {
                     sa.task(Task::RekeyIke { group: None });
                 } else {
-                    let children = sa.children.iter().filter(|child| child.connection.name == name && !child.replaced);
+                    let children = sa.children.iter().filter(|child| child.connection.name == name && !child.replaced());
                     let tasks: Vec<Task> = children
                         .map(|child| Task::Child {
                             connection: child.connection.clone(),
@@ -514,10 +514,22 @@ impl Endpoint {
             // Children that stayed while two rekeyings crossed go to the one that stands.
             let children = self.sas.get_mut(&from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
             self.with(to, now, |sa, cx| {
+                sa.awaits = false;
                 sa.children.extend(children);
                 tasks.into_iter().for_each(|task| sa.task(task));
                 sa.next_task(cx);
             });
+        }
+        for (to, children) in core::mem::take(&mut self.out.orphans) {
+            if let Some(sa) = self.sas.get_mut(&to) {
+                sa.awaits = false;
+                sa.children.extend(children);
+            }
+        }
+        for (key, heir, until) in core::mem::take(&mut self.out.redundant) {
+            if let Some(sa) = self.sas.get_mut(&key) {
+                (sa.heir, sa.expires) = (Some(heir), sa.expires.min(until));
+            }
         }
         for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
             let same = |sa: &&IkeSa| sa.key != new && sa.peer().is_some_and(|peer| peer.is(&id)) && !sa.replaced();

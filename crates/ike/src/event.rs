@@ -52,6 +52,12 @@ pub enum Event {
     },
     /// A pair of SAs is to be installed: the inbound one first, then the outbound one, then the policy.
     ChildUp(Box<ChildUp>),
+    /// A pair that was installed to receive only is to send as well: what is sent on the one it replaces might no longer
+    /// be received.
+    ChildInUse {
+        /// Its inbound SPI.
+        spi_in: u32,
+    },
     /// A pair of SAs is to be removed.
     ChildDown {
         /// The connection.
@@ -132,6 +138,9 @@ pub struct ChildUp {
     pub encapsulate: bool,
     /// The inbound SPI of the pair whose place it takes.
     pub replaces: Option<u32>,
+    /// It is to receive, and not to send before [`Event::ChildInUse`]: the peer may not have its keys yet (RFC 7296
+    /// §2.8), or will soon be told to delete it.
+    pub standby: bool,
     /// After so long nothing may use it, whatever became of IKE.
     pub life: Duration,
 }

@@ -6,7 +6,7 @@ use crate::event::{Event, Transmit};
 use crate::job::{Job, JobId};
 use crate::message::IkeSpi;
 use crate::identity::Id;
-use crate::sa::{IkeSa, Task};
+use crate::sa::{Child, IkeSa, Task};
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -51,6 +51,10 @@ pub(crate) struct Outbox {
     pub(crate) born: Vec<IkeSa>,
     /// What waited on an IKE SA that was replaced, for its heir.
     pub(crate) moved: Vec<(IkeSpi, IkeSpi, Vec<Task>)>,
+    /// Children of an IKE SA that goes, for its heir.
+    pub(crate) orphans: Vec<(IkeSpi, Vec<Child>)>,
+    /// IKE SAs that are one too many, the one that stands instead, and until when they wait for their deletion.
+    pub(crate) redundant: Vec<(IkeSpi, IkeSpi, Time)>,
     /// A peer that has begun anew: the new IKE SA, who it is, and whether it says that older ones are gone.
     pub(crate) superseded: Vec<(IkeSpi, Id, bool)>,
     pub(crate) counters: Counters,
@@ -66,6 +70,11 @@ impl Outbox {
         self.jobs.push_back((id, job));
         self.waiting.insert(id, sa);
         id
+    }
+
+    /// Takes the children of an IKE SA that is about to close to the one that took its place.
+    pub(crate) fn moved_children(&mut self, sa: &mut IkeSa, to: IkeSpi) {
+        self.orphans.push((to, core::mem::take(&mut sa.children)));
     }
 
     pub(crate) fn progress(&mut self, connection: Option<&Arc<Connection>>, text: String) {

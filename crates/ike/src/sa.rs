@@ -33,6 +33,8 @@ pub(crate) const HALF_OPEN: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// The longest datagram without fragmentation of IP on nearly every path: 1280 less IPv6 and UDP headers and the marker.
 pub(crate) const DATAGRAM: usize = 1228;
+/// Between two repetitions of a request there is no longer time than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Tasks that may wait for their turn on one IKE SA.
 const MAX_TASKS: usize = 256;
 
@@ -121,8 +123,16 @@ pub(crate) struct Child {
     pub(crate) spi_out: u32,
     pub(crate) rekey_at: Time,
     pub(crate) expires: Time,
-    /// A successor has its place; it waits for its deletion.
-    pub(crate) replaced: bool,
+    /// The pair that has its place, or will have it when this one goes; this one waits for its deletion.
+    pub(crate) replaced_by: Option<u32>,
+    /// We have asked the peer to delete it. It still receives until the peer has said that it no longer sends.
+    pub(crate) deleting: bool,
+}
+
+impl Child {
+    pub(crate) const fn replaced(&self) -> bool {
+        self.replaced_by.is_some() || self.deleting
+    }
 }
 
 /// Nonces, key exchange and messages of IKE_SA_INIT, until AUTH has covered them.
@@ -227,6 +237,8 @@ pub(crate) struct IkeSa {
     pub(crate) heir: Option<IkeSpi>,
     /// The one the peer made while our own rekeying was under way, and the lower nonce of its exchange.
     pub(crate) crossing: Option<(IkeSpi, Vec<u8>)>,
+    /// Its parent has not handed its children over yet: two rekeyings crossed, and which stands is not known here.
+    pub(crate) awaits: bool,
     heard: Time,
     sent: Time,
 }
@@ -292,6 +304,7 @@ impl IkeSa {
             first_contact: false,
             heir: None,
             crossing: None,
+            awaits: false,
             heard: now,
             sent: now,
         }
@@ -453,6 +466,11 @@ impl IkeSa {
         if self.pending.is_some() {
             return;
         }
+        // What is here is still with the parent. The peer repeats itself, and by then it will be known who has it.
+        let ends = opened.message.payloads.contains(&Payload::Delete(crate::message::Delete::IkeSa));
+        if self.awaits && !ends {
+            return;
+        }
         if !rules::fits(&opened.message) {
             self.respond(cx, header.exchange, header.id, vec![notify(NotifyKind::InvalidSyntax)]);
             self.close(cx, Why::Protocol("it sent a message with payloads that its exchange does not have"));
@@ -605,13 +623,17 @@ impl IkeSa {
     pub(crate) fn remove_child(&mut self, cx: &mut Context<'_>, spi_in: u32) -> Option<Child> {
         let at = self.children.iter().position(|child| child.spi_in == spi_in)?;
         let child = self.children.remove(at);
+        // A successor that only received so far sends from now on, before the old pair goes.
+        if let Some(spi_in) = child.replaced_by.filter(|spi| self.children.iter().any(|other| other.spi_in == *spi)) {
+            cx.out.events.push_back(Event::ChildInUse { spi_in });
+        }
         cx.out.events.push_back(Event::ChildDown {
             connection: child.connection.clone(),
             spi_in: child.spi_in,
             spi_out: child.spi_out,
             local: self.local,
             remote: self.remote,
-            replaced: child.replaced,
+            replaced: child.replaced_by.is_some(),
         });
         Some(child)
     }
@@ -625,7 +647,7 @@ impl IkeSa {
         if self.is_established() {
             deadline = deadline.min(self.rekey_at);
             for child in &self.children {
-                deadline = deadline.min(if child.replaced { child.expires } else { child.rekey_at.min(child.expires) });
+                deadline = deadline.min(if child.replaced() { child.expires } else { child.rekey_at.min(child.expires) });
             }
             if let Some(liveness) = self.liveness() {
                 deadline = deadline.min(liveness);
@@ -651,7 +673,11 @@ impl IkeSa {
             return;
         }
         if self.expires <= now {
-            let why = if self.is_established() { Why::Expired } else { Why::Silence(self.remote) };
+            let why = match (self.is_established(), self.replaced()) {
+                (true, true) => Why::Rekeyed,
+                (true, false) => Why::Expired,
+                (false, _) => Why::Silence(self.remote),
+            };
             self.close(cx, why);
             return;
         }
@@ -665,7 +691,7 @@ impl IkeSa {
             self.remove_child(cx, child.spi_in);
             self.task(Task::DeleteChild(child.spi_in));
         }
-        for child in self.children.iter_mut().filter(|child| !child.replaced && child.rekey_at <= now) {
+        for child in self.children.iter_mut().filter(|child| !child.replaced() && child.rekey_at <= now) {
             child.rekey_at = Time::FOREVER;
             let (connection, rekeys) = (child.connection.clone(), Some(child.spi_in));
             self.tasks.push_back(Task::Child { connection, rekeys, group: None });
@@ -704,7 +730,7 @@ impl IkeSa {
         }
         // 1.8 times as long, and up to a tenth more, so that many peers do not speak at once.
         let jitter = cx.random_below(u64::try_from(request.wait.as_nanos()).unwrap_or(u64::MAX).div_ceil(10));
-        request.wait = (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(Duration::from_secs(32));
+        request.wait = (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(LONGEST_WAIT);
         request.next = cx.now.after(request.wait).after(Duration::from_nanos(jitter));
         let end = request.first.after(give_up);
         request.next = request.next.min(end.max(cx.now));

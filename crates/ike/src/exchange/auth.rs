@@ -104,7 +104,7 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     let nonces = (&*handshake.ni, &*handshake.nr);
     match child::confirm(sa, message, &connection, false) {
         Ok(agreed) => {
-            let pair = Pair { spi_in, shared: &[], nonces, initiated: true, replaces: None };
+            let pair = Pair { spi_in, shared: &[], nonces, initiated: true, replaces: None, redundant: false };
             child::install(sa, cx, &connection, agreed, pair);
         }
         Err(why) => {
@@ -172,7 +172,7 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     match agreed {
         Some(Ok(agreed)) => {
             let nonces = (&*handshake.ni, &*handshake.nr);
-            let pair = Pair { spi_in, shared: &[], nonces, initiated: false, replaces: None };
+            let pair = Pair { spi_in, shared: &[], nonces, initiated: false, replaces: None, redundant: false };
             child::install(sa, cx, &connection, agreed, pair);
         }
         Some(Err((_, why))) => {

@@ -38,6 +38,8 @@ pub(super) struct Pair<'a> {
     /// We began the exchange that made it.
     pub(super) initiated: bool,
     pub(super) replaces: Option<u32>,
+    /// It is made while the peer makes another, and that one stands (RFC 7296 §2.8.1).
+    pub(super) redundant: bool,
 }
 
 /// An SPI for our inbound SA, from the data plane.
@@ -212,10 +214,8 @@ pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Con
     let (out, inn) = if pair.initiated { (0, half) } else { (half, 0) };
     let (local_selectors, remote_selectors) = if pair.initiated { ts } else { (ts.1, ts.0) };
     let (rekey_at, expires) = super::auth::lifetimes(cx, connection, connection.times.child_life);
-    if let Some(old) = pair.replaces
-        && let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == old)
-    {
-        child.replaced = true;
+    if let Some(child) = sa.children.iter_mut().find(|child| Some(child.spi_in) == pair.replaces && !pair.redundant) {
+        child.replaced_by = Some(pair.spi_in);
     }
     sa.children.push(Child {
         connection: connection.clone(),
@@ -224,7 +224,8 @@ pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Con
         spi_out,
         rekey_at,
         expires,
-        replaced: false,
+        replaced_by: None,
+        deleting: false,
     });
     cx.out.events.push_back(Event::ChildUp(Box::new(ChildUp {
         ike: sa.key,
@@ -241,6 +242,7 @@ pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Con
         remote: sa.remote,
         encapsulate: sa.nat.encapsulate,
         replaces: pair.replaces,
+        standby: pair.redundant || (pair.replaces.is_some() && !pair.initiated),
         life: connection.times.child_life,
     })));
 }
@@ -254,7 +256,12 @@ pub(super) fn begin(
 ) -> Result<(), Pause> {
     let old = rekeys.and_then(|spi_in| sa.children.iter().find(|child| child.spi_in == spi_in));
     // It went, or was rekeyed by the peer, while the task waited.
-    if rekeys.is_some() && old.is_none_or(|child| child.replaced) {
+    if rekeys.is_some() && old.is_none_or(Child::replaced) {
+        return Ok(());
+    }
+    // The peer may not know yet that it has this pair; it does when it has deleted the one before.
+    if rekeys.is_some_and(|spi_in| sa.children.iter().any(|child| child.replaced_by == Some(spi_in))) {
+        sa.later.push((cx.now.after(LATER), Task::Child { connection: connection.clone(), rekeys, group }));
         return Ok(());
     }
     let rekey = old.map(|child| Notify {
@@ -332,34 +339,27 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
     };
     let shared: Vec<Secret> = shared.into_iter().collect();
     let nr = nonce(message);
+    // Both sides rekeyed at once: the pair whose exchange had the lowest of the four nonces goes, and whoever made it
+    // takes it away; the other side takes away the old one (RFC 7296 §2.8.1).
+    let lowest = asked.ni.as_slice().min(nr);
+    let redundant = asked.crossed.as_ref().is_some_and(|(_, theirs)| lowest < theirs.as_slice());
     let pair = Pair {
         spi_in: asked.spi_in,
         shared: &shared,
         nonces: (&asked.ni, nr),
         initiated: true,
         replaces: asked.rekeys,
+        redundant,
     };
     install(sa, cx, &connection, agreed, pair);
-    match (asked.rekeys, asked.crossed) {
-        // Both sides rekeyed at once: the pair whose exchange had the lowest of the four nonces goes, and whoever made it
-        // takes it away; the other side takes away the old one (RFC 7296 §2.8.1).
-        (Some(old), Some((theirs, lowest_theirs))) => {
-            let lowest_ours = asked.ni.as_slice().min(nr);
-            if lowest_ours < lowest_theirs.as_slice() {
-                if let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == asked.spi_in) {
-                    child.replaced = true;
-                }
-                sa.task(Task::DeleteChild(asked.spi_in));
-            } else {
-                if let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == theirs) {
-                    // The peer will delete it; should it not, we do not rekey what is one too many.
-                    child.replaced = true;
-                }
-                sa.task(Task::DeleteChild(old));
-            }
+    if redundant {
+        sa.task(Task::DeleteChild(asked.spi_in));
+    } else if let Some(old) = asked.rekeys {
+        if let Some(child) = sa.children.iter_mut().find(|child| asked.crossed.as_ref().is_some_and(|(spi, _)| *spi == child.spi_in)) {
+            // The peer will delete it; should it not, we do not rekey what is one too many.
+            child.replaced_by = Some(asked.spi_in);
         }
-        (Some(old), None) => sa.task(Task::DeleteChild(old)),
-        (None, _) => {}
+        sa.task(Task::DeleteChild(old));
     }
     Ok(())
 }
@@ -391,11 +391,12 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
                 }
             }
         }
-        // It does not have what was to be rekeyed: ours is of no use, and a new one takes its place (§2.25.1).
+        // It does not have what was to be rekeyed: ours is of no use, and a new one takes its place (§2.25.1). If ours is
+        // gone or replaced meanwhile, the peer has only been faster.
         NotifyKind::ChildSaNotFound if rekeys.is_some() => {
-            if let Some(spi_in) = rekeys {
-                sa.remove_child(cx, spi_in);
-            }
+            let known = sa.children.iter().find(|child| Some(child.spi_in) == rekeys && !child.replaced());
+            let Some(spi_in) = known.map(|child| child.spi_in) else { return };
+            sa.remove_child(cx, spi_in);
             sa.task(Task::Child { connection: connection.clone(), rekeys: None, group: None });
         }
         kind => {
@@ -427,8 +428,7 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
                 let refusal = Notify { kind: NotifyKind::ChildSaNotFound, ..notify.clone() };
                 return Err(Pause::Refuse(refusal, None));
             };
-            let deleting = matches!(&sa.request, Some(request) if matches!(request.asked, Asked::DeleteChild(spi) if spi == child.spi_in));
-            if deleting || child.replaced {
+            if child.replaced() {
                 return Err(Pause::refuse(NotifyKind::TemporaryFailure));
             }
             Some(child.clone())
@@ -473,7 +473,7 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     {
         asked.crossed = Some((spi_in, ni.min(&nr).to_vec()));
     }
-    let pair = Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces };
+    let pair = Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces, redundant: false };
     install(sa, cx, &connection, agreed, pair);
     Ok(())
 }

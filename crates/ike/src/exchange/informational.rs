@@ -12,8 +12,12 @@ pub(super) fn liveness(sa: &mut IkeSa, cx: &mut Context<'_>) {
 
 /// Takes a pair of SAs away, on both sides.
 pub(super) fn delete_child(sa: &mut IkeSa, cx: &mut Context<'_>, spi_in: u32) {
-    let child = sa.remove_child(cx, spi_in);
-    let protocol = child.map_or(crate::proposal::Protocol::Esp, |child| child.protocol);
+    // It goes when the peer has answered: until then packets of the peer's may be on their way through it.
+    let child = sa.children.iter_mut().find(|child| child.spi_in == spi_in);
+    let protocol = child.map_or(crate::proposal::Protocol::Esp, |child| {
+        child.deleting = true;
+        child.protocol
+    });
     let payload = Payload::Delete(Delete::Child(protocol, vec![spi_in]));
     sa.ask(cx, Exchange::Informational, vec![payload], Asked::DeleteChild(spi_in));
 }
@@ -26,8 +30,12 @@ pub(super) fn delete_ike(sa: &mut IkeSa, cx: &mut Context<'_>, why: &Why) {
 
 /// The peer has answered one of these.
 pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>) {
-    if let Some(Asked::DeleteIke(why)) = sa.granted() {
-        sa.close(cx, why);
+    match sa.granted() {
+        Some(Asked::DeleteIke(why)) => sa.close(cx, why),
+        Some(Asked::DeleteChild(spi_in)) => {
+            sa.remove_child(cx, spi_in);
+        }
+        _ => {}
     }
 }
 
@@ -46,6 +54,16 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
             None => Why::Deleted,
         };
         sa.respond(cx, exchange, id, Vec::new());
+        // Both sides rekeyed, and the peer deletes the old one although our own exchange is not over: then its new one is
+        // the one that stands (RFC 7296 §2.8.2).
+        let why = match sa.crossing.take() {
+            Some((heir, _)) => {
+                super::rekey_ike::hand_over(sa, cx, heir);
+                cx.out.moved_children(sa, heir);
+                Why::Rekeyed
+            }
+            None => why,
+        };
         sa.close(cx, why);
         return;
     }
@@ -62,9 +80,11 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
         for spi in spis {
             let child = sa.children.iter().find(|child| child.spi_out == *spi && child.protocol == *protocol);
             // One that we are deleting ourselves is not named a second time (§1.4.1).
-            if let Some(spi_in) = child.map(|child| child.spi_in).filter(|spi_in| Some(*spi_in) != deleting) {
+            if let Some(spi_in) = child.map(|child| child.spi_in) {
                 sa.remove_child(cx, spi_in);
-                ours.push((*protocol, spi_in));
+                if Some(spi_in) != deleting {
+                    ours.push((*protocol, spi_in));
+                }
             }
         }
     }

@@ -13,6 +13,8 @@ use ipsec_core::Secret;
 use ipsec_core::kex::Group;
 
 const LATER: Duration = Duration::from_secs(3);
+/// An IKE SA that another replaced waits so long for its deletion.
+const ABANDONED: Duration = Duration::from_secs(120);
 
 /// The offers of a rekeying. Additional key exchanges are left out: their secrets live on in SK_d, from which the new
 /// keys come.
@@ -88,6 +90,9 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
             }
         }
         _ => {
+            if let Some((theirs, _)) = sa.crossing.take() {
+                cx.out.redundant.push((theirs, heir.key, cx.now.after(ABANDONED)));
+            }
             hand_over(sa, cx, heir.key);
             heir.children = core::mem::take(&mut sa.children);
             cx.out.born.push(heir);
@@ -170,6 +175,7 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
         // Which of the two stands is known when our own request is answered; until then the children stay here.
         asked.crossed = Some((spi, lowest.clone()));
         sa.crossing = Some((spi, lowest));
+        heir.awaits = true;
     } else {
         heir.children = core::mem::take(&mut sa.children);
         hand_over(sa, cx, spi);
@@ -205,9 +211,11 @@ fn heir(
 }
 
 /// Says that another took this one's place: no more is begun here but its deletion.
-fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
+pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
     sa.heir = Some(to);
     sa.crossing = None;
+    // Whoever should delete it may be gone; it need not stay for that.
+    sa.expires = sa.expires.min(cx.now.after(ABANDONED));
     cx.out.events.push_back(Event::IkeRekeyed { from: sa.key, to });
     // What waited for its turn goes on over there.
     let tasks: Vec<Task> = sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();

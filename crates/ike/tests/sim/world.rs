@@ -16,10 +16,10 @@ use std::time::Duration;
 
 /// Randomness that repeats itself: a test must fail the same way twice.
 #[derive(Clone)]
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,18 +36,18 @@ impl Random for Dice {
     }
 }
 
-pub struct Host {
-    pub endpoint: Endpoint,
-    pub address: &'static str,
+pub(crate) struct Host {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) address: &'static str,
     /// Pairs of SAs that are installed.
-    pub pairs: Vec<ChildUp>,
-    pub events: Vec<Event>,
+    pub(crate) pairs: Vec<ChildUp>,
+    pub(crate) events: Vec<Event>,
     spi: u32,
 }
 
 impl Host {
     /// Everything it said in words.
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let say = |event: &Event| match event {
             Event::Progress { text, .. } => Some(text.clone()),
             Event::Failed { why, .. } | Event::IkeDown { why, .. } => Some(why.to_string()),
@@ -58,20 +58,20 @@ impl Host {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Arrives,
     Lost,
 }
 
-pub struct World {
-    pub hosts: [Host; 2],
-    pub now: Time,
+pub(crate) struct World {
+    pub(crate) hosts: [Host; 2],
+    pub(crate) now: Time,
     /// Datagrams that were sent, keepalives not counted.
-    pub sent: usize,
-    pub keepalives: usize,
-    pub longest: usize,
+    pub(crate) sent: usize,
+    pub(crate) keepalives: usize,
+    pub(crate) longest: usize,
     /// Moments at which one side sent on a pair that the other did not have, or had none at all, after the first came up.
-    pub gaps: usize,
+    pub(crate) gaps: usize,
     was_up: bool,
     wire: Vec<(Time, usize, Transmit)>,
     dice: Option<Dice>,
@@ -80,20 +80,20 @@ pub struct World {
     record: Vec<(usize, Transmit)>,
 }
 
-pub fn exactly(text: &str) -> IdPattern {
+pub(crate) fn exactly(text: &str) -> IdPattern {
     IdPattern::Exactly(Id::parse(text).unwrap())
 }
 
-pub fn net(text: &str) -> TrafficSelector {
+pub(crate) fn net(text: &str) -> TrafficSelector {
     TrafficSelector::of(text.parse().unwrap(), 0, 0)
 }
 
-pub fn psk(key: &str) -> Secrets {
+pub(crate) fn psk(key: &str) -> Secrets {
     Secrets { psks: vec![Psk { ids: vec![exactly("@west"), exactly("@east")], key: Secret::from(key.as_bytes()) }] }
 }
 
 /// The connection as the west gateway has it.
-pub fn site(name: &str) -> Connection {
+pub(crate) fn site(name: &str) -> Connection {
     let child = Offer {
         encryption: vec![(Encryption::AesGcm16, 256)],
         esn: vec![true, false],
@@ -148,7 +148,7 @@ fn host(side: usize, seed: u64) -> Host {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             hosts: [host(0, 1), host(1, 2)],
             now: Time::from_secs(1000),
@@ -166,14 +166,14 @@ impl World {
     }
 
     /// Changes the connection of one side.
-    pub fn change(&mut self, side: usize, change: impl FnOnce(&mut Connection)) {
+    pub(crate) fn change(&mut self, side: usize, change: impl FnOnce(&mut Connection)) {
         let endpoint = &mut self.hosts[side].endpoint;
         let mut connection = (**endpoint.connections().next().unwrap()).clone();
         change(&mut connection);
         endpoint.add(connection);
     }
 
-    pub fn up(&mut self, side: usize) {
+    pub(crate) fn up(&mut self, side: usize) {
         if side == 1 {
             self.change(1, |c| c.remote_address = Some("192.0.2.1".parse().unwrap()));
         }
@@ -183,35 +183,35 @@ impl World {
     }
 
     /// From now on the wire loses, repeats and delays.
-    pub fn weather(&mut self, seed: u64) {
+    pub(crate) fn weather(&mut self, seed: u64) {
         self.dice = Some(Dice(seed ^ 0xdead_beef));
     }
 
-    pub fn weather_clears(&mut self) {
+    pub(crate) fn weather_clears(&mut self) {
         self.dice = None;
     }
 
-    pub fn fate(&mut self, fate: Fate) {
+    pub(crate) fn fate(&mut self, fate: Fate) {
         self.fate = fate;
     }
 
     /// The west is behind a NAT that shows this address.
-    pub fn nat(&mut self, shows: &str) {
+    pub(crate) fn nat(&mut self, shows: &str) {
         self.nat = Some(shows.parse().unwrap());
     }
 
-    pub fn record(&mut self) {
+    pub(crate) fn record(&mut self) {
         self.record.clear();
     }
 
     /// One side starts again and knows nothing.
-    pub fn forget(&mut self, side: usize) {
+    pub(crate) fn forget(&mut self, side: usize) {
         self.hosts[side] = host(side, 77);
         self.was_up = false;
     }
 
     /// Takes what the hosts have to say onto the wire, and does their jobs.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         for side in 0..2 {
             loop {
                 let host = &mut self.hosts[side];
@@ -242,14 +242,22 @@ impl World {
             let hears = |from: &Host, to: &Host| {
                 from.pairs.last().is_some_and(|pair| to.pairs.iter().any(|known| known.inbound.spi == pair.outbound.spi))
             };
-            self.gaps += usize::from(self.wire.is_empty() && !(hears(a, b) && hears(b, a)));
+            let gap = self.wire.is_empty() && !(hears(a, b) && hears(b, a));
+            self.gaps += usize::from(gap);
         }
     }
 
     fn event(&mut self, side: usize, event: Event) {
         let host = &mut self.hosts[side];
         match &event {
+            // The last is the one that sends.
+            Event::ChildUp(up) if up.standby => host.pairs.insert(0, (**up).clone()),
             Event::ChildUp(up) => host.pairs.push((**up).clone()),
+            Event::ChildInUse { spi_in } => {
+                let at = host.pairs.iter().position(|pair| pair.inbound.spi == *spi_in).unwrap();
+                let pair = host.pairs.remove(at);
+                host.pairs.push(pair);
+            }
             Event::ChildDown { spi_in, .. } => host.pairs.retain(|pair| pair.inbound.spi != *spi_in),
             Event::Again { name, .. } => {
                 host.endpoint.up(name, host.address.parse().unwrap(), self.now).unwrap();
@@ -281,8 +289,8 @@ impl World {
         if let Some(dice) = &mut self.dice {
             let roll = dice.next() % 100;
             copies = match roll {
-                0..25 => vec![],
-                25..40 => (0..2).map(|_| Duration::from_millis(dice.next() % 900)).collect(),
+                0..15 => vec![],
+                15..30 => (0..2).map(|_| Duration::from_millis(dice.next() % 900)).collect(),
                 _ => vec![Duration::from_millis(dice.next() % 400)],
             };
         }
@@ -316,13 +324,13 @@ impl World {
         self.drain();
     }
 
-    pub fn run_for(&mut self, span: Duration) {
+    pub(crate) fn run_for(&mut self, span: Duration) {
         let end = self.now.after(span);
         self.run_until(|_| false, span);
         self.now = self.now.max(end);
     }
 
-    pub fn run_until(&mut self, done: impl Fn(&Self) -> bool, most: Duration) {
+    pub(crate) fn run_until(&mut self, done: impl Fn(&Self) -> bool, most: Duration) {
         self.drain();
         let end = self.now.after(most);
         while !done(self) && self.next() <= end {
@@ -331,7 +339,7 @@ impl World {
     }
 
     /// Until nothing is on the wire.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.drain();
         let end = self.now.after(Duration::from_secs(20));
         while self.now < end && (!self.wire.is_empty() || self.next() < self.now.after(Duration::from_secs(4))) {
@@ -340,13 +348,13 @@ impl World {
     }
 
     /// Both sides have so many pairs, with each other's SPIs and the same keys.
-    pub fn agree(&self, pairs: usize) {
+    pub(crate) fn agree(&self, pairs: usize) {
         let [a, b] = &self.hosts;
         assert_eq!((a.pairs.len(), b.pairs.len()), (pairs, pairs), "{}\n---\n{}", a.words(), b.words());
         self.consistent();
     }
 
-    pub fn consistent(&self) {
+    pub(crate) fn consistent(&self) {
         let [a, b] = &self.hosts;
         for pair in &a.pairs {
             let other = b.pairs.iter().find(|other| other.inbound.spi == pair.outbound.spi).expect("the same pair there");
@@ -362,7 +370,7 @@ impl World {
     }
 
     /// First messages of many who never go on, each from an address of its own.
-    pub fn load(&mut self, side: usize, count: u32) {
+    pub(crate) fn load(&mut self, side: usize, count: u32) {
         let offer = self.hosts[side].endpoint.connections().next().unwrap().ike[0].clone();
         let group = offer.groups[0];
         let (_, share) = group.offer().unwrap();
@@ -390,14 +398,14 @@ impl World {
     }
 
     /// Everything recorded so far comes again to the one it was for, from another port.
-    pub fn replay_from(&mut self, from: &str) {
+    pub(crate) fn replay_from(&mut self, from: &str) {
         for (to, transmit) in self.record.clone() {
             self.hosts[to].endpoint.datagram(transmit.remote, from.parse().unwrap(), &transmit.octets, self.now);
         }
     }
 
     /// Everything recorded, to both, whole, cut and with flipped bits.
-    pub fn torment(&mut self) {
+    pub(crate) fn torment(&mut self) {
         for (_, transmit) in self.record.clone() {
             for to in 0..2 {
                 let mut give = |octets: &[u8], now: Time| {
