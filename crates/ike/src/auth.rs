@@ -129,7 +129,10 @@ mod tests {
         assert!(matches!(try_it("@peer", &exactly("@peer"), b"right", elsewhere, 2), Err(Why::BadAuth(_))));
         assert!(matches!(try_it("@peer", &exactly("@peer"), b"right", signed, 13), Err(Why::BadMethod(13))));
         // The type of an identity counts.
-        assert!(matches!(try_it("192.0.2.1", &exactly("@192.0.2.1"), b"right", signed, 2), Err(Why::WrongId { .. })));
+        assert!(matches!(
+            try_it("192.0.2.1", &exactly("@192.0.2.1"), b"right", signed, 2),
+            Err(Why::WrongId { .. })
+        ));
         // Too short is wrong, and so is nothing.
         let body = id("@peer").body();
         let whole = signed.shared_key(Prf::HmacSha256, &Secret::from(&b"right"[..]), &body);

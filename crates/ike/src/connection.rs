@@ -156,7 +156,9 @@ impl Secrets {
     pub fn psk(&self, local: &Id, remote: &Id) -> Option<&Secret> {
         let mut best: Option<(u8, &Secret)> = None;
         for psk in &self.psks {
-            let names = |id: &Id| psk.ids.iter().any(|pattern| matches!(pattern, IdPattern::Exactly(known) if known.is(id)));
+            let names = |id: &Id| {
+                psk.ids.iter().any(|pattern| matches!(pattern, IdPattern::Exactly(known) if known.is(id)))
+            };
             let anybody = psk.ids.contains(&IdPattern::Any);
             let score = match (names(local), names(remote)) {
                 (true, true) => 3,
@@ -181,7 +183,10 @@ mod tests {
     fn the_key_that_names_both_ends_is_taken_before_one_that_names_one() {
         let id = |text: &str| Id::parse(text).unwrap();
         let psk = |ids: &[&str], key: &str| Psk {
-            ids: ids.iter().map(|i| if *i == "%any" { IdPattern::Any } else { IdPattern::Exactly(id(i)) }).collect(),
+            ids: ids
+                .iter()
+                .map(|i| if *i == "%any" { IdPattern::Any } else { IdPattern::Exactly(id(i)) })
+                .collect(),
             key: Secret::from(key.as_bytes()),
         };
         let secrets = Secrets {
@@ -193,7 +198,8 @@ mod tests {
                 psk(&["@d", "@e"], "others"),
             ],
         };
-        let key = |a: &str, b: &str| String::from_utf8(secrets.psk(&id(a), &id(b)).unwrap().to_vec()).unwrap();
+        let key =
+            |a: &str, b: &str| String::from_utf8(secrets.psk(&id(a), &id(b)).unwrap().to_vec()).unwrap();
         assert_eq!(key("@a", "@b"), "both");
         assert_eq!(key("@b", "@a"), "both");
         assert_eq!(key("@a", "@x"), "one");

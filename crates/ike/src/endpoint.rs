@@ -5,7 +5,9 @@ use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
 use crate::exchange::init::{self, First};
 use crate::job::{Answer, Job, JobId};
-use crate::message::{Exchange, Header, IkeSpi, Message, Notify, NotifyKind, Payload, TrafficSelector, rules};
+use crate::message::{
+    Exchange, Header, IkeSpi, Message, Notify, NotifyKind, Payload, TrafficSelector, rules,
+};
 use crate::outbox::{Config, Context, Counters, Outbox, Random};
 use crate::protect::Opened;
 use crate::sa::{IkeSa, Opening1, Stage, Task, Work};
@@ -180,16 +182,27 @@ impl Endpoint {
     /// # Errors
     /// Why that cannot even be begun.
     pub fn up(&mut self, name: &str, local: IpAddr, now: Time) -> Result<(), &'static str> {
-        let connection = self.config.connections.get(name).cloned().ok_or("no connection of this name is loaded")?;
-        let remote = connection.remote_address.ok_or("the peer's address is not known (right=%any): only the peer can begin")?;
+        let connection =
+            self.config.connections.get(name).cloned().ok_or("no connection of this name is loaded")?;
+        let remote = connection
+            .remote_address
+            .ok_or("the peer's address is not known (right=%any): only the peer can begin")?;
         self.again.remove(name);
-        let busy = self.sas.values().any(|sa| !sa.is_closed() && !sa.is_established() && sa.initiator && sa.connection.as_ref().is_some_and(|c| c.name == name));
+        let busy = self.sas.values().any(|sa| {
+            !sa.is_closed()
+                && !sa.is_established()
+                && sa.initiator
+                && sa.connection.as_ref().is_some_and(|c| c.name == name)
+        });
         if busy {
             return Ok(());
         }
         if let Some(sa) = self.sas.values_mut().find(|sa| sa.serves(&connection) && !sa.replaced()) {
             let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced());
-            let asked = sa.tasks.iter().any(|task| matches!(task, Task::Child { connection, .. } if connection.name == name));
+            let asked = sa
+                .tasks
+                .iter()
+                .any(|task| matches!(task, Task::Child { connection, .. } if connection.name == name));
             if !has && !asked {
                 sa.task(Task::Child { connection, rekeys: None, group: None });
                 let key = sa.key;
@@ -233,8 +246,11 @@ impl Endpoint {
                     }
                     return;
                 }
-                sa.tasks.retain(|task| !matches!(task, Task::Child { connection, .. } if connection.name == name));
-                let (ours, others): (Vec<_>, Vec<_>) = sa.children.iter().partition(|child| child.connection.name == name);
+                sa.tasks.retain(
+                    |task| !matches!(task, Task::Child { connection, .. } if connection.name == name),
+                );
+                let (ours, others): (Vec<_>, Vec<_>) =
+                    sa.children.iter().partition(|child| child.connection.name == name);
                 let ours: Vec<u32> = ours.iter().map(|child| child.spi_in).collect();
                 if (own || !ours.is_empty()) && others.is_empty() {
                     sa.task(Task::DeleteIke(Why::Asked));
@@ -286,14 +302,16 @@ impl Endpoint {
     /// Negotiates successors now: of every Child SA of a connection, or of the IKE SA.
     pub fn rekey(&mut self, name: &str, ike: bool, now: Time) -> bool {
         let own = |sa: &IkeSa| sa.children.iter().any(|child| child.connection.name == name);
-        let keys: Vec<IkeSpi> = self.sas.values().filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
+        let keys: Vec<IkeSpi> =
+            self.sas.values().filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
         let any = !keys.is_empty();
         for key in keys {
             self.with(key, now, |sa, cx| {
                 if ike {
                     sa.task(Task::RekeyIke { group: None });
                 } else {
-                    let children = sa.children.iter().filter(|child| child.connection.name == name && !child.replaced());
+                    let children =
+                        sa.children.iter().filter(|child| child.connection.name == name && !child.replaced());
                     let tasks: Vec<Task> = children
                         .map(|child| Task::Child {
                             connection: child.connection.clone(),
@@ -312,11 +330,16 @@ impl Endpoint {
     /// The connection whose networks hold a packet, for an ACQUIRE.
     pub fn connection_for(&self, src: IpAddr, dst: IpAddr) -> Option<&Arc<Connection>> {
         let holds = |selectors: &[TrafficSelector], end: Option<IpAddr>, address: IpAddr| {
-            if selectors.is_empty() { end == Some(address) } else { selectors.iter().any(|one| one.holds(address)) }
+            if selectors.is_empty() {
+                end == Some(address)
+            } else {
+                selectors.iter().any(|one| one.holds(address))
+            }
         };
         self.config.connections.values().find(|connection| {
             let child = &connection.child;
-            holds(&child.local, connection.local_address, src) && holds(&child.remote, connection.remote_address, dst)
+            holds(&child.local, connection.local_address, src)
+                && holds(&child.remote, connection.remote_address, dst)
         })
     }
 
@@ -332,7 +355,8 @@ impl Endpoint {
                 return;
             }
         };
-        let first = header.exchange == Exchange::IkeSaInit && !header.flags.response && header.flags.initiator;
+        let first =
+            header.exchange == Exchange::IkeSaInit && !header.flags.response && header.flags.initiator;
         if first && header.spi_r == IkeSpi(0) {
             return self.first((local, remote), &header, octets, now);
         }
@@ -346,7 +370,9 @@ impl Endpoint {
 
     /// A later major version is answered, so that the peer can fall back (RFC 7296 §2.5).
     fn version(&mut self, (local, remote): (SocketAddr, SocketAddr), octets: &[u8]) {
-        let spi = |at: usize| octets.get(at..).and_then(|rest| rest.first_chunk().map(|c| IkeSpi(u64::from_be_bytes(*c))));
+        let spi = |at: usize| {
+            octets.get(at..).and_then(|rest| rest.first_chunk().map(|c| IkeSpi(u64::from_be_bytes(*c))))
+        };
         let (Some(spi_i), Some(spi_r)) = (spi(0), spi(8)) else { return };
         // Only to requests, and never in answer to an answer.
         if octets.get(19).is_none_or(|flags| flags & 0x20 != 0) {
@@ -360,7 +386,13 @@ impl Endpoint {
     }
 
     /// The first message of a peer. Until it is acceptable in every respect nothing is kept for it.
-    fn first(&mut self, (local, remote): (SocketAddr, SocketAddr), header: &Header, octets: &[u8], now: Time) {
+    fn first(
+        &mut self,
+        (local, remote): (SocketAddr, SocketAddr),
+        header: &Header,
+        octets: &[u8],
+        now: Time,
+    ) {
         if let Some(&key) = self.firsts.get(&(remote, header.spi_i)) {
             return self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
         }
@@ -393,17 +425,25 @@ impl Endpoint {
         let offers: Vec<_> = fitting.iter().flat_map(|(_, connection)| connection.ike.clone()).collect();
         if offers.is_empty() {
             self.out.progress(None, format!("IKE_SA_INIT from {remote} to {local}: no connection here is for these two addresses (left=, right=)"));
-            return self.reply((local, remote), header, Notify::new(NotifyKind::NoProposalChosen, Vec::new()));
+            return self.reply(
+                (local, remote),
+                header,
+                Notify::new(NotifyKind::NoProposalChosen, Vec::new()),
+            );
         }
         match init::consider(&message, &offers) {
             First::Answer(notify, why) => {
                 if notify.kind != NotifyKind::InvalidKePayload {
-                    self.out.progress(fitting.first().map(|(_, c)| c), format!("IKE_SA_INIT from {remote}: {why}"));
+                    self.out.progress(
+                        fitting.first().map(|(_, c)| c),
+                        format!("IKE_SA_INIT from {remote}: {why}"),
+                    );
                 }
                 self.reply((local, remote), header, notify);
             }
             First::Accept(chosen) => {
-                let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+                let mut cx =
+                    Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
                 let key = cx.spi();
                 let ni = crate::exchange::nonce(&message).to_vec();
                 let stage = Stage::Answering { ni, chosen, init_i: octets.to_vec() };
@@ -413,7 +453,9 @@ impl Endpoint {
                 self.firsts.insert((remote, header.spi_i), key);
                 self.sas.insert(key, sa);
                 let inner = Secret::default();
-                self.with(key, now, |sa, cx| sa.run(cx, Work::Request(Opened { message, inner }), Vec::new()));
+                self.with(key, now, |sa, cx| {
+                    sa.run(cx, Work::Request(Opened { message, inner }), Vec::new())
+                });
             }
         }
     }
@@ -421,7 +463,8 @@ impl Endpoint {
     /// An answer that costs us nothing to forget.
     fn reply(&mut self, (local, remote): (SocketAddr, SocketAddr), header: &Header, notify: Notify) {
         let flags = crate::message::Flags { initiator: false, response: true };
-        let message = Message { header: Header { flags, ..*header }, payloads: vec![Payload::Notify(notify)] };
+        let message =
+            Message { header: Header { flags, ..*header }, payloads: vec![Payload::Notify(notify)] };
         self.out.transmits.push_back(Transmit { local, remote, octets: message.emit() });
     }
 
@@ -437,7 +480,9 @@ impl Endpoint {
         }
         let brought = crate::exchange::notified(message, NotifyKind::Cookie);
         brought.is_some_and(|notify| {
-            self.cookies.iter().any(|secret| Secret::from(cookie(secret, message, remote)).is_same(&notify.data))
+            self.cookies
+                .iter()
+                .any(|secret| Secret::from(cookie(secret, message, remote)).is_same(&notify.data))
         })
     }
 
@@ -512,7 +557,8 @@ impl Endpoint {
         }
         for (from, to, tasks) in core::mem::take(&mut self.out.moved) {
             // Children that stayed while two rekeyings crossed go to the one that stands.
-            let children = self.sas.get_mut(&from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
+            let children =
+                self.sas.get_mut(&from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
             self.with(to, now, |sa, cx| {
                 sa.awaits = false;
                 sa.children.extend(children);
@@ -532,7 +578,8 @@ impl Endpoint {
             }
         }
         for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
-            let same = |sa: &&IkeSa| sa.key != new && sa.peer().is_some_and(|peer| peer.is(&id)) && !sa.replaced();
+            let same =
+                |sa: &&IkeSa| sa.key != new && sa.peer().is_some_and(|peer| peer.is(&id)) && !sa.replaced();
             let local = self.sas.get(&new).and_then(|sa| sa.connection.clone());
             let ours = |sa: &&IkeSa| match (&sa.connection, &local) {
                 (Some(one), Some(two)) => one.local_id.is(&two.local_id),
@@ -559,7 +606,9 @@ impl Endpoint {
         let mut lost: Vec<(Arc<Connection>, bool)> = Vec::new();
         for event in self.out.events.iter().skip(self.out.seen) {
             match event {
-                Event::Failed { connection, why } if *why != Why::Asked => lost.push((connection.clone(), true)),
+                Event::Failed { connection, why } if *why != Why::Asked => {
+                    lost.push((connection.clone(), true))
+                }
                 Event::IkeDown { connection: Some(connection), why, .. }
                     if !matches!(why, Why::Asked | Why::Rekeyed | Why::Superseded) =>
                 {
@@ -576,7 +625,11 @@ impl Endpoint {
         self.out.seen = self.out.events.len();
         for (connection, failed) in lost {
             let Some(tries) = self.wanted.get_mut(&connection.name) else { continue };
-            let wait = if failed { AGAIN.saturating_mul(1_u32 << (*tries).min(6)) } else { Duration::from_millis(100) };
+            let wait = if failed {
+                AGAIN.saturating_mul(1_u32 << (*tries).min(6))
+            } else {
+                Duration::from_millis(100)
+            };
             *tries = tries.saturating_add(u32::from(failed));
             if connection.attempts.is_some_and(|most| *tries >= most) {
                 self.wanted.remove(&connection.name);

@@ -5,8 +5,8 @@ use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
 use crate::proposal::{Kind, Protocol};
 use core::net::SocketAddr;
 use core::time::Duration;
-use ipsec_core::algorithm::Suite;
 use ipsec_core::Secret;
+use ipsec_core::algorithm::Suite;
 use std::sync::Arc;
 
 /// A datagram to send.
@@ -227,7 +227,11 @@ impl core::fmt::Display for Why {
             }
             Self::NoProposal { what, kinds, theirs, ours } => {
                 let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-                let kinds = if kinds.is_empty() { "no proposal for the protocol".to_owned() } else { kinds.join(", ") };
+                let kinds = if kinds.is_empty() {
+                    "no proposal for the protocol".to_owned()
+                } else {
+                    kinds.join(", ")
+                };
                 let key = if *what == "IKE SA" { "ike=" } else { "esp=" };
                 write!(
                     f,
@@ -235,19 +239,30 @@ impl core::fmt::Display for Why {
                 )
             }
             Self::NoSecret(local, remote) => {
-                write!(f, "no secret for {local} and {remote}: add a line `{local} {remote} : PSK \"...\"' to ipsec.secrets")
+                write!(
+                    f,
+                    "no secret for {local} and {remote}: add a line `{local} {remote} : PSK \"...\"' to ipsec.secrets"
+                )
             }
             Self::BadAuth(peer) => write!(
                 f,
                 "{peer} could not prove who it is: its secret is not ours. Compare the PSK lines of ipsec.secrets on both sides"
             ),
             Self::BadMethod(method) => {
-                write!(f, "the peer authenticates by method {method}, the connection asks for a shared secret (authby=secret)")
+                write!(
+                    f,
+                    "the peer authenticates by method {method}, the connection asks for a shared secret (authby=secret)"
+                )
             }
             Self::WrongId { is, wanted } => {
-                write!(f, "the peer is {is}, the connection is with {wanted}: set rightid={is}, or the peer's own id")
+                write!(
+                    f,
+                    "the peer is {is}, the connection is with {wanted}: set rightid={is}, or the peer's own id"
+                )
             }
-            Self::NoConnection(peer) => write!(f, "no connection here is for {peer}: see leftid=, rightid=, right="),
+            Self::NoConnection(peer) => {
+                write!(f, "no connection here is for {peer}: see leftid=, rightid=, right=")
+            }
             Self::Selectors { theirs, ours } => write!(
                 f,
                 "the networks of the two sides do not meet: the peer asks for {theirs}, here it is {ours} (leftsubnet=, rightsubnet=)"
@@ -267,11 +282,15 @@ impl core::fmt::Display for Why {
 /// What would mend a refusal, as far as its notification lets one guess.
 const fn hint(kind: NotifyKind) -> &'static str {
     match kind {
-        NotifyKind::NoProposalChosen => ", none of our algorithms is one of its: compare ike= and esp= of both sides",
+        NotifyKind::NoProposalChosen => {
+            ", none of our algorithms is one of its: compare ike= and esp= of both sides"
+        }
         NotifyKind::AuthenticationFailed => {
             ", it does not believe who we are: compare leftid= and the PSK line of ipsec.secrets with the other side"
         }
-        NotifyKind::TsUnacceptable => ", our networks are not those it has: compare leftsubnet= and rightsubnet= of both sides",
+        NotifyKind::TsUnacceptable => {
+            ", our networks are not those it has: compare leftsubnet= and rightsubnet= of both sides"
+        }
         NotifyKind::InvalidSyntax => ", it could not read what we sent",
         _ => "",
     }

@@ -12,7 +12,12 @@ use crate::outbox::Context;
 use crate::sa::{Answers, Asked, IkeSa, Pause, Task, Work};
 
 /// The handler of whatever is to be done.
-pub(crate) fn step(sa: &mut IkeSa, cx: &mut Context<'_>, work: &Work, answers: &mut Answers) -> Result<(), Pause> {
+pub(crate) fn step(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    work: &Work,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     match work {
         Work::Request(opened) => match opened.message.header.exchange {
             Exchange::IkeSaInit => init::answer(sa, cx, &opened.message, answers),
@@ -76,17 +81,28 @@ fn is_ike_rekey(message: &Message) -> bool {
 
 /// The proposals of a message; none if it has no SA payload.
 pub(crate) fn proposals(message: &Message) -> &[crate::proposal::Proposal] {
-    message.payloads.iter().find_map(|p| if let Payload::Sa(sa) = p { Some(&**sa) } else { None }).unwrap_or_default()
+    message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Sa(sa) = p { Some(&**sa) } else { None })
+        .unwrap_or_default()
 }
 
 /// The nonce of a message; the table of rules has seen to it that the exchanges that need one have one.
 pub(crate) fn nonce(message: &Message) -> &[u8] {
-    message.payloads.iter().find_map(|p| if let Payload::Nonce(n) = p { Some(&**n) } else { None }).unwrap_or_default()
+    message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Nonce(n) = p { Some(&**n) } else { None })
+        .unwrap_or_default()
 }
 
 /// The key exchange of a message.
 pub(crate) fn ke(message: &Message) -> Option<(u16, &[u8])> {
-    message.payloads.iter().find_map(|p| if let Payload::Ke { group, data } = p { Some((*group, &**data)) } else { None })
+    message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Ke { group, data } = p { Some((*group, &**data)) } else { None })
 }
 
 /// The first notification of a kind.

@@ -31,13 +31,15 @@ impl Id {
         if let Some(hex) = text.strip_prefix("@#") {
             let hex = hex.trim_start_matches("0x");
             let digits = hex.as_bytes().chunks(2).map(|pair| {
-                core::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                core::str::from_utf8(pair)
+                    .ok()
+                    .filter(|pair| pair.len() == 2)
+                    .and_then(|pair| u8::from_str_radix(pair, 16).ok())
             });
             let octets: Option<Vec<u8>> = digits.collect();
-            return octets
-                .filter(|octets| !octets.is_empty())
-                .map(Self::Key)
-                .ok_or_else(|| format!("`{text}`: after @# come pairs of hexadecimal digits, such as @#0a1b"));
+            return octets.filter(|octets| !octets.is_empty()).map(Self::Key).ok_or_else(|| {
+                format!("`{text}`: after @# come pairs of hexadecimal digits, such as @#0a1b")
+            });
         }
         if let Some(inner) = text.strip_prefix("@[").and_then(|rest| rest.strip_suffix(']')) {
             return Ok(Self::Key(inner.as_bytes().to_vec()));
@@ -92,7 +94,9 @@ impl Id {
             (Self::Fqdn(one), Self::Fqdn(two)) => one.eq_ignore_ascii_case(two),
             (Self::Mail(one), Self::Mail(two)) => match (one.rsplit_once('@'), two.rsplit_once('@')) {
                 // The part before the @ belongs to its host, which alone knows whether case counts there.
-                (Some((user, host)), Some((user2, host2))) => user == user2 && host.eq_ignore_ascii_case(host2),
+                (Some((user, host)), Some((user2, host2))) => {
+                    user == user2 && host.eq_ignore_ascii_case(host2)
+                }
                 _ => one == two,
             },
             _ => self == other,

@@ -69,14 +69,14 @@ impl IkeKeys {
 
     /// Mixes a post-quantum preshared key into what Child SAs and AUTH are made with (RFC 8784 §3).
     pub fn mix_ppk(&mut self, ppk: &[u8]) {
-        let octets = self.prf.len();
+        let octets = self.prf.octets();
         let mix = |key: &Secret| self.prf.plus(ppk, &[key], octets);
         let [pi, pr] = &self.p;
         (self.d, self.p) = (mix(&self.d), [mix(pi), mix(pr)]);
     }
 
     fn expand(chosen: &Chosen, prf: Prf, skeyseed: &Secret, seed: Seed<'_>) -> Self {
-        let (d, a, e) = (prf.len(), chosen.integrity_octets(), chosen.encryption_octets());
+        let (d, a, e) = (prf.octets(), chosen.integrity_octets(), chosen.encryption_octets());
         let all = d.saturating_mul(3).saturating_add(a.saturating_add(e).saturating_mul(2));
         let (i, r) = (seed.spi_i.0.to_be_bytes(), seed.spi_r.0.to_be_bytes());
         let stream = prf.plus(skeyseed, &[seed.ni, seed.nr, &i, &r], all);
@@ -91,7 +91,7 @@ impl IkeKeys {
             prf,
             a: [next(a), next(a)],
             e: [next(e), next(e)],
-            p: [next(prf.len()), next(prf.len())],
+            p: [next(prf.octets()), next(prf.octets())],
             d,
         }
     }

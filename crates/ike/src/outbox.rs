@@ -3,9 +3,9 @@
 
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit};
+use crate::identity::Id;
 use crate::job::{Job, JobId};
 use crate::message::IkeSpi;
-use crate::identity::Id;
 use crate::sa::{Child, IkeSa, Task};
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};

@@ -161,8 +161,9 @@ impl Proposal {
             r.u8("transform")?;
             r.u8("transform")?;
             let length = usize::from(r.u16("length of a transform")?);
-            let mut body =
-                Reader::new(r.take(length.checked_sub(4).ok_or(Malformed("length of a transform"))?, "transform")?);
+            let mut body = Reader::new(
+                r.take(length.checked_sub(4).ok_or(Malformed("length of a transform"))?, "transform")?,
+            );
             let kind = Kind::from_number(body.u8("transform type")?);
             body.u8("transform type")?;
             let id = body.u16("transform number")?;
@@ -277,7 +278,8 @@ impl Chosen {
 
     /// Octets of integrity key.
     pub fn integrity_octets(&self) -> usize {
-        self.integrity.map_or(0, |auth| usize::from(auth.row().max_bits / 8).saturating_add(auth.row().salt()))
+        self.integrity
+            .map_or(0, |auth| usize::from(auth.row().max_bits / 8).saturating_add(auth.row().salt()))
     }
 
     /// The one proposal that says what was chosen, under the SPI of the one who chose.
@@ -334,7 +336,11 @@ impl Offer {
         };
         let offered = |kind: Kind| theirs.of(kind).next().is_some();
         let encryption = self.encryption.iter().copied().find(|(encryption, bits)| {
-            has(Kind::Encryption, encryption.transform_number(), encryption.has_key_lengths().then_some(*bits))
+            has(
+                Kind::Encryption,
+                encryption.transform_number(),
+                encryption.has_key_lengths().then_some(*bits),
+            )
         });
         if encryption.is_none() && (!self.encryption.is_empty() || offered(Kind::Encryption)) {
             missing.push(Kind::Encryption);
@@ -348,10 +354,9 @@ impl Offer {
         let integrity = if combined {
             None
         } else {
-            self.integrity
-                .iter()
-                .copied()
-                .find(|auth| has(Kind::Integrity, auth.transform_number(auth.row().max_bits as usize / 8), None))
+            self.integrity.iter().copied().find(|auth| {
+                has(Kind::Integrity, auth.transform_number(auth.row().max_bits as usize / 8), None)
+            })
         };
         let none = !offered(Kind::Integrity) || has(Kind::Integrity, 0, None);
         if if combined { !none } else { integrity.is_none() } {
@@ -378,9 +383,11 @@ impl Offer {
             }
         }
         // A peer that does not mention ESN means none, though the transform is not optional (RFC 7296 §3.3.3).
-        let esn = self.esn.iter().copied().find(|esn| {
-            has(Kind::Esn, u16::from(*esn), None) || (!*esn && !offered(Kind::Esn))
-        });
+        let esn = self
+            .esn
+            .iter()
+            .copied()
+            .find(|esn| has(Kind::Esn, u16::from(*esn), None) || (!*esn && !offered(Kind::Esn)));
         if esn.is_none() && !self.esn.is_empty() {
             missing.push(Kind::Esn);
         }
@@ -411,7 +418,11 @@ pub fn proposals(offers: &[Offer], protocol: Protocol, spi: &[u8]) -> Vec<Propos
 ///
 /// # Errors
 /// For each pair, the kinds in which it does not meet, the nearest pair first.
-pub fn choose(offers: &[Offer], theirs: &[Proposal], protocol: Protocol) -> Result<(usize, Chosen), Vec<Kind>> {
+pub fn choose(
+    offers: &[Offer],
+    theirs: &[Proposal],
+    protocol: Protocol,
+) -> Result<(usize, Chosen), Vec<Kind>> {
     let mut nearest: Option<Vec<Kind>> = None;
     for (n, offer) in offers.iter().enumerate() {
         for proposal in theirs.iter().filter(|proposal| proposal.protocol == protocol) {
@@ -433,11 +444,15 @@ impl core::fmt::Display for Proposal {
         let mut last = None;
         for transform in &self.transforms {
             let word = match transform.kind {
-                Kind::Encryption => Encryption::from_transform_number(transform.number).map(|e| e.to_string()),
+                Kind::Encryption => {
+                    Encryption::from_transform_number(transform.number).map(|e| e.to_string())
+                }
                 Kind::Prf => Prf::from_number(transform.number).map(|prf| prf.to_string()),
                 Kind::Integrity => Auth::from_transform_number(transform.number).map(|auth| auth.to_string()),
                 Kind::KeyExchange => Group::from_number(transform.number).map(|group| group.to_string()),
-                Kind::Additional(n) => Group::from_number(transform.number).map(|group| format!("ke{n}_{group}")),
+                Kind::Additional(n) => {
+                    Group::from_number(transform.number).map(|group| format!("ke{n}_{group}"))
+                }
                 Kind::Esn if transform.number == 0 => continue,
                 Kind::Esn => Some("esn".to_owned()),
                 Kind::Other(_) => None,

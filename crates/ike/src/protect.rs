@@ -172,7 +172,9 @@ impl Opener {
         let mut copy = octets.to_vec();
         let body = at.saturating_add(GENERIC);
         if kind == SK {
-            let Some(inner) = self.cipher.open(&mut copy, body).map(Secret::from) else { return Opening::Forged };
+            let Some(inner) = self.cipher.open(&mut copy, body).map(Secret::from) else {
+                return Opening::Forged;
+            };
             return Self::whole(header, first, inner);
         }
         let numbers = octets.get(body..).and_then(|rest| rest.first_chunk::<4>());

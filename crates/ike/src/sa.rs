@@ -14,7 +14,9 @@ use crate::connection::Connection;
 use crate::event::{Event, Transmit, Why};
 use crate::job::{Answer, Job, JobId};
 use crate::keys::IkeKeys;
-use crate::message::{Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, ParseError, Payload, rules};
+use crate::message::{
+    Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, ParseError, Payload, rules,
+};
 use crate::outbox::Context;
 use crate::proposal::{Chosen, Protocol};
 use crate::protect::{Opened, Opener, Opening, Sealer};
@@ -278,7 +280,13 @@ impl Answers {
 }
 
 impl IkeSa {
-    pub(crate) fn new(key: IkeSpi, initiator: bool, ends: (SocketAddr, SocketAddr), stage: Stage, now: Time) -> Self {
+    pub(crate) fn new(
+        key: IkeSpi,
+        initiator: bool,
+        ends: (SocketAddr, SocketAddr),
+        stage: Stage,
+        now: Time,
+    ) -> Self {
         let (local, remote) = ends;
         Self {
             key,
@@ -413,7 +421,10 @@ impl IkeSa {
             header.id == self.expected
         };
         // Only what is newer than all before may move the peer: a recorded message is not.
-        if news && (remote != self.remote || local != self.local) && (self.nat.there || !self.is_established()) {
+        if news
+            && (remote != self.remote || local != self.local)
+            && (self.nat.there || !self.is_established())
+        {
             let from = (self.local, self.remote);
             (self.local, self.remote) = (local, remote);
             for child in &self.children {
@@ -430,8 +441,12 @@ impl IkeSa {
             return;
         }
         let notify = match error {
-            ParseError::UnknownCritical(kind) => Notify::new(NotifyKind::UnsupportedCriticalPayload, vec![kind]),
-            ParseError::Malformed(_) | ParseError::MajorVersion(_) => Notify::new(NotifyKind::InvalidSyntax, Vec::new()),
+            ParseError::UnknownCritical(kind) => {
+                Notify::new(NotifyKind::UnsupportedCriticalPayload, vec![kind])
+            }
+            ParseError::Malformed(_) | ParseError::MajorVersion(_) => {
+                Notify::new(NotifyKind::InvalidSyntax, Vec::new())
+            }
         };
         let fatal = !self.is_established() || notify.kind == NotifyKind::InvalidSyntax;
         self.respond(cx, header.exchange, header.id, vec![Payload::Notify(notify)]);
@@ -503,9 +518,11 @@ impl IkeSa {
             }
             (Err(Pause::Refuse(refusal, why)), Work::Request(opened)) => {
                 let header = opened.message.header;
-                let fatal = header.exchange == Exchange::IkeAuth || header.exchange == Exchange::IkeIntermediate;
+                let fatal =
+                    header.exchange == Exchange::IkeAuth || header.exchange == Exchange::IkeIntermediate;
                 let why = why.unwrap_or(Why::Protocol(refusal.kind.name()));
-                cx.out.progress(self.connection.as_ref(), format!("refused {}: {why}", header.exchange.name()));
+                cx.out
+                    .progress(self.connection.as_ref(), format!("refused {}: {why}", header.exchange.name()));
                 self.respond(cx, header.exchange, header.id, vec![Payload::Notify(refusal)]);
                 if fatal {
                     self.close(cx, why);
@@ -543,7 +560,13 @@ impl IkeSa {
     }
 
     /// Sends a request and waits for its answer.
-    pub(crate) fn ask(&mut self, cx: &mut Context<'_>, exchange: Exchange, payloads: Vec<Payload>, asked: Asked) -> Message {
+    pub(crate) fn ask(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: Exchange,
+        payloads: Vec<Payload>,
+        asked: Asked,
+    ) -> Message {
         let id = self.next_request;
         let message = Message { header: self.header(exchange, false, id), payloads };
         let datagrams = self.datagrams(cx, &message);
@@ -567,7 +590,13 @@ impl IkeSa {
     }
 
     /// Answers a request; the answer is kept and sent again as it is.
-    pub(crate) fn respond(&mut self, cx: &mut Context<'_>, exchange: Exchange, id: u32, payloads: Vec<Payload>) -> Message {
+    pub(crate) fn respond(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: Exchange,
+        id: u32,
+        payloads: Vec<Payload>,
+    ) -> Message {
         let message = Message { header: self.header(exchange, true, id), payloads };
         let datagrams = self.datagrams(cx, &message);
         self.transmit(cx, &datagrams);
@@ -582,14 +611,21 @@ impl IkeSa {
         }
         let limit = self.fragmentation.then_some(DATAGRAM);
         let random = &mut *cx.random;
-        let sealed = self.channel.as_mut().and_then(|c| c.sealer.seal(message, limit, &mut |octets| random.fill(octets)));
+        let sealed = self
+            .channel
+            .as_mut()
+            .and_then(|c| c.sealer.seal(message, limit, &mut |octets| random.fill(octets)));
         sealed.unwrap_or_default()
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>, datagrams: &[Vec<u8>]) {
         self.sent = cx.now;
         for octets in datagrams {
-            cx.out.transmits.push_back(Transmit { local: self.local, remote: self.remote, octets: octets.clone() });
+            cx.out.transmits.push_back(Transmit {
+                local: self.local,
+                remote: self.remote,
+                octets: octets.clone(),
+            });
         }
     }
 
@@ -624,7 +660,9 @@ impl IkeSa {
         let at = self.children.iter().position(|child| child.spi_in == spi_in)?;
         let child = self.children.remove(at);
         // A successor that only received so far sends from now on, before the old pair goes.
-        if let Some(spi_in) = child.replaced_by.filter(|spi| self.children.iter().any(|other| other.spi_in == *spi)) {
+        if let Some(spi_in) =
+            child.replaced_by.filter(|spi| self.children.iter().any(|other| other.spi_in == *spi))
+        {
             cx.out.events.push_back(Event::ChildInUse { spi_in });
         }
         cx.out.events.push_back(Event::ChildDown {
@@ -647,7 +685,11 @@ impl IkeSa {
         if self.is_established() {
             deadline = deadline.min(self.rekey_at);
             for child in &self.children {
-                deadline = deadline.min(if child.replaced() { child.expires } else { child.rekey_at.min(child.expires) });
+                deadline = deadline.min(if child.replaced() {
+                    child.expires
+                } else {
+                    child.rekey_at.min(child.expires)
+                });
             }
             if let Some(liveness) = self.liveness() {
                 deadline = deadline.min(liveness);
@@ -730,7 +772,8 @@ impl IkeSa {
         }
         // 1.8 times as long, and up to a tenth more, so that many peers do not speak at once.
         let jitter = cx.random_below(u64::try_from(request.wait.as_nanos()).unwrap_or(u64::MAX).div_ceil(10));
-        request.wait = (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(LONGEST_WAIT);
+        request.wait =
+            (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(LONGEST_WAIT);
         request.next = cx.now.after(request.wait).after(Duration::from_nanos(jitter));
         let end = request.first.after(give_up);
         request.next = request.next.min(end.max(cx.now));

@@ -41,13 +41,16 @@ impl Trace {
     /// What the responder chose.
     fn chosen(&self) -> Chosen {
         let answer = Message::parse(&self.octets("ike_sa_init_rsp")).unwrap();
-        let Some(Payload::Sa(proposals)) = answer.payloads.into_iter().find(|p| matches!(p, Payload::Sa(_))) else {
+        let Some(Payload::Sa(proposals)) = answer.payloads.into_iter().find(|p| matches!(p, Payload::Sa(_)))
+        else {
             panic!("{}: no SA payload", self.name)
         };
         let any = Offer {
             encryption: [128, 192, 256]
                 .into_iter()
-                .flat_map(|bits| [Encryption::AesGcm16, Encryption::AesCbc, Encryption::AesCcm16].map(|e| (e, bits)))
+                .flat_map(|bits| {
+                    [Encryption::AesGcm16, Encryption::AesCbc, Encryption::AesCcm16].map(|e| (e, bits))
+                })
                 .chain([(Encryption::ChaCha20Poly1305, 0), (Encryption::TripleDesCbc, 0)])
                 .collect(),
             integrity: vec![Auth::HmacSha1, Auth::HmacSha256, Auth::HmacSha512],
@@ -109,10 +112,17 @@ fn keys_auth_and_every_protected_message_are_as_recorded() {
         assert_eq!(auth("ike_sa_init_req", &nr, &keys.p[0], "idi_body"), hex::encode(trace.octets("auth_i")));
         assert_eq!(auth("ike_sa_init_rsp", &ni, &keys.p[1], "idr_body"), hex::encode(trace.octets("auth_r")));
         // Keys of the first child.
-        let names: Vec<&str> =
-            ["child_ei", "child_ai", "child_er", "child_ar"].into_iter().filter(|n| trace.value.get(n).is_some()).collect();
+        let names: Vec<&str> = ["child_ei", "child_ai", "child_er", "child_ar"]
+            .into_iter()
+            .filter(|n| trace.value.get(n).is_some())
+            .collect();
         let child: Vec<u8> = names.iter().flat_map(|name| trace.octets(name)).collect();
-        assert_eq!(hex::encode(&*keys.child(&[], &ni, &nr, child.len())), hex::encode(child), "{}", trace.name);
+        assert_eq!(
+            hex::encode(&*keys.child(&[], &ni, &nr, child.len())),
+            hex::encode(child),
+            "{}",
+            trace.name
+        );
         if ctr {
             continue;
         }

@@ -418,9 +418,9 @@ impl Auth {
 
     /// The algorithm with this IKE transform number.
     pub fn from_transform_number(number: u16) -> Option<Self> {
-        AUTH.iter().map(|row| row.algorithm).find(|algorithm| {
-            [16, 24, 32].into_iter().any(|key| algorithm.transform_number(key) == number)
-        })
+        AUTH.iter()
+            .map(|row| row.algorithm)
+            .find(|algorithm| [16, 24, 32].into_iter().any(|key| algorithm.transform_number(key) == number))
     }
 
     /// The algorithm with this name, canonical or not, in either case, with `-` or `_`.

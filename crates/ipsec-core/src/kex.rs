@@ -78,7 +78,11 @@ pub const GROUPS: [Row; 13] = [
     row(Group::X25519, 31, &["x25519", "dh31", "curve25519"], 32),
     Row { answer: 768, post_quantum: true, ..row(Group::MlKem512, 35, &["mlkem512", "ml_kem_512"], 800) },
     Row { answer: 1088, post_quantum: true, ..row(Group::MlKem768, 36, &["mlkem768", "ml_kem_768"], 1184) },
-    Row { answer: 1568, post_quantum: true, ..row(Group::MlKem1024, 37, &["mlkem1024", "ml_kem_1024"], 1568) },
+    Row {
+        answer: 1568,
+        post_quantum: true,
+        ..row(Group::MlKem1024, 37, &["mlkem1024", "ml_kem_1024"], 1568)
+    },
 ];
 
 const fn row(group: Group, number: u16, names: &'static [&'static str], octets: usize) -> Row {
@@ -86,7 +90,7 @@ const fn row(group: Group, number: u16, names: &'static [&'static str], octets: 
 }
 
 // Row n is about variant n, and there is no variant without a row.
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const _: () = {
     let mut n = 0;
     while n < GROUPS.len() {
@@ -165,7 +169,10 @@ impl Group {
 
     /// The method with this name, canonical or not, in either case.
     pub fn from_name(name: &str) -> Option<Self> {
-        GROUPS.iter().find(|row| row.names.iter().any(|known| known.eq_ignore_ascii_case(name))).map(|row| row.group)
+        GROUPS
+            .iter()
+            .find(|row| row.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            .map(|row| row.group)
     }
 
     /// The initiator's first step: what it keeps and what it sends.
@@ -185,7 +192,8 @@ impl Group {
             }
             Method::Kem(algorithm) => {
                 let key = DecapsulationKey::generate(algorithm).map_err(|_| KexError::Library)?;
-                let public = key.encapsulation_key().and_then(|key| key.key_bytes().map(|b| b.as_ref().to_vec()));
+                let public =
+                    key.encapsulation_key().and_then(|key| key.key_bytes().map(|b| b.as_ref().to_vec()));
                 (Private::Kem(Box::new(key)), public.map_err(|_| KexError::Library)?)
             }
         };
@@ -299,9 +307,10 @@ fn agree(
         Point::Raw => peer.to_vec(),
         Point::Uncompressed => [&[4], peer].concat(),
     };
-    let secret = agreement::agree(key, UnparsedPublicKey::new(algorithm, whole), KexError::Value, |secret| {
-        Ok(Secret::from(secret))
-    })?;
+    let secret =
+        agreement::agree(key, UnparsedPublicKey::new(algorithm, whole), KexError::Value, |secret| {
+            Ok(Secret::from(secret))
+        })?;
     // RFC 8031 §2 wants an all-zero secret refused; the library does that as well, but it is ours to keep.
     if secret.iter().fold(0, |all, octet| all | octet) == 0 {
         return Err(KexError::Value);
@@ -335,7 +344,12 @@ mod tests {
     fn a_value_of_the_wrong_length_is_refused_by_every_method() {
         for row in &GROUPS {
             for length in [0, 1, row.offer - 1, row.offer + 1] {
-                assert_eq!(row.group.accept(&vec![2; length]).err(), Some(KexError::Length), "{:?}", row.group);
+                assert_eq!(
+                    row.group.accept(&vec![2; length]).err(),
+                    Some(KexError::Length),
+                    "{:?}",
+                    row.group
+                );
             }
             if row.offer <= 512 {
                 let (offer, _) = row.group.offer().unwrap();

@@ -31,7 +31,7 @@ mod time;
 pub mod transform;
 
 pub use ipnet::IpNet;
-pub use secret::Secret;
 pub use said::{Protocol, SaId, SaIdError, Said, Spi};
+pub use secret::Secret;
 pub use selector::{Flow, Selector};
 pub use time::Time;

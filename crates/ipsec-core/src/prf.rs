@@ -24,14 +24,8 @@ pub enum Prf {
 
 impl Prf {
     /// Every PRF there is.
-    pub const ALL: [Self; 6] = [
-        Self::HmacSha1,
-        Self::AesXcbc,
-        Self::HmacSha256,
-        Self::HmacSha384,
-        Self::HmacSha512,
-        Self::AesCmac,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::HmacSha1, Self::AesXcbc, Self::HmacSha256, Self::HmacSha384, Self::HmacSha512, Self::AesCmac];
 
     /// Its transform number (IANA, Transform Type 2).
     pub const fn number(self) -> u16 {
@@ -63,7 +57,7 @@ impl Prf {
     }
 
     /// Octets of output, which is also the preferred length of a key (RFC 7296 §2.14).
-    pub const fn len(self) -> usize {
+    pub const fn octets(self) -> usize {
         match self {
             Self::HmacSha1 => 20,
             Self::AesXcbc | Self::AesCmac => 16,
@@ -104,7 +98,7 @@ impl Prf {
     /// prf+ ends after 255 blocks; what is asked of it here never comes near, and more would be zeros, not secrets that
     /// repeat.
     pub fn plus(self, key: &[u8], seed: &[&[u8]], octets: usize) -> Secret {
-        let mut stream = Vec::with_capacity(octets.saturating_add(self.len()));
+        let mut stream = Vec::with_capacity(octets.saturating_add(self.octets()));
         let mut last = Secret::default();
         for count in 1..=u8::MAX {
             if stream.len() >= octets {
@@ -167,8 +161,14 @@ mod tests {
         let says = |prf: Prf| hex::encode(&*prf.compute(&key, &[b"Hi", b" There"]));
         assert_eq!(says(Prf::HmacSha1), "b617318655057264e28bc0b6fb378c8ef146be00");
         assert_eq!(says(Prf::HmacSha256), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
-        assert!(says(Prf::HmacSha384).starts_with("afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59c"));
-        assert!(says(Prf::HmacSha512).starts_with("87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde"));
+        assert!(
+            says(Prf::HmacSha384)
+                .starts_with("afd03944d84895626b0825f4ab46907f15f9dadbe4101ec682aa034c7cebc59c")
+        );
+        assert!(
+            says(Prf::HmacSha512)
+                .starts_with("87aa7cdea5ef619d4ff0b4241a1d6cb02379f4e2ce4ec2787ad0b30545e17cde")
+        );
     }
 
     /// RFC 4434 §4.

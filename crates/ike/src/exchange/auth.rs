@@ -9,8 +9,8 @@ use crate::identity::{Id, IdPattern};
 use crate::message::{Exchange, IdBody, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
 use crate::sa::{Answers, Asked, IkeSa, Pause, Stage, Task};
-use ipsec_core::Time;
 use ipsec_core::Secret;
+use ipsec_core::Time;
 use std::sync::Arc;
 
 /// Says who we are and asks for the first Child SA.
@@ -67,13 +67,22 @@ fn signed<'a>(sa: &'a IkeSa, side: usize, int_auth: &'a [u8]) -> Option<Signed<'
 }
 
 /// Checks what the peer says of itself; `side` is the peer's.
-fn check(sa: &IkeSa, cx: &Context<'_>, message: &Message, connection: &Connection, side: usize) -> Result<Authenticated, Why> {
+fn check(
+    sa: &IkeSa,
+    cx: &Context<'_>,
+    message: &Message,
+    connection: &Connection,
+    side: usize,
+) -> Result<Authenticated, Why> {
     let id = message.payloads.iter().find_map(|payload| match payload {
         Payload::IdI(id) if side == 0 => Some(id),
         Payload::IdR(id) if side == 1 => Some(id),
         _ => None,
     });
-    let auth = message.payloads.iter().find_map(|p| if let Payload::Auth { method, data } = p { Some((*method, data)) } else { None });
+    let auth = message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Auth { method, data } = p { Some((*method, data)) } else { None });
     let (Some(id), Some((method, data))) = (id, auth) else {
         return Err(Why::Protocol("it did not say who it is, or did not prove it"));
     };
@@ -104,7 +113,8 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     let nonces = (&*handshake.ni, &*handshake.nr);
     match child::confirm(sa, message, &connection, false) {
         Ok(agreed) => {
-            let pair = Pair { spi_in, shared: &[], nonces, initiated: true, replaces: None, redundant: false };
+            let pair =
+                Pair { spi_in, shared: &[], nonces, initiated: true, replaces: None, redundant: false };
             child::install(sa, cx, &connection, agreed, pair);
         }
         Err(why) => {
@@ -117,7 +127,12 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
 }
 
 /// Answers a peer that says who it is and asks for the first Child SA.
-pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let (Stage::Keyed(handshake), Some(channel)) = (&sa.stage, &sa.channel) else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
@@ -127,8 +142,10 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     }
     let deny = |why: Why| Pause::Refuse(Notify::new(NotifyKind::AuthenticationFailed, Vec::new()), Some(why));
     let id = message.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None });
-    let wanted = message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
-    let claimed = id.and_then(Id::from_body).ok_or_else(|| deny(Why::Protocol("it did not say who it is")))?;
+    let wanted =
+        message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
+    let claimed =
+        id.and_then(Id::from_body).ok_or_else(|| deny(Why::Protocol("it did not say who it is")))?;
     let mut candidates: Vec<(u8, Arc<Connection>)> = Vec::new();
     for connection in cx.config.connections.values() {
         let fit = connection.fit(sa.local.ip(), sa.remote.ip());
@@ -142,14 +159,19 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
         }
     }
     candidates.sort_by_key(|(score, _)| *score);
-    let (best, _) = candidates.first().map(|(s, c)| (*s, c)).ok_or_else(|| deny(Why::NoConnection(claimed.to_string())))?;
+    let (best, _) = candidates
+        .first()
+        .map(|(s, c)| (*s, c))
+        .ok_or_else(|| deny(Why::NoConnection(claimed.to_string())))?;
     // Among the best the networks asked for decide.
-    let candidates: Vec<Arc<Connection>> = candidates.into_iter().filter(|(s, _)| *s == best).map(|(_, c)| c).collect();
+    let candidates: Vec<Arc<Connection>> =
+        candidates.into_iter().filter(|(s, _)| *s == best).map(|(_, c)| c).collect();
     let narrowed = candidates.iter().find(|connection| child::answerable(sa, message, connection));
     let Some(connection) = narrowed.or(candidates.first()).cloned() else { return Ok(()) };
     let proved = check(sa, cx, message, &connection, 0).map_err(deny)?;
     let key = cx.config.secrets.psk(&connection.local_id, &claimed);
-    let key = key.ok_or_else(|| deny(Why::NoSecret(connection.local_id.to_string(), claimed.to_string())))?.clone();
+    let key =
+        key.ok_or_else(|| deny(Why::NoSecret(connection.local_id.to_string(), claimed.to_string())))?.clone();
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
     let agreed = if childless { None } else { Some(child::choose(sa, message, &connection, false)) };
     let spi_in = if let Some(Ok(_)) = &agreed { child::spi(sa, answers)? } else { 0 };
@@ -172,7 +194,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     match agreed {
         Some(Ok(agreed)) => {
             let nonces = (&*handshake.ni, &*handshake.nr);
-            let pair = Pair { spi_in, shared: &[], nonces, initiated: false, replaces: None, redundant: false };
+            let pair =
+                Pair { spi_in, shared: &[], nonces, initiated: false, replaces: None, redundant: false };
             child::install(sa, cx, &connection, agreed, pair);
         }
         Some(Err((_, why))) => {
@@ -184,7 +207,12 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
 }
 
 /// The peer has proved who it is: its time begins, and its host is told.
-pub(super) fn established(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Connection>, proved: Authenticated) {
+pub(super) fn established(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    connection: &Arc<Connection>,
+    proved: Authenticated,
+) {
     let peer = proved.id().to_string();
     sa.stage = Stage::Established(proved);
     let (rekey_at, expires) = lifetimes(cx, connection, connection.times.ike_life);
@@ -194,7 +222,11 @@ pub(super) fn established(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc
 }
 
 /// When a successor is to be negotiated, and when all is over.
-pub(crate) fn lifetimes(cx: &mut Context<'_>, connection: &Connection, life: core::time::Duration) -> (Time, Time) {
+pub(crate) fn lifetimes(
+    cx: &mut Context<'_>,
+    connection: &Connection,
+    life: core::time::Duration,
+) -> (Time, Time) {
     let margin = connection.times.margin.min(life.checked_div(2).unwrap_or(life));
     let hundredth = u64::try_from(margin.as_nanos()).unwrap_or(u64::MAX).checked_div(100).unwrap_or(0);
     let more = cx.random_below(hundredth.saturating_mul(u64::from(connection.times.fuzz)).saturating_add(1));

@@ -49,7 +49,9 @@ pub(super) fn spi(sa: &IkeSa, answers: &mut Answers) -> Result<u32, Pause> {
         Answer::Spi(Some(spi)) => Ok(spi),
         _ => Err(Pause::Refuse(
             Notify::new(NotifyKind::NoAdditionalSas, Vec::new()),
-            Some(Why::Internal("the data plane gave no SPI: does klips run, and has it attached an interface?")),
+            Some(Why::Internal(
+                "the data plane gave no SPI: does klips run, and has it attached an interface?",
+            )),
         )),
     }
 }
@@ -80,7 +82,13 @@ fn offers(connection: &Connection, pfs: bool, group: Option<Group>) -> Vec<Offer
 }
 
 /// SA, TSi and TSr of a request of ours.
-pub(super) fn offer(sa: &IkeSa, connection: &Connection, spi_in: u32, pfs: bool, group: Option<Group>) -> Vec<Payload> {
+pub(super) fn offer(
+    sa: &IkeSa,
+    connection: &Connection,
+    spi_in: u32,
+    pfs: bool,
+    group: Option<Group>,
+) -> Vec<Payload> {
     let (ours, theirs) = sides(sa, connection);
     let offers = offers(connection, pfs, group);
     let mut payloads = Vec::new();
@@ -123,11 +131,17 @@ pub(super) fn answerable(sa: &IkeSa, message: &Message, connection: &Connection)
 ///
 /// # Errors
 /// What the peer is told, and what is said here.
-pub(super) fn choose(sa: &IkeSa, message: &Message, connection: &Connection, pfs: bool) -> Result<Agreed, (Notify, Why)> {
+pub(super) fn choose(
+    sa: &IkeSa,
+    message: &Message,
+    connection: &Connection,
+    pfs: bool,
+) -> Result<Agreed, (Notify, Why)> {
     let deny = |kind, why| (Notify::new(kind, Vec::new()), why);
     let offers = offers(connection, pfs, None);
     let (theirs, ours) = (proposals(message), proposal::proposals(&offers, Protocol::Esp, &[]));
-    let text = |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let text =
+        |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Esp).map_err(|kinds| {
         let why = Why::NoProposal { what: "Child SA", kinds, theirs: text(theirs), ours: text(&ours) };
         deny(NotifyKind::NoProposalChosen, why)
@@ -143,13 +157,16 @@ pub(super) fn choose(sa: &IkeSa, message: &Message, connection: &Connection, pfs
     let ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
     if ts.0.is_empty() || ts.1.is_empty() {
         let theirs_text = format!("{} and {}", list(&asked_i), list(&asked_r));
-        let why = Why::Selectors { theirs: theirs_text, ours: format!("{} and {}", list(&theirs), list(&ours)) };
+        let why =
+            Why::Selectors { theirs: theirs_text, ours: format!("{} and {}", list(&theirs), list(&ours)) };
         return Err(deny(NotifyKind::TsUnacceptable, why));
     }
     let spi_out = spi_of(&chosen.spi);
-    let spi_out = spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
+    let spi_out =
+        spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
     let transport = notified(message, NotifyKind::UseTransportMode).is_some();
-    let mode = if transport && connection.child.mode == Mode::Transport { Mode::Transport } else { Mode::Tunnel };
+    let mode =
+        if transport && connection.child.mode == Mode::Transport { Mode::Transport } else { Mode::Tunnel };
     if mode != connection.child.mode {
         let why = Why::Protocol("it asks for tunnel mode, and the connection is type=transport");
         return Err(deny(NotifyKind::NoProposalChosen, why));
@@ -172,7 +189,12 @@ pub(super) fn grant(agreed: &Agreed, spi_in: u32) -> Vec<Payload> {
 ///
 /// # Errors
 /// What is not as it must be.
-pub(super) fn confirm(sa: &IkeSa, message: &Message, connection: &Connection, pfs: bool) -> Result<Agreed, Why> {
+pub(super) fn confirm(
+    sa: &IkeSa,
+    message: &Message,
+    connection: &Connection,
+    pfs: bool,
+) -> Result<Agreed, Why> {
     let offers = offers(connection, pfs, None);
     let theirs = proposals(message).first().filter(|proposal| proposal.protocol == Protocol::Esp);
     let chosen = theirs.and_then(|theirs| {
@@ -187,7 +209,10 @@ pub(super) fn confirm(sa: &IkeSa, message: &Message, connection: &Connection, pf
     };
     if !within(&ts_i, &ours) || !within(&ts_r, &theirs) {
         let granted = format!("{} and {}", list(&ts_r), list(&ts_i));
-        return Err(Why::Selectors { theirs: granted, ours: format!("{} and {}", list(&theirs), list(&ours)) });
+        return Err(Why::Selectors {
+            theirs: granted,
+            ours: format!("{} and {}", list(&theirs), list(&ours)),
+        });
     }
     let transport = notified(message, NotifyKind::UseTransportMode).is_some();
     let mode = if transport { Mode::Transport } else { Mode::Tunnel };
@@ -198,7 +223,13 @@ pub(super) fn confirm(sa: &IkeSa, message: &Message, connection: &Connection, pf
 }
 
 /// Makes the keys of a pair and hands it to the host.
-pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Connection>, agreed: Agreed, pair: Pair<'_>) {
+pub(super) fn install(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    connection: &Arc<Connection>,
+    agreed: Agreed,
+    pair: Pair<'_>,
+) {
     let Some(channel) = &sa.channel else { return };
     let Agreed { chosen, protocol, mode, spi_out, ts } = agreed;
     let (e, a) = (chosen.encryption_octets(), chosen.integrity_octets());
@@ -214,7 +245,9 @@ pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Con
     let (out, inn) = if pair.initiated { (0, half) } else { (half, 0) };
     let (local_selectors, remote_selectors) = if pair.initiated { ts } else { (ts.1, ts.0) };
     let (rekey_at, expires) = super::auth::lifetimes(cx, connection, connection.times.child_life);
-    if let Some(child) = sa.children.iter_mut().find(|child| Some(child.spi_in) == pair.replaces && !pair.redundant) {
+    if let Some(child) =
+        sa.children.iter_mut().find(|child| Some(child.spi_in) == pair.replaces && !pair.redundant)
+    {
         child.replaced_by = Some(pair.spi_in);
     }
     sa.children.push(Child {
@@ -232,7 +265,10 @@ pub(super) fn install(sa: &mut IkeSa, cx: &mut Context<'_>, connection: &Arc<Con
         connection: connection.clone(),
         protocol,
         mode,
-        suite: Suite { encryption: chosen.encryption.map(|(encryption, _)| encryption), auth: chosen.integrity },
+        suite: Suite {
+            encryption: chosen.encryption.map(|(encryption, _)| encryption),
+            auth: chosen.integrity,
+        },
         esn: chosen.esn,
         inbound: keyed(inn, pair.spi_in),
         outbound: keyed(out, spi_out),
@@ -291,7 +327,10 @@ pub(super) fn begin(
     let mut payloads: Vec<Payload> = rekey.map(Payload::Notify).into_iter().collect();
     let group = offer.as_ref().map(|(offer, _)| offer.group());
     let mut asked = self::offer(sa, connection, spi_in, pfs.is_some(), group);
-    let at = asked.iter().position(|payload| matches!(payload, Payload::Sa(_))).map_or(0, |at| at.saturating_add(1));
+    let at = asked
+        .iter()
+        .position(|payload| matches!(payload, Payload::Sa(_)))
+        .map_or(0, |at| at.saturating_add(1));
     let after = asked.split_off(at);
     payloads.extend(asked);
     payloads.push(Payload::Nonce(ni.clone()));
@@ -307,7 +346,12 @@ pub(super) fn begin(
 }
 
 /// Takes the answer.
-pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let Some(Asked::Child(asked)) = sa.request.as_ref().map(|request| &request.asked) else { return Ok(()) };
     if let Some(notify) = refused(message) {
         let (kind, data) = (notify.kind, notify.data.clone());
@@ -331,7 +375,8 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
     let agreed = match agreed {
         Ok(agreed) if agreed.chosen.group.is_some() == shared.is_some() && pfs == shared.is_some() => agreed,
         outcome => {
-            let why = outcome.err().unwrap_or(Why::Protocol("its key exchange for the Child SA is missing or bad"));
+            let why =
+                outcome.err().unwrap_or(Why::Protocol("its key exchange for the Child SA is missing or bad"));
             sa.task(Task::DeleteChild(asked.spi_in));
             cx.out.events.push_back(Event::Failed { connection, why });
             return Ok(());
@@ -355,7 +400,11 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
     if redundant {
         sa.task(Task::DeleteChild(asked.spi_in));
     } else if let Some(old) = asked.rekeys {
-        if let Some(child) = sa.children.iter_mut().find(|child| asked.crossed.as_ref().is_some_and(|(spi, _)| *spi == child.spi_in)) {
+        if let Some(child) = sa
+            .children
+            .iter_mut()
+            .find(|child| asked.crossed.as_ref().is_some_and(|(spi, _)| *spi == child.spi_in))
+        {
             // The peer will delete it; should it not, we do not rekey what is one too many.
             child.replaced_by = Some(asked.spi_in);
         }
@@ -378,7 +427,8 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
         }
         NotifyKind::TemporaryFailure => {}
         NotifyKind::InvalidKePayload => {
-            let group = <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
+            let group =
+                <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
             let ours = group.filter(|group| {
                 offer.is_some_and(|offer| offer.group() != *group)
                     && connection.child.offers.iter().any(|offer| offer.groups.contains(group))
@@ -400,7 +450,8 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
             sa.task(Task::Child { connection: connection.clone(), rekeys: None, group: None });
         }
         kind => {
-            let why = Why::Refused(if rekeys.is_some() { "to rekey the Child SA" } else { "the Child SA" }, kind);
+            let why =
+                Why::Refused(if rekeys.is_some() { "to rekey the Child SA" } else { "the Child SA" }, kind);
             cx.out.events.push_back(Event::Failed { connection: connection.clone(), why });
             if let Some(spi_in) = rekeys {
                 // The old pair lives until its end; another try comes before.
@@ -413,9 +464,15 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
 }
 
 /// Answers a request for a Child SA.
-pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     // This IKE SA is about to be replaced, or to go: the peer asks again on the next one (RFC 7296 §2.25.2).
-    let ending = sa.request.as_ref().is_some_and(|r| matches!(r.asked, Asked::RekeyIke(_) | Asked::DeleteIke(_)));
+    let ending =
+        sa.request.as_ref().is_some_and(|r| matches!(r.asked, Asked::RekeyIke(_) | Asked::DeleteIke(_)));
     if ending || sa.replaced() {
         return Err(Pause::refuse(NotifyKind::TemporaryFailure));
     }
@@ -444,7 +501,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
         }
     };
     let Some(connection) = connection else { return Err(Pause::refuse(NotifyKind::TsUnacceptable)) };
-    let agreed = choose(sa, message, &connection, true).map_err(|(notify, why)| Pause::Refuse(notify, Some(why)))?;
+    let agreed =
+        choose(sa, message, &connection, true).map_err(|(notify, why)| Pause::Refuse(notify, Some(why)))?;
     let mut shared = Vec::new();
     let mut ours = None;
     if let (Some(group), Some((_, share))) = (agreed.chosen.group, ke(message)) {
@@ -459,7 +517,10 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     let spi_in = spi(sa, answers)?;
     let nr = cx.nonce();
     let mut payloads = grant(&agreed, spi_in);
-    let at = payloads.iter().position(|payload| matches!(payload, Payload::Sa(_))).map_or(0, |at| at.saturating_add(1));
+    let at = payloads
+        .iter()
+        .position(|payload| matches!(payload, Payload::Sa(_)))
+        .map_or(0, |at| at.saturating_add(1));
     let after = payloads.split_off(at);
     payloads.push(Payload::Nonce(nr.clone()));
     payloads.extend(ours);
@@ -473,7 +534,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     {
         asked.crossed = Some((spi_in, ni.min(&nr).to_vec()));
     }
-    let pair = Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces, redundant: false };
+    let pair =
+        Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces, redundant: false };
     install(sa, cx, &connection, agreed, pair);
     Ok(())
 }

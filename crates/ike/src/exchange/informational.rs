@@ -42,7 +42,8 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>) {
 /// Answers the peer.
 pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
     let (exchange, id) = (message.header.exchange, message.header.id);
-    let deletes = || message.payloads.iter().filter_map(|p| if let Payload::Delete(d) = p { Some(d) } else { None });
+    let deletes =
+        || message.payloads.iter().filter_map(|p| if let Payload::Delete(d) = p { Some(d) } else { None });
     if deletes().any(|delete| *delete == Delete::IkeSa) {
         // Its children need no word of their own (RFC 7296 §1.4.1).
         let why = match &sa.request {

@@ -25,18 +25,24 @@ pub(crate) const NAT_PORT: u16 = 4500;
 
 /// Asks for a new IKE SA.
 pub(crate) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers) -> Result<(), Pause> {
-    let (Some(connection), Stage::Opening(opening)) = (sa.connection.clone(), &sa.stage) else { return Ok(()) };
+    let (Some(connection), Stage::Opening(opening)) = (sa.connection.clone(), &sa.stage) else {
+        return Ok(());
+    };
     let (group, fresh) = (opening.group, opening.offer.clone());
     let (offer, share) = match fresh {
         Some(known) => known,
         None => match answers.ask(|| Job::Offer(group))? {
             Answer::Offered(Ok(offered)) => offered,
-            _ => return Err(Pause::Fail(Why::Internal("the key exchange could not be begun: no randomness"))),
+            _ => {
+                return Err(Pause::Fail(Why::Internal("the key exchange could not be begun: no randomness")));
+            }
         },
     };
     let mut payloads = Vec::new();
     // The cookie stands first, what it is about unchanged (RFC 7296 §2.6).
-    payloads.extend(opening.cookie.clone().map(|cookie| Payload::Notify(Notify::new(NotifyKind::Cookie, cookie))));
+    payloads.extend(
+        opening.cookie.clone().map(|cookie| Payload::Notify(Notify::new(NotifyKind::Cookie, cookie))),
+    );
     payloads.push(Payload::Sa(proposal::proposals(&connection.ike, Protocol::Ike, &[])));
     payloads.push(Payload::Ke { group: group.number(), data: share.clone() });
     payloads.push(Payload::Nonce(opening.ni.clone()));
@@ -63,7 +69,10 @@ fn about_us(sa: &IkeSa, connection: &Connection, spi_r: IkeSpi) -> Vec<Payload> 
     };
     let mut payloads = vec![
         Payload::Notify(Notify::new(NotifyKind::NatDetectionSourceIp, nat_hash(spis, source).to_vec())),
-        Payload::Notify(Notify::new(NotifyKind::NatDetectionDestinationIp, nat_hash(spis, sa.remote).to_vec())),
+        Payload::Notify(Notify::new(
+            NotifyKind::NatDetectionDestinationIp,
+            nat_hash(spis, sa.remote).to_vec(),
+        )),
     ];
     if connection.fragmentation {
         payloads.push(crate::sa::notify(NotifyKind::Ikev2FragmentationSupported));
@@ -100,7 +109,12 @@ fn nat(message: &Message, ends: (SocketAddr, SocketAddr), policy: Encapsulation)
 }
 
 /// Takes the answer to our first message.
-pub(crate) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answers: &mut Answers) -> Result<(), Pause> {
+pub(crate) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    opened: &Opened,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let message = &opened.message;
     let Some(connection) = sa.connection.clone() else { return Ok(()) };
     if message.header.spi_i != sa.key {
@@ -131,12 +145,14 @@ pub(crate) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, an
     });
     let chosen = chosen.ok_or(Pause::Fail(Why::Protocol("it chose algorithms that were not offered")))?;
     let Some((group, share)) = ke(message) else { return Ok(()) };
-    if chosen.group != Some(opening.group) || group != opening.group.number() || message.header.spi_r == IkeSpi(0) {
+    if chosen.group != Some(opening.group)
+        || group != opening.group.number()
+        || message.header.spi_r == IkeSpi(0)
+    {
         return Err(Pause::Fail(Why::Protocol("its key exchange is not the one it chose")));
     }
-    let shared = match answers.ask(|| Job::Finish(offer, share.to_vec()))? {
-        Answer::Finished(Ok(shared)) => shared,
-        _ => return Err(Pause::Fail(Why::Protocol("its key exchange value is none"))),
+    let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share.to_vec()))? else {
+        return Err(Pause::Fail(Why::Protocol("its key exchange value is none")));
     };
     let nat = nat(message, (sa.local, sa.remote), connection.encapsulation);
     if (nat.here || nat.there) && connection.encapsulation == Encapsulation::No {
@@ -177,19 +193,31 @@ enum Back {
 
 fn sent_back(message: &Message, connection: &Connection) -> Option<Result<Back, Pause>> {
     if let Some(notify) = notified(message, NotifyKind::InvalidKePayload) {
-        let group = <[u8; 2]>::try_from(&*notify.data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
+        let group =
+            <[u8; 2]>::try_from(&*notify.data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
         // Only to what we offer ourselves: nobody on the way can lead us to a weaker group.
         let ours = group.filter(|group| connection.ike.iter().any(|offer| offer.groups.contains(group)));
-        let back = ours.map(Back::Group).ok_or(Pause::Fail(Why::Refused("the key exchange method", notify.kind)));
+        let back =
+            ours.map(Back::Group).ok_or(Pause::Fail(Why::Refused("the key exchange method", notify.kind)));
         return Some(back);
     }
     let cookie = notified(message, NotifyKind::Cookie)?;
     let fits = (1..=64).contains(&cookie.data.len());
-    Some(if fits { Ok(Back::Cookie(cookie.data.clone())) } else { Err(Pause::Fail(Why::Protocol("its cookie"))) })
+    Some(if fits {
+        Ok(Back::Cookie(cookie.data.clone()))
+    } else {
+        Err(Pause::Fail(Why::Protocol("its cookie")))
+    })
 }
 
 /// Makes the keys of a handshake, and the channel from them.
-fn keyed(sa: &mut IkeSa, cx: &mut Context<'_>, chosen: Chosen, shared: &Secret, handshake: Handshake) -> Result<(), Pause> {
+fn keyed(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    chosen: Chosen,
+    shared: &Secret,
+    handshake: Handshake,
+) -> Result<(), Pause> {
     let broken = || Pause::Fail(Why::Internal("the algorithms chosen do not go together"));
     let prf = chosen.prf.ok_or_else(broken)?;
     let (spi_i, spi_r) = sa.spis();
@@ -201,7 +229,12 @@ fn keyed(sa: &mut IkeSa, cx: &mut Context<'_>, chosen: Chosen, shared: &Secret, 
 }
 
 /// The two directions under new keys.
-pub(crate) fn channel(initiator: bool, cx: &mut Context<'_>, chosen: Chosen, keys: IkeKeys) -> Option<Channel> {
+pub(crate) fn channel(
+    initiator: bool,
+    cx: &mut Context<'_>,
+    chosen: Chosen,
+    keys: IkeKeys,
+) -> Option<Channel> {
     let [i, r] = keys.ciphers(&chosen)?;
     let (out, inn) = if initiator { (i, r) } else { (r, i) };
     let mut start = [0; 8];
@@ -232,14 +265,21 @@ pub(crate) fn consider(message: &Message, offers: &[Offer]) -> First {
         }
     };
     let Some(group) = chosen.group else {
-        return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), Why::Protocol("no key exchange"));
+        return First::Answer(
+            Notify::new(NotifyKind::NoProposalChosen, Vec::new()),
+            Why::Protocol("no key exchange"),
+        );
     };
     if ke(message).is_none_or(|(sent, _)| sent != group.number()) {
         // What was sent is for another group than the one chosen; the right one is named (RFC 7296 §1.2).
         let data = group.number().to_be_bytes().to_vec();
-        return First::Answer(Notify::new(NotifyKind::InvalidKePayload, data), Why::Protocol("another group is wanted"));
+        return First::Answer(
+            Notify::new(NotifyKind::InvalidKePayload, data),
+            Why::Protocol("another group is wanted"),
+        );
     }
-    if !chosen.additional.is_empty() && notified(message, NotifyKind::IntermediateExchangeSupported).is_none() {
+    if !chosen.additional.is_empty() && notified(message, NotifyKind::IntermediateExchangeSupported).is_none()
+    {
         let why = Why::Protocol("it offers additional key exchanges without IKE_INTERMEDIATE");
         return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), why);
     }
@@ -247,12 +287,16 @@ pub(crate) fn consider(message: &Message, offers: &[Offer]) -> First {
 }
 
 /// Answers the first message of a peer.
-pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+pub(crate) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let (Some((_, share)), Stage::Answering { chosen, .. }) = (ke(message), &sa.stage) else { return Ok(()) };
     let Some(group) = chosen.group else { return Ok(()) };
-    let (ours, shared) = match answers.ask(|| Job::Accept(group, share.to_vec()))? {
-        Answer::Accepted(Ok(accepted)) => accepted,
-        _ => return Err(Pause::Refuse(Notify::new(NotifyKind::InvalidSyntax, Vec::new()), None)),
+    let Answer::Accepted(Ok((ours, shared))) = answers.ask(|| Job::Accept(group, share.to_vec()))? else {
+        return Err(Pause::Refuse(Notify::new(NotifyKind::InvalidSyntax, Vec::new()), None));
     };
     let Stage::Answering { ni, chosen, init_i } = core::mem::replace(&mut sa.stage, Stage::Closed) else {
         return Ok(());

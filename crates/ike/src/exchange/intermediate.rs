@@ -14,9 +14,8 @@ use ipsec_core::Secret;
 pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers) -> Result<(), Pause> {
     let Stage::Keyed(handshake) = &sa.stage else { return Ok(()) };
     let Some(&group) = handshake.additional.front() else { return Ok(()) };
-    let (offer, share) = match answers.ask(|| Job::Offer(group))? {
-        Answer::Offered(Ok(offered)) => offered,
-        _ => return Err(Pause::Fail(Why::Internal("an additional key exchange could not be begun"))),
+    let Answer::Offered(Ok((offer, share))) = answers.ask(|| Job::Offer(group))? else {
+        return Err(Pause::Fail(Why::Internal("an additional key exchange could not be begun")));
     };
     cx.out.progress(sa.connection.as_ref(), format!("IKE_INTERMEDIATE, {group}"));
     let payloads = vec![Payload::Ke { group: group.number(), data: share }];
@@ -26,20 +25,26 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
 }
 
 /// Takes the peer's share.
-pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    opened: &Opened,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     if let Some(notify) = refused(&opened.message) {
         return Err(Pause::Fail(Why::Refused("the additional key exchange", notify.kind)));
     }
-    let Some(Asked::Intermediate(offer)) = sa.request.as_ref().map(|request| &request.asked) else { return Ok(()) };
+    let Some(Asked::Intermediate(offer)) = sa.request.as_ref().map(|request| &request.asked) else {
+        return Ok(());
+    };
     let offer = offer.clone();
     let wrong = || Pause::Fail(Why::Protocol("its additional key exchange is not the one agreed"));
     let (group, share) = ke(&opened.message).ok_or_else(wrong)?;
     if group != offer.group().number() {
         return Err(wrong());
     }
-    let shared = match answers.ask(|| Job::Finish(offer, share.to_vec()))? {
-        Answer::Finished(Ok(shared)) => shared,
-        _ => return Err(wrong()),
+    let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share.to_vec()))? else {
+        return Err(wrong());
     };
     cover(sa, &opened.message, opened.inner.clone(), 1);
     update(sa, cx, &shared)?;
@@ -50,7 +55,12 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, an
 }
 
 /// Answers the peer's share with ours.
-pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    opened: &Opened,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let Stage::Keyed(handshake) = &sa.stage else { return Err(Pause::refuse(NotifyKind::InvalidSyntax)) };
     let (Some(&group), Some((theirs, share))) = (handshake.additional.front(), ke(&opened.message)) else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
@@ -58,9 +68,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answ
     if theirs != group.number() {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     }
-    let (ours, shared) = match answers.ask(|| Job::Accept(group, share.to_vec()))? {
-        Answer::Accepted(Ok(accepted)) => accepted,
-        _ => return Err(Pause::refuse(NotifyKind::InvalidSyntax)),
+    let Answer::Accepted(Ok((ours, shared))) = answers.ask(|| Job::Accept(group, share.to_vec()))? else {
+        return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
     cover(sa, &opened.message, opened.inner.clone(), 0);
     // The answer goes under the keys the request came under; the new ones are for what follows.
@@ -74,7 +83,9 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, opened: &Opened, answ
 fn cover(sa: &mut IkeSa, message: &Message, inner: Secret, side: usize) {
     let (Stage::Keyed(handshake), Some(channel)) = (&mut sa.stage, &sa.channel) else { return };
     let header = int_auth_header(&message.header, &message.payloads, inner.len());
-    let (Some(key), Some(so_far)) = (channel.keys.p.get(side), handshake.int_auth.get_mut(side)) else { return };
+    let (Some(key), Some(so_far)) = (channel.keys.p.get(side), handshake.int_auth.get_mut(side)) else {
+        return;
+    };
     *so_far = channel.keys.prf.compute(key, &[so_far, &header, &inner]).to_vec();
 }
 
@@ -86,5 +97,9 @@ fn update(sa: &mut IkeSa, cx: &mut Context<'_>, shared: &Secret) -> Result<(), P
     let keys = channel.keys.updated(&channel.chosen, shared, seed);
     handshake.additional.pop_front();
     sa.channel = super::init::channel(sa.initiator, cx, channel.chosen, keys);
-    if sa.channel.is_some() { Ok(()) } else { Err(Pause::Fail(Why::Internal("the algorithms chosen do not go together"))) }
+    if sa.channel.is_some() {
+        Ok(())
+    } else {
+        Err(Pause::Fail(Why::Internal("the algorithms chosen do not go together")))
+    }
 }

@@ -24,17 +24,19 @@ fn offers(sa: &IkeSa) -> Vec<Offer> {
 }
 
 /// Asks for the successor.
-pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, group: Option<Group>, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn begin(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    group: Option<Group>,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     if sa.replaced() {
         return Ok(());
     }
     let offers = offers(sa);
     let used = sa.channel.as_ref().and_then(|channel| channel.chosen.group);
     let Some(group) = group.or(used) else { return Ok(()) };
-    let (offer, share) = match answers.ask(|| Job::Offer(group))? {
-        Answer::Offered(Ok(offered)) => offered,
-        _ => return Ok(()),
-    };
+    let Answer::Offered(Ok((offer, share))) = answers.ask(|| Job::Offer(group))? else { return Ok(()) };
     let (spi, ni) = (cx.spi(), cx.nonce());
     let payloads = vec![
         Payload::Sa(proposal::proposals(&offers, Protocol::Ike, &spi.0.to_be_bytes())),
@@ -51,8 +53,15 @@ fn peer_spi(chosen: &Chosen) -> Option<IkeSpi> {
 }
 
 /// Takes the answer.
-pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
-    let Some(Asked::RekeyIke(asked)) = sa.request.as_ref().map(|request| &request.asked) else { return Ok(()) };
+pub(super) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let Some(Asked::RekeyIke(asked)) = sa.request.as_ref().map(|request| &request.asked) else {
+        return Ok(());
+    };
     if let Some(notify) = refused(message) {
         let (kind, data) = (notify.kind, notify.data.clone());
         denied(sa, cx, kind, &data);
@@ -62,7 +71,8 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
     let chosen = theirs.and_then(|theirs| {
         offers(sa).get(usize::from(theirs.number).checked_sub(1)?)?.confirm(theirs.number, theirs)
     });
-    let wrong = || Pause::Fail(Why::Protocol("its answer to the rekeying of the IKE SA is not one that was offered"));
+    let wrong =
+        || Pause::Fail(Why::Protocol("its answer to the rekeying of the IKE SA is not one that was offered"));
     let chosen = chosen.filter(|chosen| chosen.group == Some(used)).ok_or_else(wrong)?;
     let spi = peer_spi(&chosen).ok_or_else(wrong)?;
     let (group, share) = ke(message).ok_or_else(wrong)?;
@@ -70,13 +80,14 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, 
         return Err(wrong());
     }
     let (offer, share) = (asked.offer.clone(), share.to_vec());
-    let shared = match answers.ask(|| Job::Finish(offer, share))? {
-        Answer::Finished(Ok(shared)) => shared,
-        _ => return Err(wrong()),
+    let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share))? else {
+        return Err(wrong());
     };
     let Some(Asked::RekeyIke(asked)) = sa.granted() else { return Ok(()) };
     let nr = nonce(message).to_vec();
-    let Some(mut heir) = heir(sa, cx, true, (asked.spi, spi), chosen, &shared, (&asked.ni, &nr)) else { return Err(wrong()) };
+    let Some(mut heir) = heir(sa, cx, true, (asked.spi, spi), chosen, &shared, (&asked.ni, &nr)) else {
+        return Err(wrong());
+    };
     match asked.crossed {
         // The new IKE SA whose exchange had the lowest of the four nonces goes; whoever began it takes it away
         // (RFC 7296 §2.8.2).
@@ -112,7 +123,8 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
     let group = <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
     match (kind, group) {
         (NotifyKind::InvalidKePayload, Some(group))
-            if group != asked.offer.group() && offers(sa).iter().any(|offer| offer.groups.contains(&group)) =>
+            if group != asked.offer.group()
+                && offers(sa).iter().any(|offer| offer.groups.contains(&group)) =>
         {
             sa.task(Task::RekeyIke { group: Some(group) });
         }
@@ -129,7 +141,12 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
 }
 
 /// Answers the peer's request for a successor.
-pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, answers: &mut Answers) -> Result<(), Pause> {
+pub(super) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     // While a child is being made or taken away here, the IKE SA stays (RFC 7296 §2.25.2).
     let busy = sa.request.as_ref().is_some_and(|request| {
         matches!(request.asked, Asked::Child(_) | Asked::DeleteChild(_) | Asked::DeleteIke(_))
@@ -139,22 +156,23 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message, an
     }
     let offers = offers(sa);
     let theirs = proposals(message);
-    let text = |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let text =
+        |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Ike).map_err(|kinds| {
         let ours = text(&proposal::proposals(&offers, Protocol::Ike, &[]));
         let why = Why::NoProposal { what: "IKE SA", kinds, theirs: text(theirs), ours };
         Pause::Refuse(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), Some(why))
     })?;
-    let (Some(group), Some(spi_theirs), Some((sent, share))) = (chosen.group, peer_spi(&chosen), ke(message)) else {
+    let (Some(group), Some(spi_theirs), Some((sent, share))) = (chosen.group, peer_spi(&chosen), ke(message))
+    else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
     if sent != group.number() {
         let data = group.number().to_be_bytes().to_vec();
         return Err(Pause::Refuse(Notify::new(NotifyKind::InvalidKePayload, data), None));
     }
-    let (ours, shared) = match answers.ask(|| Job::Accept(group, share.to_vec()))? {
-        Answer::Accepted(Ok(accepted)) => accepted,
-        _ => return Err(Pause::refuse(NotifyKind::InvalidSyntax)),
+    let Answer::Accepted(Ok((ours, shared))) = answers.ask(|| Job::Accept(group, share.to_vec()))? else {
+        return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
     let (spi, nr) = (cx.spi(), cx.nonce());
     let ni = nonce(message);
@@ -218,6 +236,7 @@ pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
     sa.expires = sa.expires.min(cx.now.after(ABANDONED));
     cx.out.events.push_back(Event::IkeRekeyed { from: sa.key, to });
     // What waited for its turn goes on over there.
-    let tasks: Vec<Task> = sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
+    let tasks: Vec<Task> =
+        sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
     cx.out.moved.push((sa.key, to, tasks));
 }

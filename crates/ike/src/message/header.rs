@@ -3,7 +3,6 @@
 use super::ParseError;
 use crate::wire::{Malformed, Reader, Writer};
 
-
 /// The name one side gives an IKE SA; 0 means not yet known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IkeSpi(pub u64);

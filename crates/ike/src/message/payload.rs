@@ -439,7 +439,8 @@ fn notify(r: &mut Reader<'_>) -> Result<Notify, Malformed> {
 }
 
 fn delete(r: &mut Reader<'_>) -> Result<Delete, Malformed> {
-    let protocol = Protocol::from_number(r.u8("protocol of a deletion")?).ok_or(Malformed("protocol of a deletion"))?;
+    let protocol =
+        Protocol::from_number(r.u8("protocol of a deletion")?).ok_or(Malformed("protocol of a deletion"))?;
     let size = r.u8("SPI size of a deletion")?;
     let count = usize::from(r.u16("number of SPIs")?);
     let delete = match (protocol, size) {

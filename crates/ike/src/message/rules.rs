@@ -81,7 +81,8 @@ pub const fn rule(exchange: Exchange, response: bool) -> Rule {
 pub fn fits(message: &Message) -> bool {
     let response = message.header.flags.response;
     let failed = |payload: &Payload| matches!(payload, Payload::Notify(notify) if notify.kind.is_error());
-    let lone = message.payloads.iter().all(|payload| matches!(payload, Payload::Notify(_) | Payload::Vendor(_)));
+    let lone =
+        message.payloads.iter().all(|payload| matches!(payload, Payload::Notify(_) | Payload::Vendor(_)));
     let exchange = message.header.exchange;
     // A cookie, or the demand for another group, stands alone in the answer (RFC 7296 §2.6).
     if response && (message.payloads.iter().any(failed) || (exchange == Exchange::IkeSaInit && lone)) {

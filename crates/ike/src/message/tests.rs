@@ -131,7 +131,8 @@ fn lists_that_claim_too_much_are_refused_before_they_cost_memory() {
 #[test]
 fn selectors_narrow_to_what_both_hold() {
     let ts = |net: &str, protocol, port| TrafficSelector::of(net.parse().unwrap(), protocol, port);
-    let narrow = |asked: &[TrafficSelector], allowed: &[TrafficSelector]| TrafficSelector::narrow(asked, allowed);
+    let narrow =
+        |asked: &[TrafficSelector], allowed: &[TrafficSelector]| TrafficSelector::narrow(asked, allowed);
     let any = TrafficSelector::everything(false);
     assert_eq!(narrow(&[any], &[ts("10.1.0.0/16", 0, 0)]), [ts("10.1.0.0/16", 0, 0)]);
     assert_eq!(narrow(&[ts("10.1.2.0/24", 0, 0)], &[ts("10.1.0.0/16", 6, 80)]), [ts("10.1.2.0/24", 6, 80)]);
@@ -159,8 +160,11 @@ fn a_message_with_a_payload_too_many_or_too_few_does_not_fit_its_exchange() {
         let header = Header { exchange: Exchange::IkeSaInit, ..everything().header };
         rules::fits(&Message { header, payloads })
     };
-    let (sa, ke, nonce) =
-        (Payload::Sa(vec![offer()]), Payload::Ke { group: 31, data: vec![1; 32] }, Payload::Nonce(vec![1; 32]));
+    let (sa, ke, nonce) = (
+        Payload::Sa(vec![offer()]),
+        Payload::Ke { group: 31, data: vec![1; 32] },
+        Payload::Nonce(vec![1; 32]),
+    );
     assert!(init(vec![sa.clone(), ke.clone(), nonce.clone()]));
     assert!(!init(vec![sa.clone(), ke.clone()]));
     assert!(!init(vec![sa.clone(), sa.clone(), ke.clone(), nonce.clone()]));

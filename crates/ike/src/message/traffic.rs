@@ -106,7 +106,8 @@ impl TrafficSelector {
             let kind = r.u8("traffic selector type")?;
             let protocol = r.u8("protocol of a traffic selector")?;
             let length = r.u16("length of a traffic selector")?;
-            let octets = usize::from(length).checked_sub(4).ok_or(Malformed("length of a traffic selector"))?;
+            let octets =
+                usize::from(length).checked_sub(4).ok_or(Malformed("length of a traffic selector"))?;
             let mut r = Reader::new(r.take(octets, "traffic selector")?);
             let ports = match kind {
                 7 | 8 => (r.u16("first port")?, r.u16("last port")?),
@@ -114,9 +115,15 @@ impl TrafficSelector {
                 _ => continue,
             };
             let addresses = if kind == 7 {
-                (IpAddr::V4(r.array::<4>("first address")?.into()), IpAddr::V4(r.array::<4>("last address")?.into()))
+                (
+                    IpAddr::V4(r.array::<4>("first address")?.into()),
+                    IpAddr::V4(r.array::<4>("last address")?.into()),
+                )
             } else {
-                (IpAddr::V6(r.array::<16>("first address")?.into()), IpAddr::V6(r.array::<16>("last address")?.into()))
+                (
+                    IpAddr::V6(r.array::<16>("first address")?.into()),
+                    IpAddr::V6(r.array::<16>("last address")?.into()),
+                )
             };
             let ordered = addresses.0 <= addresses.1 && (ports.0 <= ports.1 || ports == (u16::MAX, 0));
             if !r.is_empty() || !ordered {

@@ -58,7 +58,8 @@ fn integrity_none_beside_a_combined_mode_is_as_good_as_none_at_all() {
 
 #[test]
 fn a_child_without_pfs_is_not_chosen_where_pfs_is_asked_and_the_other_way_round() {
-    let plain = Offer { encryption: vec![(Encryption::AesGcm16, 128)], esn: vec![true, false], ..Offer::default() };
+    let plain =
+        Offer { encryption: vec![(Encryption::AesGcm16, 128)], esn: vec![true, false], ..Offer::default() };
     let pfs = Offer { groups: vec![Group::X25519], ..plain.clone() };
     let propose = |offer: &Offer| offer.proposal(1, Protocol::Esp, vec![0, 0, 1, 0]);
     assert!(plain.choose(&propose(&plain)).unwrap().esn);

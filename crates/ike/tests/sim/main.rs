@@ -34,7 +34,10 @@ fn whatever_the_wire_loses_repeats_or_reorders_the_tunnel_comes_up_once() {
         let mut world = World::new();
         world.weather(seed);
         world.up(0);
-        world.run_until(|world| world.hosts.iter().all(|host| !host.pairs.is_empty()), Duration::from_secs(300));
+        world.run_until(
+            |world| world.hosts.iter().all(|host| !host.pairs.is_empty()),
+            Duration::from_secs(300),
+        );
         world.weather_clears();
         world.settle();
         world.agree(1);
@@ -76,7 +79,11 @@ fn every_kind_of_suite_comes_up() {
     let suites = [
         Offer { encryption: vec![(Encryption::AesGcm16, 128)], prf: vec![Prf::HmacSha512], ..gcm.clone() },
         Offer { encryption: vec![(Encryption::ChaCha20Poly1305, 0)], ..gcm.clone() },
-        Offer { encryption: vec![(Encryption::AesCbc, 256)], integrity: vec![Auth::HmacSha256], ..gcm.clone() },
+        Offer {
+            encryption: vec![(Encryption::AesCbc, 256)],
+            integrity: vec![Auth::HmacSha256],
+            ..gcm.clone()
+        },
         Offer { encryption: vec![(Encryption::AesCcm16, 192)], prf: vec![Prf::AesXcbc], ..gcm.clone() },
         Offer {
             encryption: vec![(Encryption::TripleDesCbc, 0)],
@@ -115,7 +122,9 @@ fn hybrid_key_exchange_goes_into_the_keys_and_cannot_be_taken_out() {
     // Two more secrets, one after the other.
     let mut world = World::new();
     for side in 0..2 {
-        world.change(side, |c| c.ike[0].additional = vec![vec![Some(Group::MlKem512)], vec![Some(Group::Ecp384)]]);
+        world.change(side, |c| {
+            c.ike[0].additional = vec![vec![Some(Group::MlKem512)], vec![Some(Group::Ecp384)]]
+        });
     }
     world.up(0);
     world.settle();
@@ -138,7 +147,10 @@ fn a_wrong_secret_a_wrong_name_and_a_missing_secret_are_told_apart_here_and_not_
         world.up(0);
         world.settle();
         assert!(world.hosts.iter().all(|host| host.pairs.is_empty()));
-        let failed = world.hosts[0].events.iter().find_map(|e| if let Event::Failed { why, .. } = e { Some(why.clone()) } else { None });
+        let failed = world.hosts[0]
+            .events
+            .iter()
+            .find_map(|e| if let Event::Failed { why, .. } = e { Some(why.clone()) } else { None });
         let told = world.hosts[1].words();
         (failed.unwrap(), told)
     };
@@ -194,7 +206,8 @@ fn a_responder_narrows_to_what_both_sides_have() {
     world.up(0);
     world.settle();
     world.agree(1);
-    let texts: Vec<String> = world.hosts[0].pairs[0].remote_selectors.iter().map(ToString::to_string).collect();
+    let texts: Vec<String> =
+        world.hosts[0].pairs[0].remote_selectors.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["10.2.0.0/16", "10.3.0.0/16"]);
 }
 
@@ -248,13 +261,18 @@ fn messages_too_long_for_a_datagram_are_cut_and_put_together_in_any_order() {
         let mut world = World::new();
         // Many selectors make IKE_AUTH long.
         for side in 0..2 {
-            let nets = |second: u8| (0..64).map(|n| world::net(&format!("10.{second}.{n}.0/24"))).collect::<Vec<_>>();
+            let nets = |second: u8| {
+                (0..64).map(|n| world::net(&format!("10.{second}.{n}.0/24"))).collect::<Vec<_>>()
+            };
             let (local, remote) = if side == 0 { (nets(1), nets(2)) } else { (nets(2), nets(1)) };
             world.change(side, |c| (c.child.local, c.child.remote) = (local, remote));
         }
         world.weather(seed);
         world.up(0);
-        world.run_until(|world| world.hosts.iter().all(|host| !host.pairs.is_empty()), Duration::from_secs(300));
+        world.run_until(
+            |world| world.hosts.iter().all(|host| !host.pairs.is_empty()),
+            Duration::from_secs(300),
+        );
         world.weather_clears();
         world.settle();
         world.agree(1);
@@ -310,7 +328,10 @@ fn rekeyings_of_both_sides_that_cross_leave_one_pair_and_one_ike_sa() {
         world.settle();
         world.weather(seed);
         for step in 0..6_u64 {
-            let bits = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step.wrapping_mul(1_442_695_040_888_963_407)) >> 40;
+            let bits = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(step.wrapping_mul(1_442_695_040_888_963_407))
+                >> 40;
             let ike = bits & 3 == 0;
             world.hosts[(bits >> 3 & 1) as usize].endpoint.rekey("net", ike, world.now);
             if bits & 4 != 0 {
@@ -342,7 +363,11 @@ fn a_peer_that_is_gone_is_noticed_and_sought_again_where_that_is_wanted() {
         world.fate(Fate::Lost);
         world.run_for(Duration::from_secs(600));
         assert!(world.hosts[0].pairs.is_empty());
-        assert!(world.hosts[0].words().contains("no answer from 192.0.2.2:4500"), "{}", world.hosts[0].words());
+        assert!(
+            world.hosts[0].words().contains("no answer from 192.0.2.2:4500"),
+            "{}",
+            world.hosts[0].words()
+        );
         world.fate(Fate::Arrives);
         world.run_for(Duration::from_secs(700));
         assert_eq!(!world.hosts[0].pairs.is_empty(), when_gone == WhenGone::Restart);
@@ -402,10 +427,17 @@ fn nobody_without_keys_changes_anything() {
     let events: Vec<usize> = world.hosts.iter().map(|host| host.events.len()).collect();
     // Everything that was ever said, again, to both, cut at every octet, with every bit flipped, from anywhere.
     world.torment();
-    let after: Vec<String> = world.hosts.iter().map(|host| format!("{:?}", host.endpoint.rows().iter().filter(|row| row.peer.is_some()).collect::<Vec<_>>())).collect();
+    let after: Vec<String> = world
+        .hosts
+        .iter()
+        .map(|host| {
+            format!("{:?}", host.endpoint.rows().iter().filter(|row| row.peer.is_some()).collect::<Vec<_>>())
+        })
+        .collect();
     assert_eq!(before, after);
     for (host, events) in world.hosts.iter().zip(events) {
-        let news: Vec<&Event> = host.events[events..].iter().filter(|e| !matches!(e, Event::Progress { .. })).collect();
+        let news: Vec<&Event> =
+            host.events[events..].iter().filter(|e| !matches!(e, Event::Progress { .. })).collect();
         assert!(news.is_empty(), "{news:?}");
     }
     // And it still works.

@@ -89,16 +89,15 @@ pub(crate) fn net(text: &str) -> TrafficSelector {
 }
 
 pub(crate) fn psk(key: &str) -> Secrets {
-    Secrets { psks: vec![Psk { ids: vec![exactly("@west"), exactly("@east")], key: Secret::from(key.as_bytes()) }] }
+    Secrets {
+        psks: vec![Psk { ids: vec![exactly("@west"), exactly("@east")], key: Secret::from(key.as_bytes()) }],
+    }
 }
 
 /// The connection as the west gateway has it.
 pub(crate) fn site(name: &str) -> Connection {
-    let child = Offer {
-        encryption: vec![(Encryption::AesGcm16, 256)],
-        esn: vec![true, false],
-        ..Offer::default()
-    };
+    let child =
+        Offer { encryption: vec![(Encryption::AesGcm16, 256)], esn: vec![true, false], ..Offer::default() };
     let ike = Offer {
         encryption: vec![(Encryption::AesGcm16, 256)],
         prf: vec![Prf::HmacSha256],
@@ -240,7 +239,9 @@ impl World {
         if self.was_up && self.fate == Fate::Arrives {
             // What either side sends on, its newest pair, the other must be able to receive.
             let hears = |from: &Host, to: &Host| {
-                from.pairs.last().is_some_and(|pair| to.pairs.iter().any(|known| known.inbound.spi == pair.outbound.spi))
+                from.pairs
+                    .last()
+                    .is_some_and(|pair| to.pairs.iter().any(|known| known.inbound.spi == pair.outbound.spi))
             };
             let gap = self.wire.is_empty() && !(hears(a, b) && hears(b, a));
             self.gaps += usize::from(gap);
@@ -342,7 +343,9 @@ impl World {
     pub(crate) fn settle(&mut self) {
         self.drain();
         let end = self.now.after(Duration::from_secs(20));
-        while self.now < end && (!self.wire.is_empty() || self.next() < self.now.after(Duration::from_secs(4))) {
+        while self.now < end
+            && (!self.wire.is_empty() || self.next() < self.now.after(Duration::from_secs(4)))
+        {
             self.step();
         }
     }
@@ -357,11 +360,23 @@ impl World {
     pub(crate) fn consistent(&self) {
         let [a, b] = &self.hosts;
         for pair in &a.pairs {
-            let other = b.pairs.iter().find(|other| other.inbound.spi == pair.outbound.spi).expect("the same pair there");
+            let other = b
+                .pairs
+                .iter()
+                .find(|other| other.inbound.spi == pair.outbound.spi)
+                .expect("the same pair there");
             assert_eq!(pair.inbound.spi, other.outbound.spi);
-            assert!(pair.inbound.encryption == other.outbound.encryption && pair.outbound.encryption == other.inbound.encryption);
-            assert!(pair.inbound.integrity == other.outbound.integrity && pair.outbound.integrity == other.inbound.integrity);
-            assert!(pair.inbound.encryption != pair.outbound.encryption && !pair.inbound.encryption.is_empty());
+            assert!(
+                pair.inbound.encryption == other.outbound.encryption
+                    && pair.outbound.encryption == other.inbound.encryption
+            );
+            assert!(
+                pair.inbound.integrity == other.outbound.integrity
+                    && pair.outbound.integrity == other.inbound.integrity
+            );
+            assert!(
+                pair.inbound.encryption != pair.outbound.encryption && !pair.inbound.encryption.is_empty()
+            );
             assert_eq!((pair.suite, pair.esn, pair.mode), (other.suite, other.esn, other.mode));
             assert_eq!(pair.encapsulate, other.encapsulate);
             assert_eq!(pair.local_selectors, other.remote_selectors);
@@ -400,7 +415,12 @@ impl World {
     /// Everything recorded so far comes again to the one it was for, from another port.
     pub(crate) fn replay_from(&mut self, from: &str) {
         for (to, transmit) in self.record.clone() {
-            self.hosts[to].endpoint.datagram(transmit.remote, from.parse().unwrap(), &transmit.octets, self.now);
+            self.hosts[to].endpoint.datagram(
+                transmit.remote,
+                from.parse().unwrap(),
+                &transmit.octets,
+                self.now,
+            );
         }
     }
 

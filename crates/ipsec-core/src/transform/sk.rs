@@ -13,7 +13,9 @@ use aes::{Aes128, Aes192, Aes256};
 use aws_lc_rs::aead;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use cbc::cipher::common::BlockSizeUser;
-use cbc::cipher::{Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
+use cbc::cipher::{
+    Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit,
+};
 use des::TdesEde3;
 
 /// The keyed algorithms of one direction of an IKE SA.
@@ -76,7 +78,11 @@ impl SkCipher {
     ///
     /// # Errors
     /// Algorithms that do not go together or are none of IKE's, and keys of the wrong length.
-    pub fn new(encryption: Encryption, encryption_key: &[u8], auth: Option<(Auth, &[u8])>) -> Result<Self, KeyError> {
+    pub fn new(
+        encryption: Encryption,
+        encryption_key: &[u8],
+        auth: Option<(Auth, &[u8])>,
+    ) -> Result<Self, KeyError> {
         let row = encryption.row();
         if !row.has_keymat(encryption_key.len()) {
             return Err(KeyError::EncryptionKey);

@@ -111,7 +111,13 @@ impl SoftAead {
     }
 
     /// Encrypts `body` where it stands, with the additional data given, into `icv`, whose length is the algorithm's.
-    pub(super) fn seal_message(&self, iv: [u8; 8], aad: &[u8], body: &mut [u8], icv: &mut [u8]) -> Option<()> {
+    pub(super) fn seal_message(
+        &self,
+        iv: [u8; 8],
+        aad: &[u8],
+        body: &mut [u8],
+        icv: &mut [u8],
+    ) -> Option<()> {
         let nonce = self.nonce(iv);
         self.key.seal(nonce.get(..usize::from(self.salt_len).checked_add(8)?)?, aad, body, icv)
     }
