@@ -551,8 +551,8 @@ fn the_eroute_that_replaces_the_trap_lets_packets_go_that_came_after_the_sa() {
     let seq = acquires(&host.heard(manager))[0].base.seq;
     host.add(manager, seq, 0x2002, true);
     assert_eq!(host.released().len(), 1);
-    // The trap is still there.
-    host.trapped(9, 2);
+    // The trap is still there, and other hosts need their own answer.
+    host.trapped(7, 2);
     host.trapped(8, 3);
     assert_eq!(host.released().len(), 0);
     host.ask(manager, replace_flow(FlowAction::Protect, 0x2002));
@@ -759,4 +759,30 @@ fn an_inverse_acquire_is_answered_from_the_eroutes() {
     assert_eq!(refused(&mut host, inverse(None)), none);
     host.plane.change_eroutes(|eroutes| eroutes.replace(Eroute::new(selector(), Action::Pass)));
     assert_eq!(refused(&mut host, inverse(Some(("10.1.2.3", "10.2.3.4")))), none, "%pass needs no SA");
+}
+
+/// The need of the trap was met while this packet was on its way to its worker, or the key manager adds no eroute: whoever
+/// comes later goes through the SA, and one need is one ACQUIRE.
+#[test]
+fn a_need_that_was_met_asks_no_more_while_its_sa_lives() {
+    let mut host = Host::trap();
+    let manager = host.manager(false);
+    host.trapped(1, 1);
+    let records = host.heard(manager);
+    let seq = acquires(&records)[0].base.seq;
+    host.add(manager, seq, 0x5001, true);
+    assert_eq!(host.released().len(), 1);
+    host.heard(manager);
+    for mark in 2..20 {
+        host.trapped(1, mark);
+        assert_eq!(host.released().len(), 1, "{mark}");
+    }
+    assert!(acquires(&host.heard(manager)).is_empty());
+    // Another host's need is another.
+    host.trapped(2, 1);
+    assert_eq!(acquires(&host.heard(manager)).len(), 1);
+    // An SA that is gone meets nothing.
+    host.plane.withdraw(&said(0x5001));
+    host.trapped(1, 30);
+    assert_eq!(acquires(&host.heard(manager)).len(), 1);
 }

@@ -2,7 +2,8 @@
 //!
 //! The first packet of two hosts that meets a `%trap` eroute makes a record and asks the registered key managers; those that
 //! follow wait with it. Whoever answers by an ADD or UPDATE with the record's sequence number lets them go, through that
-//! SA; an ACQUIRE with an errno, or fifteen seconds, drop them.
+//! SA; an ACQUIRE with an errno, or fifteen seconds, drop them. While the SA that answered lives, what meets the trap later,
+//! on whichever worker, goes through it and asks nobody.
 
 use super::{Control, Hearers};
 use crate::discard::Discard;
@@ -12,12 +13,12 @@ use crate::sa::Sa;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::algorithm::{self, Row};
-use ipsec_core::{Protocol, SaId, Selector, Time};
+use ipsec_core::{Flow, Protocol, SaId, Selector, Time};
 use pfkey::{
     Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, MessageType, SaType, Writer,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// How long key managers have.
 const LIFE: Duration = Duration::from_secs(15);
@@ -51,12 +52,14 @@ pub(super) struct Acquires {
     /// are still there.
     ends: VecDeque<(Time, u32)>,
     octets: usize,
+    /// Needs that were met. Weak: an SA that is gone takes its keys along.
+    met: HashMap<Key, Weak<Sa>>,
 }
 
 impl Default for Acquires {
     fn default() -> Self {
-        let (records, by_key, ends) = Default::default();
-        Self { last: u32::MAX, records, by_key, ends, octets: 0 }
+        let (records, by_key, ends, met) = Default::default();
+        Self { last: u32::MAX, records, by_key, ends, octets: 0, met }
     }
 }
 
@@ -119,6 +122,25 @@ impl Acquires {
         record.packets
     }
 
+    /// Remembers who met a need. As bounded as the records: of what finds no room the next packet asks again.
+    fn meet(&mut self, key: Key, sa: &Arc<Sa>) {
+        if self.met.len() >= RECORDS {
+            self.met.retain(|_, sa| sa.upgrade().is_some_and(|sa| sa.is_alive()));
+        }
+        if self.met.len() < RECORDS {
+            self.met.insert(key, Arc::downgrade(sa));
+        }
+    }
+
+    /// The SA that met this need, if it still may carry the packet.
+    fn met(&mut self, key: &Key, flow: &Flow) -> Option<Arc<Sa>> {
+        let sa = self.met.get(key)?.upgrade().filter(|sa| sa.is_alive());
+        if sa.is_none() {
+            self.met.remove(key);
+        }
+        sa.filter(|sa| sa.selector.is_none_or(|selector| selector.matches(flow)))
+    }
+
     /// When the next record ends.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.ends.front().map(|(at, _)| *at)
@@ -142,6 +164,11 @@ impl Control {
             }
             let (src, dst) = (held.flow.src, held.flow.dst);
             let key = (eroute.selector, src, dst);
+            // It met the trap before its worker could know of the SA, or policy has only the trap to say.
+            if let Some(sa) = self.acquires.met(&key, &held.flow) {
+                self.release([held], Some(&sa));
+                continue;
+            }
             let seq = match self.acquires.by_key.get(&key) {
                 Some(seq) => *seq,
                 None => {
@@ -183,6 +210,9 @@ impl Control {
         let outbound = |record: &&crate::sadb::Record| record.flags & super::flag::OUTBOUND != 0;
         let sa = self.sadb.find(id).filter(outbound).and_then(|record| record.sa.clone());
         let Some(sa) = sa.filter(|sa| sa.id.protocol == Protocol::Esp && sa.is_alive()) else { return };
+        if let Some(key) = self.acquires.records.get(&seq).map(|record| record.key) {
+            self.acquires.meet(key, &sa);
+        }
         let packets = self.acquires.end(seq);
         self.release(packets, Some(&sa));
     }
