@@ -181,12 +181,18 @@ impl Inbound {
         }
 
         let mut authentic = ArrayVec::<Authenticated<'_>, RUN>::new();
+        // Without a window a recorded packet could be sent again from anywhere, so nothing is ever the newest.
+        let mut newest = false;
         {
             let opened = candidates.open(transform);
             let mut window = sa.window.as_ref().map(|window| window.lock());
             for packet in opened {
                 let fresh = packet.and_then(|packet| match &mut window {
-                    Some(window) => window.advance(&packet).map(|()| packet),
+                    Some(window) => {
+                        window.advance(&packet)?;
+                        newest |= window.right() == packet.seq();
+                        Ok(packet)
+                    }
                     None => Ok(packet),
                 });
                 match fresh {
@@ -194,6 +200,14 @@ impl Inbound {
                     Err(why) => self.refuse(why, 1),
                 }
             }
+        }
+
+        if let Carrier::Udp { remote, .. } = arrival.carrier
+            && newest
+            && sa.encapsulation().is_some_and(|agreed| agreed.remote != remote)
+            && sa.follow(remote)
+        {
+            self.plane.tell_moved(sa.id, remote);
         }
 
         let admitted = self.charge(sa, &authentic, now);
@@ -251,11 +265,12 @@ fn classify(carrier: Carrier, datagram: &[u8]) -> Class {
     }
 }
 
-/// Whether a packet of this SA may come this way: raw or in UDP, between these ports, from this peer.
+/// Whether a packet of this SA may come this way: raw or in UDP, to this port, from this peer. The peer's port may be
+/// another than it was, for a NAT forgets; it is believed when the packet has been found authentic.
 fn arrives_as_agreed(sa: &Sa, arrival: &Arrival) -> bool {
-    let carrier = match (arrival.carrier, sa.encapsulation) {
+    let carrier = match (arrival.carrier, sa.encapsulation()) {
         (Carrier::Esp, None) => true,
-        (Carrier::Udp { local, remote }, Some(agreed)) => local == agreed.local && remote == agreed.remote,
+        (Carrier::Udp { local, .. }, Some(agreed)) => local == agreed.local,
         (Carrier::Esp, Some(_)) | (Carrier::Udp { .. }, None) => false,
     };
     carrier && (sa.src.is_unspecified() || sa.src == arrival.src)

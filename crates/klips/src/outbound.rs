@@ -396,7 +396,7 @@ fn protect(
     let path = Path {
         src: sa.src,
         dst: sa.id.dst,
-        encapsulation: sa.encapsulation,
+        encapsulation: sa.encapsulation(),
         tos: outer_tos(parsed.tos, link.hide_tos),
         dont_fragment: false,
     };
@@ -557,9 +557,9 @@ fn pass(cut: &Cut, packet: &[u8], parsed: &Parsed, out: &mut Sealed) -> Result<(
 }
 
 /// Octets before the ESP header: outer IP, and UDP if it travels in that.
-const fn outer_header(sa: &Sa) -> usize {
+fn outer_header(sa: &Sa) -> usize {
     let ip: usize = if sa.id.dst.is_ipv4() { 20 } else { 40 };
-    if sa.encapsulation.is_some() { ip.saturating_add(8) } else { ip }
+    if sa.encapsulation().is_some() { ip.saturating_add(8) } else { ip }
 }
 
 /// The largest inner packet whose ESP packet fits `room`.

@@ -19,6 +19,9 @@ pub enum Event {
     SoftBytes(SaId),
     /// The hard byte limit was reached, or the sequence numbers ended; the SA takes no more packets.
     Hard(SaId),
+    /// The newest authentic packet of this inbound SA came from another UDP port of the peer's: a NAT on the way has
+    /// changed its mapping. The SA follows; the one of the other direction is control's to move.
+    Moved(SaId, u16),
 }
 
 /// The meeting place of control and workers.
@@ -120,6 +123,12 @@ impl Plane {
     pub(crate) fn tell(&self, event: Event) {
         self.events.lock().push(event);
         self.wake.store(true, Ordering::Release);
+    }
+
+    /// Tells control that the peer of an SA has another port. A peer may flap: of each SA only the last word is kept.
+    pub(crate) fn tell_moved(&self, id: SaId, port: u16) {
+        self.events.lock().retain(|event| !matches!(event, Event::Moved(other, _) if *other == id));
+        self.tell(Event::Moved(id, port));
     }
 
     /// Whether a packet of `len` octets that met `%trap` would be taken now.

@@ -7,7 +7,7 @@
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use ipsec_core::algorithm::Suite;
 use ipsec_core::transform::{KeyError, Transform};
 use ipsec_core::{Flow, SaId, Selector, Time};
@@ -111,10 +111,11 @@ pub struct Sa {
     pub suite: Suite,
     /// Extended sequence numbers.
     pub esn: bool,
-    /// UDP encapsulation.
-    pub encapsulation: Option<Encapsulation>,
     /// What inner packets may be, seen from sender to receiver.
     pub selector: Option<Selector>,
+    /// UDP encapsulation: our port. That of the peer is below, for a NAT may change it.
+    local_port: Option<u16>,
+    remote_port: AtomicU16,
     keys: Keys,
     transform: OnceLock<Result<Box<Transform>, KeyError>>,
     state: AtomicU8,
@@ -156,7 +157,8 @@ impl Sa {
             mode: b.mode,
             suite: b.suite,
             esn: b.esn,
-            encapsulation: b.encapsulation,
+            local_port: b.encapsulation.map(|udp| udp.local),
+            remote_port: AtomicU16::new(b.encapsulation.map_or(0, |udp| udp.remote)),
             selector: b.selector,
             keys: b.keys,
             transform: OnceLock::new(),
@@ -248,6 +250,18 @@ impl Sa {
     /// It carries inner packets of either family.
     pub(crate) fn carry_either_family(&self) {
         self.either_family.store(true, Ordering::Relaxed);
+    }
+
+    /// UDP encapsulation as it is now.
+    pub fn encapsulation(&self) -> Option<Encapsulation> {
+        let remote = self.remote_port.load(Ordering::Relaxed);
+        self.local_port.map(|local| Encapsulation { local, remote })
+    }
+
+    /// The peer's UDP port is another now (RFC 3948 §3, RFC 7296 §2.23). Says whether that is news.
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn follow(&self, port: u16) -> bool {
+        self.local_port.is_some() && self.remote_port.swap(port, Ordering::Relaxed) != port
     }
 
     /// Whether an inner packet of this flow may travel on it (RFC 4301 §5.2).

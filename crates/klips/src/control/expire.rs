@@ -25,8 +25,17 @@ impl Control {
                 // The SA a worker spoke of may be gone, and another have its name.
                 Event::SoftBytes(id) if self.is_past_soft_bytes(&id) => self.soft(&id),
                 Event::Hard(id) if self.is_dead(&id) => self.hard(&id, now),
+                Event::Moved(id, port) => self.moved(&id, port),
                 Event::SoftBytes(_) | Event::Hard(_) => {}
             }
+        }
+    }
+
+    /// The answers to a peer behind a NAT go to the port its packets come from (RFC 3948 §3).
+    fn moved(&self, id: &SaId, port: u16) {
+        let partner = self.sadb.find(id).and_then(|record| record.partner());
+        if let Some(sa) = partner.and_then(|id| self.sadb.find(&id)).and_then(|record| record.sa.as_ref()) {
+            sa.follow(port);
         }
     }
 

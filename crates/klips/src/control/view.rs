@@ -193,7 +193,7 @@ impl Control {
             encryption_key: sa.map_or(0, |sa| sa.keys().encryption.len()),
             auth_key: sa.map_or(0, |sa| sa.keys().auth.len()),
             selector: sa.and_then(|sa| sa.selector),
-            encapsulation: sa.and_then(|sa| sa.encapsulation),
+            encapsulation: sa.and_then(|sa| sa.encapsulation()),
             in_use: record.in_use,
             esn: sa.is_some_and(|sa| sa.esn),
             window: record.window,

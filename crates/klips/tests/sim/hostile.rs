@@ -346,7 +346,6 @@ fn esp_must_come_as_agreed() {
         wrong.push(Datagram { ports: if udp { None } else { Some([4500, 4501]) }, ..good.clone() });
         wrong.push(Datagram { src: "192.0.2.77".parse().unwrap(), ..good.clone() });
         if udp {
-            wrong.push(Datagram { ports: Some([4499, 4501]), ..good.clone() });
             wrong.push(Datagram { ports: Some([4500, 4502]), ..good.clone() });
         }
         host.receive(&wrong);
@@ -487,4 +486,36 @@ fn packets_of_many_sas_in_one_read_are_delivered_in_order_of_arrival() {
         host.take().iter().map(|packet| u16::from_be_bytes([packet[26], packet[27]])).collect();
     assert_eq!(numbers, (0..200).collect::<Vec<_>>());
     assert_eq!(host.refused(), []);
+}
+
+/// A NAT that forgets gives the peer another port. It is followed, but only on the word of an authentic newest packet.
+#[test]
+fn another_port_is_followed_after_authentication_and_by_the_newest_packet_only() {
+    let (peer, mut host) = peer_and_receiver(Setup { udp: true, ..Setup::default() });
+    let id = host.receives.id;
+    let port = |host: &Host| host.receives.encapsulation().unwrap().remote;
+    let from = |packet: Datagram, port| Datagram { ports: Some([port, 4501]), ..packet };
+    let (first, late) = (peer.ping(1), peer.ping(4));
+
+    host.receive(&[from(first.clone(), 4499)]);
+    assert_eq!((host.take().len(), port(&host)), (1, 4499));
+    host.receive(&[from(peer.ping(5), 4498)]);
+    assert_eq!((host.take().len(), port(&host)), (1, 4498));
+    // Control hears the last word, once.
+    assert_eq!(host.events(), [Event::FirstUse(id), Event::Moved(id, 4498)]);
+
+    let mut forged = peer.ping(6);
+    *forged.octets.last_mut().unwrap() ^= 1;
+    host.receive(&[from(forged, 4000)]);
+    // One that was recorded, and one that was overtaken: the second is welcome, and says nothing about now.
+    host.receive(&[from(first, 4001)]);
+    host.receive(&[from(late, 4002)]);
+    assert_eq!((host.take().len(), port(&host)), (1, 4498));
+    assert_eq!(host.refused(), [(Discard::Replayed, 1), (Discard::Forged, 1)]);
+    assert_eq!(host.events(), []);
+
+    // Without a window nothing is known to be the newest.
+    let (peer, mut host) = peer_and_receiver(Setup { udp: true, window: 0, ..Setup::default() });
+    host.receive(&[from(peer.ping(1), 4499)]);
+    assert_eq!((host.take().len(), port(&host)), (1, 4500));
 }
