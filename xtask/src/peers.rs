@@ -18,6 +18,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("ping", "iputils-ping", "namespace tests"),
     ("python3", "python3", "the independent ESP peer"),
     ("fusermount3", "fuse3", "tables as files without root"),
+    ("c++", "g++", "net/pfkeyv2.h from C++"),
+    ("clang", "clang", "net/pfkeyv2.h under clang"),
     ("mandoc", "mandoc", "the lint of the manual pages"),
 ];
 
