@@ -28,7 +28,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
@@ -73,6 +73,7 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
     // Files of ours are written by nobody else, whatever umask we were started with.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     more_files();
+    keep_memory_private();
     // Before the first thread: all of them inherit it, and signals arrive at the descriptor alone.
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -102,6 +103,15 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
 fn more_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// What is in our memory opens other people's traffic: it goes into no core file, and no debugger of another user reads it.
+fn keep_memory_private() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // A handler that core_pattern pipes to is given cores whatever the limit says (core(5)).
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("core files cannot be switched off: {error}");
+    }
 }
 
 struct Daemon {

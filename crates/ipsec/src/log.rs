@@ -1,7 +1,13 @@
 //! Where lines for people go: stderr in the foreground, syslog(3) otherwise.
+//!
+//! Neither ever waits: a log daemon that does not read, or a pipe nobody empties, must not hold up whoever has something to
+//! say. What cannot be written at once is dropped and counted, and the count is the next thing written.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -82,10 +88,86 @@ impl Syslog {
     }
 
     fn send(&self, priority: Priority, text: &str) {
-        let code = u32::from(priority.facility) * 8 + u32::from(priority.severity);
-        let record = format!("<{code}>{}[{}]: {}", self.tag, std::process::id(), text.trim_end());
-        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(record.as_bytes(), "/dev/log"));
+        self.send_to("/dev/log".as_ref(), priority, text);
     }
+
+    fn send_to(&self, log: &Path, priority: Priority, text: &str) {
+        let record = |priority: Priority, text: &str| {
+            let code = u32::from(priority.facility) * 8 + u32::from(priority.severity);
+            format!("<{code}>{}[{}]: {text}", self.tag, std::process::id())
+        };
+        let sent = UnixDatagram::unbound().and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            LOST.tell(|lost| {
+                let warning = record(priority.severity(4), &lost);
+                socket.send_to(warning.as_bytes(), log).map(drop)
+            })?;
+            socket.send_to(record(priority, text.trim_end()).as_bytes(), log)
+        });
+        LOST.note(&sent);
+    }
+}
+
+/// Lines that could not be written because nobody reads.
+struct Lost(AtomicU64);
+
+static LOST: Lost = Lost(AtomicU64::new(0));
+
+impl Lost {
+    /// Says how many there were, by `write`, if there were any.
+    fn tell(&self, write: impl FnOnce(String) -> io::Result<()>) -> io::Result<()> {
+        let lost = self.0.swap(0, Ordering::Relaxed);
+        if lost == 0 {
+            return Ok(());
+        }
+        let told = write(format!("{lost} log lines were lost: whoever reads the log was too slow"));
+        if told.is_err() {
+            self.0.fetch_add(lost, Ordering::Relaxed);
+        }
+        told
+    }
+
+    /// Counts what had to wait. Without a log daemon nothing is lost that anybody wanted.
+    fn note<T>(&self, written: &io::Result<T>) {
+        if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One event on its way to stderr.
+#[derive(Debug, Default)]
+pub struct ErrLine(Vec<u8>);
+
+impl Write for ErrLine {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for ErrLine {
+    fn drop(&mut self) {
+        let written =
+            LOST.tell(|lost| to_stderr(format!("{lost}\n").as_bytes())).and_then(|()| to_stderr(&self.0));
+        LOST.note(&written);
+    }
+}
+
+/// Writes what can be written without waiting: a pipe that is ready takes `PIPE_BUF` octets (pipe(7)).
+fn to_stderr(line: &[u8]) -> io::Result<()> {
+    let stderr = io::stderr();
+    let line = line.get(..4096).unwrap_or(line);
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now))? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    rustix::io::write(&stderr, line)?;
+    Ok(())
 }
 
 /// One event on its way to syslog.
@@ -141,13 +223,43 @@ pub fn init(syslog: Option<Syslog>) {
         Some(syslog) => {
             build.with_writer(syslog).without_time().with_ansi(false).with_level(false).try_init()
         }
-        None => build.with_writer(io::stderr).with_ansi(false).try_init(),
+        None => build.with_writer(ErrLine::default).with_ansi(false).try_init(),
     };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_daemon_that_does_not_read_loses_lines_and_is_told_how_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        daemon.set_nonblocking(true).unwrap();
+        let log = Syslog::new("klips", Priority::DEFAULT);
+        let say = |text: &str| log.send_to(&path, Priority::DEFAULT, text);
+        for line in 0..2000 {
+            say(&format!("line {line}"));
+        }
+        let read = || {
+            let mut buffer = [0; 256];
+            let length = daemon.recv(&mut buffer).ok()?;
+            Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+        };
+        let kept = std::iter::from_fn(read).count();
+        assert!(kept > 0 && kept < 2000, "{kept}");
+        say("again");
+        let after: Vec<String> = std::iter::from_fn(read).collect();
+        assert!(
+            after[0].ends_with(&format!(
+                "{} log lines were lost: whoever reads the log was too slow",
+                2000 - kept
+            )),
+            "{after:?}"
+        );
+        assert!(after[1].ends_with("again") && after.len() == 2, "{after:?}");
+    }
 
     #[test]
     fn priorities_are_read_as_syslog_conf_writes_them() {

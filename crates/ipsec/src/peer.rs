@@ -1,9 +1,11 @@
 //! Who is at the other end of a local socket (unix(7): `SO_PEERCRED`, `SO_PEERGROUPS`).
 //!
 //! The kernel translates both into our user namespace: root of another one is not root here.
-#![expect(unsafe_code, reason = "SO_PEERGROUPS has no safe wrapper in rustix or nix")]
+#![expect(
+    unsafe_code,
+    reason = "SO_PEERGROUPS has no safe wrapper in rustix or nix, and theirs of SO_PEERCRED cannot hold pid 0"
+)]
 
-use rustix::net::sockopt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -27,14 +29,32 @@ impl Trust {
     /// Looks at who connected.
     pub fn look(&self, socket: impl AsFd) -> io::Result<Peer> {
         let socket = socket.as_fd();
-        let cred = sockopt::socket_peercred(socket)?;
-        let root = cred.uid.is_root();
+        let cred = credentials(socket)?;
+        let root = cred.uid == 0;
         let trusted = match self.group {
-            Some(group) if !root => cred.gid.as_raw() == group || groups(socket)?.contains(&group),
+            Some(group) if !root => cred.gid == group || groups(socket)?.contains(&group),
             _ => root,
         };
-        Ok(Peer { pid: u32::try_from(cred.pid.as_raw_nonzero().get()).unwrap_or(0), trusted })
+        Ok(Peer { pid: u32::try_from(cred.pid).unwrap_or(0), trusted })
     }
+}
+
+/// The process at the other end. One outside our PID namespace has the number 0.
+fn credentials(socket: impl AsFd) -> io::Result<libc::ucred> {
+    let mut cred = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: libc::gid_t::MAX };
+    let mut size = libc::socklen_t::try_from(size_of::<libc::ucred>()).map_err(io::Error::other)?;
+    // SAFETY: `cred` has room for the `size` octets of a ucred, in which every pattern of bits is valid, and the kernel
+    // writes no more than that.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut cred).cast(),
+            &raw mut size,
+        )
+    };
+    if rc == 0 { Ok(cred) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The supplementary groups of the process at the other end, as they were when it connected.

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,13 +54,30 @@ impl Process {
     /// Writes a pid file, whole or not at all.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("pid.new");
-        fs::write(&new, format!("{}\nstart={}\n", self.pid, self.start))?;
-        fs::rename(new, path)
+        let written = fs::write(&new, format!("{}\nstart={}\n", self.pid, self.start));
+        let written = written.and_then(|()| fs::rename(&new, path));
+        if written.is_err() {
+            let _ = fs::remove_file(new);
+        }
+        written
     }
 
     /// Says whether it still runs.
     pub fn is_alive(&self) -> bool {
         Self::now(self.pid).is_some_and(|now| self.start == 0 || now.start == self.start)
+    }
+
+    /// Whether it has this file open, which is where nobody but those we look for can open it. That is what shows a process
+    /// to be ours: a number in a pid file shows nothing. The first process and "none" are never ours.
+    pub fn holds(&self, file: &Path) -> bool {
+        if self.pid < 2 || !self.is_alive() {
+            return false;
+        }
+        let Ok(wanted) = fs::metadata(file) else { return false };
+        let Ok(open) = fs::read_dir(format!("/proc/{}/fd", self.pid)) else { return false };
+        open.flatten().any(|fd| {
+            fs::metadata(fd.path()).is_ok_and(|at| (at.dev(), at.ino()) == (wanted.dev(), wanted.ino()))
+        })
     }
 
     /// A handle that stays with the process, or `None` if it has ended.

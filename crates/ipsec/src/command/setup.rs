@@ -112,6 +112,10 @@ pub fn run(args: Args) -> ExitCode {
         "start" => start::run(&rundir, args.config.as_deref()).code(lsb).into(),
         "stop" => stop::run(&rundir).code(lsb).into(),
         "restart" => {
+            // What cannot be started must not be the end of what runs.
+            if let Err(end) = start::check(args.config.as_deref()) {
+                return end.code(lsb).into();
+            }
             // Whatever stop found to complain about, it has cleaned up.
             if stop::run(&rundir) == End::NotRoot {
                 return End::NotRoot.code(lsb).into();

@@ -542,14 +542,17 @@ impl Attached {
         log: &mut Vec<String>,
     ) -> io::Result<()> {
         let now = global_addresses(netlink, self.physical_link)?;
-        if now == self.addresses || now.is_empty() {
+        let now = keep_family(now, &self.addresses);
+        if now == self.addresses {
             return Ok(());
+        }
+        // New ones first: with the last address of a family the kernel takes the device's routes of that family, and what
+        // they led into the tunnel would leave in clear.
+        for new in now.iter().filter(|net| !self.addresses.contains(net)) {
+            netlink.add_address(self.device, *new)?;
         }
         for gone in self.addresses.iter().filter(|net| !now.contains(net)) {
             netlink.remove_address(self.device, *gone)?;
-        }
-        for new in now.iter().filter(|net| !self.addresses.contains(net)) {
-            netlink.add_address(self.device, *new)?;
         }
         let list: Vec<String> = now.iter().map(ToString::to_string).collect();
         log.push(format!("{name}: addresses are now {}", list.join(" ")));
@@ -627,6 +630,15 @@ fn global_addresses(netlink: &mut Netlink, link: u32) -> io::Result<Vec<IpNet>> 
     let all = netlink.addresses(Some(link))?;
     let global = all.into_iter().filter(|address| !address.link_local && !address.net.addr().is_loopback());
     Ok(global.map(|address| address.net).collect())
+}
+
+/// The addresses to have: those there are `now`, and of a family that has none the ones before, until it has others.
+fn keep_family(now: Vec<IpNet>, before: &[IpNet]) -> Vec<IpNet> {
+    let missing = |v4: bool| !now.iter().any(|net| net.addr().is_ipv4() == v4);
+    let (no_v4, no_v6) = (missing(true), missing(false));
+    let kept = before.iter().filter(|net| if net.addr().is_ipv4() { no_v4 } else { no_v6 });
+    let kept: Vec<IpNet> = kept.copied().collect();
+    now.into_iter().chain(kept).collect()
 }
 
 fn klips_link(mtu: u32, settings: &Settings) -> klips::Link {

@@ -347,3 +347,82 @@ fn a_start_right_after_kill_9_does_not_meet_what_is_left_of_the_old_one() {
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
     assert_eq!(host.left(), [""; 0]);
 }
+
+#[test]
+fn a_process_is_never_signalled_for_what_a_pid_file_says() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let mut bystander = std::process::Command::new("sleep").arg("600").spawn().expect("sleep");
+    let start = || assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    for text in [format!("{}\n", bystander.id()), "1\n".into(), "0\n".into(), "nonsense\n".into()] {
+        // Nothing of ours runs: the file is stale, whoever has the number now.
+        host.rundir.create().expect("run directory");
+        fs::write(host.rundir.klips_pid(), &text).expect("write");
+        fs::write(host.rundir.setup_pid(), &text).expect("write");
+        let said = host.ipsec(&["setup", "status"]);
+        assert!(said.code == 1 && said.out.contains("no klips running!"), "{text:?}: {said:?}");
+        let said = host.ipsec(&["setup", "stop"]);
+        assert_eq!(said.code, 0, "{text:?}: {said:?}");
+        assert!(bystander.try_wait().expect("wait").is_none(), "{text:?} was killed");
+        // Ours runs, and its file names another.
+        start();
+        let ours = host.daemon();
+        fs::write(host.rundir.klips_pid(), &text).expect("write");
+        let said = host.ipsec(&["setup", "status"]);
+        let illicit = format!("illicit klips running (pid {})!", ours.pid);
+        assert!(said.code == 1 && said.out.contains(&illicit), "{text:?}: {said:?}");
+        assert_eq!(host.ipsec(&["setup", "start"]).code, 1);
+        assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+        assert!(!ours.is_alive());
+        assert!(bystander.try_wait().expect("wait").is_none(), "{text:?} was killed");
+        assert_eq!(host.left(), [""; 0], "{text:?}");
+        // A number alone, as pid files always had, that is right.
+        start();
+        fs::write(host.rundir.klips_pid(), format!("{}\n", host.daemon().pid)).expect("write");
+        assert_eq!(host.ipsec(&["setup", "status"]).code, 0);
+        assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    }
+    bystander.kill().expect("kill");
+    bystander.wait().expect("wait");
+}
+
+#[test]
+fn a_restart_with_a_configuration_that_cannot_be_used_stops_nothing() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    let daemon = host.daemon();
+    host.configure("\tpluto=no\n\tsyslog=nowhere\n");
+    let said = host.ipsec(&["setup", "restart"]);
+    assert!(said.code == 1 && said.out.contains("syslog=nowhere"), "{said:?}");
+    assert!(daemon.is_alive() && host.daemon() == daemon && host.has_device("ipsec0"));
+    assert_eq!(host.ipsec(&["setup", "status"]).code, 0);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn a_daemon_with_keys_leaves_no_core() {
+    let Some(host) = Host::new("%none") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", host.daemon().pid)).expect("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("core");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let Some(host) = Host::new("%none") else { return };
+    // A pipe as stderr, never read: it is full after 64 KiB.
+    let mut command = host.command(KLIPS, &["--foreground"]);
+    let mut child = host.namespace.spawn(command.stderr(Stdio::piped())).expect("klips");
+    while UnixStream::connect(host.rundir.klips_ctl()).is_err() || !host.rundir.klips_pid().exists() {
+        assert!(child.try_wait().expect("wait").is_none(), "klips ended");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(host.ipsec(&["klipsdebug", "--all"]).code, 0);
+    let mut ctl = ipsec::ctl::Client::connect(&host.rundir).expect("ctl");
+    for _ in 0..3000 {
+        ctl.call(ipsec::ctl::Request::Clear).expect("it answers though nobody reads what it logs");
+    }
+    assert!(Process::now(child.id()).expect("alive").signal(Signal::TERM).expect("signal"));
+    assert_eq!(child.wait().expect("wait").code(), Some(0));
+}

@@ -26,18 +26,31 @@ struct Wanted {
     syslog: String,
 }
 
+/// Says what keeps a start from succeeding, before anything is stopped for it.
+pub(super) fn check(file: Option<&Path>) -> Result<(), End> {
+    let voice = Voice::new(Priority::DEFAULT);
+    if !is_root(&voice) {
+        return Err(End::NotRoot);
+    }
+    read(file, &voice).map(drop).inspect_err(|_| voice.say("...nothing was stopped: what runs goes on"))
+}
+
+fn read(file: Option<&Path>, voice: &Voice) -> Result<Wanted, End> {
+    let conf = configuration(voice, file).ok_or(End::NotConfigured)?;
+    wanted(&conf).map_err(|problems| {
+        problems.iter().for_each(|why| voice.say(why));
+        End::NotConfigured
+    })
+}
+
 pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     let voice = Voice::new(Priority::DEFAULT);
     if !is_root(&voice) {
         return End::NotRoot;
     }
-    let Some(conf) = configuration(&voice, file) else { return End::NotConfigured };
-    let wanted = match wanted(&conf) {
+    let wanted = match read(file, &voice) {
         Ok(wanted) => wanted,
-        Err(problems) => {
-            problems.iter().for_each(|why| voice.say(why));
-            return End::NotConfigured;
-        }
+        Err(end) => return end,
     };
     let voice = Voice::new(Priority::parse(&wanted.syslog).unwrap_or(Priority::DEFAULT));
     // A start is short, and half of one is of no use to anybody: Ctrl-C waits.

@@ -17,6 +17,8 @@ enum Klips {
     Normal(u32),
     /// It runs without a pid file.
     Orphaned(u32),
+    /// It runs, and the pid file names another process.
+    Illicit(u32),
     /// A pid file of a process that has ended.
     Dead,
     /// Nothing.
@@ -61,8 +63,10 @@ pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
 
 fn look(rundir: &Rundir) -> Found {
     let klips = match (Process::read(&rundir.klips_pid()), stop::who(rundir)) {
-        (Some(file), Some(alive)) if file == alive => Klips::Normal(alive.pid),
-        (_, Some(alive)) => Klips::Orphaned(alive.pid),
+        (Some(file), Some(alive)) if file.pid == alive.pid => Klips::Normal(alive.pid),
+        (Some(_), Some(alive)) => Klips::Illicit(alive.pid),
+        (None, Some(alive)) if rundir.klips_pid().exists() => Klips::Illicit(alive.pid),
+        (None, Some(alive)) => Klips::Orphaned(alive.pid),
         (Some(_), None) => Klips::Dead,
         (None, None) => Klips::No,
     };
@@ -99,6 +103,7 @@ impl Found {
                 }
                 Klips::Normal(_) => {}
                 Klips::Orphaned(pid) => strange.push(format!("orphaned klips running (pid {pid})!")),
+                Klips::Illicit(pid) => strange.push(format!("illicit klips running (pid {pid})!")),
                 Klips::Dead => {
                     strange.push("no klips running!  It has died: `ipsec setup start` cleans up".into())
                 }
@@ -134,6 +139,7 @@ impl Found {
                 strange.push(format!("a klips is running that setup did not start (pid {pid})!"))
             }
             Klips::Orphaned(pid) => strange.push(format!("orphaned klips is running (pid {pid})!")),
+            Klips::Illicit(pid) => strange.push(format!("illicit klips is running (pid {pid})!")),
             Klips::Dead => strange.push(format!("has stale {} file!", rundir.klips_pid().display())),
             Klips::No => {}
         }
@@ -150,7 +156,7 @@ impl Found {
     /// The Linux Standard Base: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running.
     const fn lsb(&self) -> u8 {
         match (self.klips, self.lock) {
-            (Klips::Normal(_) | Klips::Orphaned(_), _) => 0,
+            (Klips::Normal(_) | Klips::Orphaned(_) | Klips::Illicit(_), _) => 0,
             (Klips::Dead, _) => 1,
             (Klips::No, Some(_)) => 2,
             (Klips::No, None) => 3,
@@ -161,6 +167,7 @@ impl Found {
         let (kind, pid) = match self.klips {
             Klips::Normal(pid) => ("normal", Some(pid)),
             Klips::Orphaned(pid) => ("orphaned", Some(pid)),
+            Klips::Illicit(pid) => ("illicit", Some(pid)),
             Klips::Dead => ("dead", None),
             Klips::No => ("no", None),
         };

@@ -40,11 +40,12 @@ pub(super) fn run(rundir: &Rundir) -> End {
     end
 }
 
-/// The daemon of this run directory, whether or not its pid file is still there.
+/// The daemon of this run directory, whether or not its pid file is still there. What a pid file says is not believed:
+/// only a process that holds this directory's lock is ours, to be asked, waited for or signalled.
 pub(super) fn who(rundir: &Rundir) -> Option<Process> {
-    Process::read(&rundir.klips_pid())
-        .filter(Process::is_alive)
-        .or_else(|| Client::connect(rundir).ok().and_then(|client| client.server()))
+    let ours = |process: &Process| process.holds(&rundir.klips_lock());
+    let named = Process::read(&rundir.klips_pid()).and_then(|named| Process::now(named.pid)).filter(ours);
+    named.or_else(|| Client::connect(rundir).ok().and_then(|client| client.server()).filter(ours))
 }
 
 /// Ends the daemon if there is one, and removes what it and a start have made. Says everything that did not go smoothly.
