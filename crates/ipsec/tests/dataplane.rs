@@ -409,3 +409,44 @@ fn a_route_to_the_peer_through_the_device_does_not_catch_what_it_sends() {
         tunnel.tcp_echo(&pattern(300_000));
     }
 }
+
+/// A router's word about a narrower path reaches a socket that is not connected; without asking for errors the kernel
+/// would ignore it, and raw ESP in IPv6 would vanish there for ever.
+#[test]
+fn a_packet_too_big_for_raw_esp_in_ipv6_narrows_the_path() {
+    let case = Case { outer6: true, udp: false, ..Case::default() };
+    let Some(tunnel) = tunnel(&case) else { return };
+    tunnel.udp_echo(&pattern(1000));
+    let (ours, theirs) = (outer(&case, 1).addr(), outer(&case, 2).addr());
+    let path_mtu = || {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket.connect(SocketAddr::new(theirs, 9)).unwrap();
+        rustix::net::sockopt::ipv6_mtu(&socket).unwrap()
+    };
+    assert_eq!(tunnel.left.namespace.run(path_mtu).unwrap(), 1500);
+
+    // ICMPv6 type 2 with an MTU of 1300, about an ESP packet from us to the peer.
+    let (IpAddr::V6(from), IpAddr::V6(to)) = (ours, theirs) else { unreachable!() };
+    let mut message = vec![2, 0, 0, 0, 0, 0, 0x05, 0x14, 0x60, 0, 0, 0, 0, 64, 50, 64];
+    message.extend(from.octets());
+    message.extend(to.octets());
+    message.extend(0x1002_u32.to_be_bytes());
+    message.extend([0; 60]);
+    tunnel
+        .right
+        .namespace
+        .run(|| {
+            let icmp = Socket::new(Domain::IPV6, Type::RAW, Some(Ip::ICMPV6)).unwrap();
+            for _ in 0..200 {
+                icmp.send_to(&message, &SocketAddr::new(ours, 0).into()).unwrap();
+            }
+        })
+        .unwrap();
+    // The messages are ahead of what follows on the same cable.
+    tunnel.udp_echo(&pattern(1000));
+    assert_eq!(tunnel.left.namespace.run(path_mtu).unwrap(), 1300);
+    // What no longer fits is fragmented, and nothing is lost to errors that were reported.
+    tunnel.udp_echo(&pattern(1380));
+    tunnel.tcp_echo(&pattern(300_000));
+    assert_eq!((tunnel.left.refused(), tunnel.right.refused()), (vec![], vec![]));
+}

@@ -268,6 +268,18 @@ impl Wire {
         .map(|port| &port.socket)
     }
 
+    /// Empties the error queue behind `source`: the kernel has drawn its conclusions, and a queue that is not read keeps the
+    /// socket ready for ever. Bounded, so that a flood of ICMP does not keep a worker from packets.
+    pub fn forget_errors(&self, source: Source) {
+        let Some(socket) = self.socket(source) else { return };
+        let mut nothing = [];
+        for _ in 0..MAX {
+            if socket.recv_with_flags(&mut nothing, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Our UDP port.
     pub const fn port(&self) -> u16 {
         self.port
@@ -432,6 +444,7 @@ fn retry<T>(socket: &Socket, mut send: impl FnMut() -> io::Result<T>) -> io::Res
         match error.raw_os_error() {
             // An ICMP error about an earlier packet; this one was not sent.
             Some(libc::EINTR | libc::ECONNREFUSED) if tries < 8 => {}
+            Some(libc::EACCES | libc::EPROTO | libc::EHOSTUNREACH | libc::ENETUNREACH) if tries < 2 => {}
             Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) if tries < 8 => {
                 let mut ready = [PollFd::new(socket, PollFlags::OUT)];
                 let _ = poll(&mut ready, Some(&MILLISECOND));
@@ -494,6 +507,9 @@ fn raw(domain: Domain, device: &str, protocol: i32) -> Result<Port, WireError> {
     // Over IPv4 the packet brings its header along, which says it all.
     if domain == Domain::IPV6 {
         tell_addresses(&socket, domain)?;
+        // To a raw IPv6 socket that asks for no errors the kernel does not apply a Packet Too Big, so a path narrower than
+        // the link would never be learned. What it queues for us is thrown away by `Wire::forget_errors`.
+        mmsg::set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
     }
     discover_mtu(&socket, domain == Domain::IPV4, false)?;
     Ok(Port::new(socket))

@@ -239,7 +239,12 @@ impl Loop {
                     STOP => return,
                     DEVICE => self.device(now),
                     RETURNED => self.returned(now),
-                    source => self.source(source, now),
+                    source => {
+                        if { event.flags }.contains(epoll::EventFlags::ERR) {
+                            self.errors(source);
+                        }
+                        self.source(source, now);
+                    }
                 }
             }
             if self.shared.plane.take_wake() {
@@ -269,12 +274,23 @@ impl Loop {
         }
     }
 
-    fn source(&mut self, source: u64, now: Time) {
-        let index = usize::try_from(source.saturating_sub(SOURCES)).unwrap_or(usize::MAX);
-        if let (Some(receive), Some(source)) = (&mut self.receive, Source::ALL.get(index)) {
-            receive.turn(*source, now);
+    fn source(&mut self, data: u64, now: Time) {
+        if let (Some(receive), Some(source)) = (&mut self.receive, source(data)) {
+            receive.turn(source, now);
         }
     }
+
+    fn errors(&self, data: u64) {
+        if let (Some(receive), Some(source)) = (&self.receive, source(data)) {
+            receive.wire.forget_errors(source);
+        }
+    }
+}
+
+/// The socket that an event is about.
+fn source(data: u64) -> Option<Source> {
+    let index = usize::try_from(data.checked_sub(SOURCES)?).ok()?;
+    Source::ALL.get(index).copied()
 }
 
 /// `AsFd` as an object.
