@@ -21,8 +21,11 @@
 //! * Everything wrong in all files is reported at once, each as `FILE:LINE: what [token]`; nothing is guessed.
 
 mod conn;
+pub mod connection;
 mod read;
+pub mod secrets;
 mod setup;
+pub mod suite;
 mod value;
 
 pub use conn::Conn;

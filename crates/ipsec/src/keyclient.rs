@@ -7,7 +7,7 @@ use crate::rundir::Rundir;
 use core::fmt;
 use ipsec_core::Time;
 use pfkey::client::{Client, Heard, Request};
-use pfkey::{Base, Fault, MessageType, SaType, TooLong};
+use pfkey::{Base, Fault, Message, MessageType, SaType, TooLong};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
@@ -98,6 +98,15 @@ impl KeyClient {
 
     /// Sends a request and waits for its last answer: done, or why not. What others are told meanwhile is passed over.
     pub fn ask(&mut self, request: Request) -> Result<Result<(), Fault>, KeyError> {
+        self.ask_for(request, |_| ())
+    }
+
+    /// The same, with what `read` finds in the last answer.
+    pub fn ask_for<R>(
+        &mut self,
+        request: Request,
+        read: impl FnOnce(&Message<'_>) -> R,
+    ) -> Result<Result<R, Fault>, KeyError> {
         let (ticket, record) = self.client.finish(request).map_err(KeyError::TooLong)?;
         match net::send(&self.socket, &Zeroizing::new(record), SendFlags::NOSIGNAL) {
             // It has hung up already; what it said before that is still to be read.
@@ -113,7 +122,9 @@ impl KeyClient {
                 None => {}
             }
             match self.client.hear(&record) {
-                Ok(Heard::Answer { to, more: false, .. }) if to == ticket => return Ok(Ok(())),
+                Ok(Heard::Answer { to, more: false, message }) if to == ticket => {
+                    return Ok(Ok(read(&message)));
+                }
                 Ok(Heard::Refused { to, fault }) if to == ticket => return Ok(Err(fault)),
                 Ok(Heard::Answer { .. } | Heard::Refused { .. } | Heard::Notice(_)) | Err(_) => {}
             }

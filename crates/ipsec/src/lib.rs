@@ -17,6 +17,7 @@ pub mod keyclient;
 pub mod keysock;
 pub mod log;
 pub mod peer;
+pub mod pluto;
 pub mod proc_fs;
 pub mod process;
 pub mod rundir;

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use ipsec::command;
 use ipsec::daemon::program;
+use ipsec::pluto;
 use ipsec::table::Table;
 use std::ffi::OsString;
 use std::path::Path;
@@ -66,6 +67,10 @@ enum Command {
     /// Show open PF_KEY sockets, registrations, algorithms
     #[command(name = "pf_key")]
     PfKey(command::pf_key::Args),
+    /// Load connections and bring them up and down: steer pluto
+    Auto(command::auto::Args),
+    /// The same in the words of whack
+    Whack(command::auto::WhackArgs),
     /// Start, stop, restart the subsystem, or say how it is
     Setup(command::setup::Args),
     /// Show which SAs are applied together
@@ -80,6 +85,9 @@ fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     if Path::new(&called).file_name() == Some(program::NAME.as_ref()) {
         return program::main();
+    }
+    if Path::new(&called).file_name() == Some(pluto::program::NAME.as_ref()) {
+        return pluto::program::main();
     }
     let arguments = match command::optionsfrom::expand(arguments(std::env::args_os())) {
         Ok(arguments) => arguments,
@@ -97,6 +105,8 @@ fn main() -> ExitCode {
         Some(Command::Klipsdebug(args)) => command::klipsdebug::run(args),
         Some(Command::Look(args)) => command::look::run(args),
         Some(Command::PfKey(args)) => command::pf_key::run(args),
+        Some(Command::Auto(args)) => command::auto::run(&args),
+        Some(Command::Whack(args)) => command::auto::whack(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::listing::run("spigrp", Table::Spigrp, args),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),

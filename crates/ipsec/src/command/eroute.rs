@@ -3,7 +3,7 @@
 //! The options are those of ipsec_eroute(8), in any order. What is asked for becomes a [`Plan`] before anything is
 //! done, so that a mistake changes nothing.
 
-mod message;
+pub(crate) mod message;
 
 use super::Failure;
 use super::ask::ask;

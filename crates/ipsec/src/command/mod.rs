@@ -6,6 +6,7 @@ use core::fmt;
 use std::process::ExitCode;
 
 mod ask;
+pub mod auto;
 pub mod demo;
 pub mod eroute;
 pub mod key;
@@ -22,6 +23,7 @@ pub mod tncfg;
 mod usage;
 pub mod version;
 
+pub(crate) use service::port as service_port;
 pub use usage::Usage;
 
 /// Why a command failed: one line that names the value and the remedy.

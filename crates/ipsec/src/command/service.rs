@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The port of a service under a protocol.
-pub(super) fn port(name: &str, proto: u8) -> Option<u16> {
+pub(crate) fn port(name: &str, proto: u8) -> Option<u16> {
     let wanted = ipsec_core::text::protocol_name(proto)?;
     find(&fs::read_to_string("/etc/services").ok()?, name, wanted)
 }

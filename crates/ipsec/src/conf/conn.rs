@@ -38,7 +38,8 @@ pub(super) fn resolve(defaults: &[Setting], sections: &[Section], errors: &mut V
     }
     for setting in sections.iter().flat_map(|section| &section.settings).chain(defaults) {
         if !is_known(&setting.key) {
-            errors.push(Problem::new(&setting.at, format!("unknown parameter name [{}]", setting.key)));
+            let hint = hint(&setting.key);
+            errors.push(Problem::new(&setting.at, format!("unknown parameter name{hint} [{}]", setting.key)));
         }
     }
     let conns = sections.iter().map(|section| {
@@ -108,6 +109,61 @@ fn is_known(key: &str) -> bool {
     }
 }
 
+/// Keys of other times and other programs, and what says the same here.
+const OBSOLETE: [(&str, &str); 12] = [
+    ("lifetime", "salifetime="),
+    ("margintime", "rekeymargin="),
+    ("ikelifetime-seconds", "ikelifetime="),
+    ("keyexchangemode", "keyexchange=ikev2"),
+    ("natikeport", "leftikeport= and rightikeport="),
+    ("nat_keepalive", "nat-keepalive="),
+    ("closeaction", "dpdaction="),
+    ("ikedscp", "nothing: it is chosen here"),
+    ("leftfirewall", "leftupdown="),
+    ("leftsourceips", "leftsourceip="),
+    ("opportunistic", "nothing: opportunistic encryption is not done"),
+    ("rekey_margin", "rekeymargin="),
+];
+
+/// What was probably meant by a key that does not exist.
+fn hint(key: &str) -> String {
+    if let Some((_, instead)) = OBSOLETE.iter().find(|(old, _)| *old == key) {
+        return format!(", write {instead}");
+    }
+    let sides = SIDE_KEYS.iter().flat_map(|rest| [format!("left{rest}"), format!("right{rest}")]);
+    let known = KEYS.iter().map(|key| (*key).to_owned()).chain(sides);
+    let nearest = known.map(|known| (distance(key, &known), known)).min();
+    // Two slips in a long word, one in a short one.
+    let most = if key.len() > 5 { 2 } else { 1 };
+    match nearest {
+        Some((slips, known)) if slips <= most => format!(", do you mean {known}=?"),
+        _ => String::new(),
+    }
+}
+
+/// How many letters must be added, taken out, changed or swapped with their neighbour.
+fn distance(one: &str, two: &str) -> usize {
+    let (one, two) = (one.as_bytes(), two.as_bytes());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=two.len()).collect()];
+    let cell = |rows: &[Vec<usize>], i: usize, j: usize| {
+        rows.get(i).and_then(|row| row.get(j)).copied().unwrap_or(usize::MAX / 2)
+    };
+    for (i, a) in (1..).zip(one) {
+        rows.push(vec![i]);
+        for (j, b) in (1..).zip(two) {
+            let change = cell(&rows, i - 1, j - 1) + usize::from(a != b);
+            let mut best = change.min(cell(&rows, i - 1, j) + 1).min(cell(&rows, i, j - 1) + 1);
+            if i > 1 && j > 1 && one.get(i - 2) == Some(b) && two.get(j - 2) == Some(a) {
+                best = best.min(cell(&rows, i - 2, j - 2) + 1);
+            }
+            if let Some(row) = rows.get_mut(i) {
+                row.push(best);
+            }
+        }
+    }
+    cell(&rows, one.len(), two.len())
+}
+
 /// What may follow `left` and `right`.
 const SIDE_KEYS: [&str; 33] = [
     "",
@@ -146,7 +202,7 @@ const SIDE_KEYS: [&str; 33] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 76] = [
+const KEYS: [&str; 80] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -179,6 +235,7 @@ const KEYS: [&str; 76] = [
     "ike_frag",
     "ikelifetime",
     "ikev2",
+    "initial-contact",
     "initial_contact",
     "ipsec-interface",
     "ipsec-max-bytes",
@@ -204,7 +261,10 @@ const KEYS: [&str; 76] = [
     "phase2",
     "phase2alg",
     "policy_label",
+    "ppk",
+    "pq",
     "priority",
+    "reauth",
     "rekey",
     "rekeyfuzz",
     "rekeymargin",

@@ -289,3 +289,15 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    for (wrong, said) in [
+        ("leftsubent=10.0.0.0/8", "f:3: unknown parameter name, do you mean leftsubnet=? [leftsubent]"),
+        ("keylfie=1h", "f:3: unknown parameter name, do you mean keylife=? [keylfie]"),
+        ("margintime=9m", "f:3: unknown parameter name, write rekeymargin= [margintime]"),
+        ("blue=1", "f:3: unknown parameter name [blue]"),
+    ] {
+        assert_eq!(a_fails(&format!("\t{wrong}")), said);
+    }
+}

@@ -66,7 +66,7 @@ fn offloads(list: &str) -> Result<Settings, UnknownOffload> {
     Ok(settings)
 }
 
-fn priority(text: &str) -> Result<Priority, &'static str> {
+pub(crate) fn priority(text: &str) -> Result<Priority, &'static str> {
     Priority::parse(text).ok_or("not a facility and a priority, such as daemon.error")
 }
 
@@ -89,7 +89,7 @@ pub fn command() -> io::Result<Command> {
 pub fn main() -> ExitCode {
     let args = Args::parse();
     if !args.foreground && !args.left {
-        return leave();
+        return leave(NAME);
     }
     let syslog = Syslog::new("klips", args.syslog);
     log::init(args.left.then_some(syslog));
@@ -134,10 +134,10 @@ pub fn group(name: Option<&str>) -> Result<Option<u32>, String> {
 /// Starts ourselves again in the background and waits until that one can be asked, or has said why not.
 ///
 /// A second program start instead of fork(2): it needs no unsafe code and copies no half-made state.
-fn leave() -> ExitCode {
+pub(crate) fn leave(name: &str) -> ExitCode {
     let child = std::env::current_exe().and_then(|program| {
         Command::new(program)
-            .arg0(NAME)
+            .arg0(name)
             .args(std::env::args_os().skip(1))
             .arg("--left")
             .stdin(Stdio::null())
@@ -147,7 +147,7 @@ fn leave() -> ExitCode {
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("klips: cannot start in the background: {error}");
+            eprintln!("{name}: cannot start in the background: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -160,14 +160,14 @@ fn leave() -> ExitCode {
     }
     match child.wait() {
         Ok(status) if status.code() == Some(1) => {}
-        Ok(status) => eprintln!("klips: ended while starting: {status}"),
-        Err(error) => eprintln!("klips: {error}"),
+        Ok(status) => eprintln!("{name}: ended while starting: {status}"),
+        Err(error) => eprintln!("{name}: {error}"),
     }
     ExitCode::FAILURE
 }
 
 /// Cuts the ties to who started us, after telling them that all is well.
-fn settle() -> io::Result<()> {
+pub(crate) fn settle() -> io::Result<()> {
     let _ = process::setsid();
     std::env::set_current_dir("/")?;
     let mut out = io::stdout();

@@ -7,7 +7,7 @@ use ipsec_core::{Said, Selector};
 use pfkey::{Address, ExtType, Flow, FlowAction, SaType, Writer};
 
 /// The SA type of a message about an eroute that does this.
-pub(super) const fn satype_of(said: &Said) -> SaType {
+pub(crate) const fn satype_of(said: &Said) -> SaType {
     match said {
         Said::Sa(id) => ask::satype(id.protocol),
         Said::Pass
@@ -22,7 +22,7 @@ pub(super) const fn satype_of(said: &Said) -> SaType {
 }
 
 /// Writes what an eroute matches and what it does.
-pub(super) fn flow(writer: &mut Writer, of: &Selector, said: &Said) {
+pub(crate) fn flow(writer: &mut Writer, of: &Selector, said: &Said) {
     let action = match said {
         Said::Sa(id) => {
             ask::name(writer, id);
@@ -39,7 +39,7 @@ pub(super) fn flow(writer: &mut Writer, of: &Selector, said: &Said) {
 }
 
 /// Writes what an eroute matches.
-pub(super) fn selector(writer: &mut Writer, of: &Selector) {
+pub(crate) fn selector(writer: &mut Writer, of: &Selector) {
     let Selector { src, dst, proto, sport, dport } = *of;
     let side = |net: IpNet, port: u16| {
         let ip: IpAddr = net.network();

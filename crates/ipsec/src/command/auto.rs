@@ -1,0 +1,338 @@
+//! `ipsec auto` and `ipsec whack`: steer pluto.
+
+use super::{Failure, Usage};
+use crate::conf::{Conf, Problem, connection};
+use crate::pluto::{ports::Local, status};
+use crate::process::Process;
+use crate::rundir::{Rundir, confs};
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+/// Arguments of `ipsec auto`.
+#[derive(Debug, ClapArgs)]
+#[command(
+    override_usage = "ipsec auto --OPERATION [NAME]",
+    after_help = "\
+Examples:
+  ipsec auto --add west-east      load a connection from ipsec.conf
+  ipsec auto --up west-east       negotiate, and see how it goes
+  ipsec auto --status             what is loaded, and what is up
+  ipsec auto --reload --dry-run   what a reload of ipsec.conf would change
+
+Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage."
+)]
+pub struct Args {
+    #[command(flatten)]
+    operation: Operation,
+    /// The connection
+    name: Option<String>,
+    /// With --up: do not wait for the outcome
+    #[arg(long)]
+    asynchronous: bool,
+    /// With --reload: only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// With --rekey: the IKE SA instead of the Child SAs
+    #[arg(long)]
+    ike: bool,
+    /// With --status: an object for programs
+    #[arg(long)]
+    json: bool,
+    /// Show everything pluto says
+    #[arg(long)]
+    verbose: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, as it always was")]
+struct Operation {
+    /// Load a connection, or load it anew
+    #[arg(long)]
+    add: bool,
+    /// The same
+    #[arg(long)]
+    replace: bool,
+    /// Take a connection down and forget it
+    #[arg(long)]
+    delete: bool,
+    /// Negotiate, and show how it goes
+    #[arg(long)]
+    up: bool,
+    /// Take a connection down; its packets are held or dropped until it is unrouted
+    #[arg(long)]
+    down: bool,
+    /// Have packets begin the connection
+    #[arg(long, alias = "ondemand")]
+    route: bool,
+    /// Give packets back to the host: they leave in clear
+    #[arg(long)]
+    unroute: bool,
+    /// Negotiate new keys now
+    #[arg(long)]
+    rekey: bool,
+    /// Show what is loaded and what is up
+    #[arg(long)]
+    status: bool,
+    /// Look at the addresses of this host again, and reread ipsec.secrets
+    #[arg(long)]
+    ready: bool,
+    /// Read ipsec.secrets again
+    #[arg(long, alias = "rereadall")]
+    rereadsecrets: bool,
+    /// Make what is loaded what ipsec.conf says; connections that have not changed are not touched
+    #[arg(long)]
+    reload: bool,
+    /// Read ipsec.conf and ipsec.secrets and say what is wrong; needs no daemon
+    #[arg(long)]
+    check: bool,
+}
+
+/// Arguments of `ipsec whack`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  ipsec whack --name west-east --initiate
+  ipsec whack --status
+
+`ipsec auto` does the same in other words.
+Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage.")]
+pub struct WhackArgs {
+    /// The connection
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    operation: WhackOperation,
+    /// With --initiate: do not wait for the outcome
+    #[arg(long)]
+    asynchronous: bool,
+    /// With --status: an object for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, as it always was")]
+struct WhackOperation {
+    /// Negotiate
+    #[arg(long)]
+    initiate: bool,
+    /// Take down
+    #[arg(long)]
+    terminate: bool,
+    /// Take down and forget
+    #[arg(long)]
+    delete: bool,
+    /// Have packets begin the connection
+    #[arg(long)]
+    route: bool,
+    /// Give packets back to the host
+    #[arg(long)]
+    unroute: bool,
+    /// Negotiate new keys for the Child SAs
+    #[arg(long)]
+    rekey_ipsec: bool,
+    /// Negotiate new keys for the IKE SA
+    #[arg(long)]
+    rekey_ike: bool,
+    /// Look at the addresses of this host again
+    #[arg(long)]
+    listen: bool,
+    /// Read ipsec.secrets again
+    #[arg(long, alias = "rereadall")]
+    rereadsecrets: bool,
+    /// Show what is loaded and what is up
+    #[arg(long)]
+    status: bool,
+    /// End pluto
+    #[arg(long)]
+    shutdown: bool,
+}
+
+/// Runs `ipsec auto`.
+pub fn run(args: &Args) -> ExitCode {
+    let named = |word: &str| match &args.name {
+        Some(name) => Ok(json!({ "do": word, "name": name })),
+        None => Err(Usage::new(format_args!("--{word} needs the NAME of a connection"))),
+    };
+    let of = &args.operation;
+    if of.check {
+        return super::finish("auto", check(args.name.as_deref()));
+    }
+    let request = if of.add || of.replace {
+        named("add")
+    } else if of.delete {
+        named("delete")
+    } else if of.up {
+        named("up").map(|mut request| {
+            request["asynchronous"] = json!(args.asynchronous);
+            request
+        })
+    } else if of.down {
+        named("down")
+    } else if of.route {
+        named("route")
+    } else if of.unroute {
+        named("unroute")
+    } else if of.rekey {
+        named("rekey").map(|mut request| {
+            request["ike"] = json!(args.ike);
+            request
+        })
+    } else if of.status {
+        return super::finish("auto", show(args.json));
+    } else if of.reload {
+        Ok(json!({ "do": "reload", "dry_run": args.dry_run }))
+    } else if of.ready {
+        return super::finish(
+            "auto",
+            ask(&json!({ "do": "listen" })).and_then(|_| ask(&json!({ "do": "reread_secrets" }))).map(print),
+        );
+    } else {
+        Ok(json!({ "do": "reread_secrets" }))
+    };
+    match request {
+        Ok(request) => super::finish("auto", ask(&request).map(print)),
+        Err(usage) => usage.report("auto"),
+    }
+}
+
+/// Runs `ipsec whack`.
+pub fn whack(args: &WhackArgs) -> ExitCode {
+    let of = &args.operation;
+    let words = [
+        (of.initiate, "up", true),
+        (of.terminate, "down", true),
+        (of.delete, "delete", true),
+        (of.route, "route", true),
+        (of.unroute, "unroute", true),
+        (of.rekey_ipsec, "rekey", true),
+        (of.rekey_ike, "rekey", true),
+        (of.listen, "listen", false),
+        (of.rereadsecrets, "reread_secrets", false),
+        (of.status, "status", false),
+        (of.shutdown, "stop", false),
+    ];
+    let Some((_, word, needs_name)) = words.into_iter().find(|(set, ..)| *set) else {
+        return Usage::new("nothing to do").report("whack");
+    };
+    if of.status {
+        return super::finish("whack", show(args.json));
+    }
+    if needs_name && args.name.is_none() {
+        return Usage::new("--name is required").report("whack");
+    }
+    let mut request = json!({ "do": word });
+    if needs_name {
+        request["name"] = json!(args.name);
+    }
+    if of.initiate {
+        request["asynchronous"] = json!(args.asynchronous);
+    }
+    if word == "rekey" {
+        request["ike"] = json!(of.rekey_ike);
+    }
+    super::finish("whack", ask(&request).map(print))
+}
+
+/// Prints what an answer has to say beyond that it is done.
+fn print(answer: Value) {
+    match answer {
+        Value::Array(lines) => lines.iter().filter_map(Value::as_str).for_each(|line| println!("{line}")),
+        Value::String(line) => println!("{line}"),
+        _ => {}
+    }
+}
+
+fn show(json: bool) -> Result<(), Failure> {
+    let answer = ask(&json!({ "do": "status" }))?;
+    if json {
+        println!("{answer}");
+    } else {
+        status::lines(&answer).iter().for_each(|line| println!("{line}"));
+    }
+    Ok(())
+}
+
+/// Asks pluto, shows its progress, and returns what it answers.
+fn ask(request: &Value) -> Result<Value, Failure> {
+    let rundir = Rundir::from_env();
+    let path = rundir.pluto_ctl();
+    let mut stream = UnixStream::connect(&path).map_err(|error| {
+        let dead = || Process::read(&rundir.pluto_pid()).is_none_or(|process| !process.is_alive());
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(&rundir),
+            ErrorKind::PermissionDenied if dead() => not_running(&rundir),
+            ErrorKind::PermissionDenied => {
+                Failure::new(format_args!("permission denied on {}: this needs root", path.display()))
+            }
+            _ => Failure::new(format_args!("{}: {error}", path.display())),
+        }
+    })?;
+    let mut request = request.clone();
+    request["id"] = json!(1);
+    let broken = |error: std::io::Error| Failure::new(format_args!("pluto.ctl: {error}"));
+    stream.write_all(format!("{request}\n").as_bytes()).map_err(broken)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(broken)?;
+        let mut reply: Value = serde_json::from_str(&line).map_err(|error| broken(error.into()))?;
+        if let Some(text) = reply.get("say").and_then(Value::as_str) {
+            println!("{text}");
+        } else if let Some(why) = reply.get("error").and_then(Value::as_str) {
+            return Err(Failure::new(why));
+        } else if let Some(answer) = reply.get_mut("ok") {
+            return Ok(answer.take());
+        }
+    }
+    Err(Failure::new("pluto ended before it answered"))
+}
+
+fn not_running(rundir: &Rundir) -> Failure {
+    Failure::new(format_args!(
+        "pluto is not running in {}: `ipsec setup start' starts it (IPSEC_RUNDIR names another directory)",
+        rundir.path().display()
+    ))
+}
+
+/// Reads both files, and says everything that is wrong in them.
+fn check(name: Option<&str>) -> Result<(), Failure> {
+    let lines =
+        |problems: &[Problem]| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let confs = confs();
+    let conf = Conf::load(&confs).map_err(|problems| Failure::new(lines(&problems)))?;
+    let here = Local::now().map_err(|error| Failure::new(format_args!("netlink: {error}")))?;
+    let mut warnings = conf.warnings.clone();
+    let mut errors = Vec::new();
+    let mut count = 0;
+    for conn in conf.conns.iter().filter(|conn| name.is_none_or(|name| conn.name == name)) {
+        // Sections that are only there to be pulled in by others are not connections.
+        if name.is_none() && connection::auto(conn).is_ok_and(|auto| auto == connection::Auto::Ignore) {
+            continue;
+        }
+        match connection::plan(conn, &here, &mut warnings) {
+            Ok(planned) => count += planned.len(),
+            Err(problems) => errors.extend(problems),
+        }
+    }
+    match crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
+        Ok(read) => warnings.extend(read.warnings),
+        Err(problems) => errors.extend(problems),
+    }
+    warnings.iter().for_each(|problem| eprintln!("warning: {problem}"));
+    if !errors.is_empty() {
+        return Err(Failure::new(lines(&errors)));
+    }
+    match name {
+        Some(name) if count == 0 => {
+            Err(Failure::new(format_args!("no conn section \"{name}\" in ipsec.conf")))
+        }
+        _ => {
+            println!("{count} connections, nothing wrong");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,746 @@
+//! From a `conn` section to what the IKE engine acts on.
+//!
+//! Which of left and right is this host is found out from its addresses, so that one file serves both ends. A section with
+//! several subnets becomes a connection for each pair of them, `NAME/1x1`, `NAME/1x2` …: one pair of SAs carries one pair.
+
+use super::suite::{self, Use};
+use super::{Conn, Problem, Setting, flag, time};
+use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
+use ike::identity::{Id, IdPattern};
+use ike::message::TrafficSelector;
+use ike::proposal::Offer;
+use ipnet::IpNet;
+use ipsec_core::kex::Group;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// What this host knows about itself.
+pub trait Here {
+    /// Whether the address is one of ours.
+    fn has(&self, address: IpAddr) -> bool;
+    /// Which of our addresses packets to `peer` leave from; without a peer, those of the default route.
+    fn address_towards(&self, peer: Option<IpAddr>) -> Option<IpAddr>;
+}
+
+/// `auto=`: what is done with a connection when pluto starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Auto {
+    /// Nothing; it is not even loaded.
+    #[default]
+    Ignore,
+    /// It is loaded: the peer can begin.
+    Add,
+    /// Packets for it begin it.
+    Route,
+    /// It is begun, and kept up.
+    Start,
+}
+
+/// A connection ready to be loaded, and what of it is the host's business.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// For the engine.
+    pub ike: Connection,
+    /// The section it comes from.
+    pub section: String,
+    /// What is done with it at start.
+    pub auto: Auto,
+    /// `leftsourceip=`: our address inside.
+    pub source: Option<IpAddr>,
+    /// `metric=` of its route.
+    pub metric: u32,
+    /// `leftupdown=`: a program told of what happens; `None` is nobody.
+    pub updown: Option<String>,
+}
+
+/// One end as written, not yet known to be ours or the peer's.
+struct Side<'c> {
+    conn: &'c Conn,
+    name: &'static str,
+}
+
+impl<'c> Side<'c> {
+    fn setting(&self, key: &str) -> Option<&'c Setting> {
+        self.conn.setting(&format!("{}{key}", self.name))
+    }
+
+    fn get(&self, key: &str) -> Option<&'c str> {
+        self.setting(key).map(|setting| setting.value.as_str())
+    }
+}
+
+enum Host {
+    Any,
+    DefaultRoute,
+    Address(IpAddr),
+}
+
+/// Keys that would change what is protected or who is believed, and that nothing here acts on.
+const UNSUPPORTED: [(&str, &str); 12] = [
+    ("ah", "AH is not negotiated: use esp="),
+    ("aggrmode", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
+    ("aggressive", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
+    ("mark", "marks are not set: remove it"),
+    ("ipsec-interface", "devices are made by `interfaces=': remove it"),
+    ("tfc", "packets are not padded to hide their length: remove it"),
+    ("labeled_ipsec", "security labels are not negotiated: remove it"),
+    ("policy_label", "security labels are not negotiated: remove it"),
+    ("spi", "keys by hand are not for pluto: see ipsec_spi(8)"),
+    ("spibase", "keys by hand are not for pluto: see ipsec_spi(8)"),
+    ("espenckey", "keys by hand are not for pluto: see ipsec_spi(8)"),
+    ("espauthkey", "keys by hand are not for pluto: see ipsec_spi(8)"),
+];
+
+/// The same for keys of one side.
+const UNSUPPORTED_SIDE: [(&str, &str); 8] = [
+    ("cert", "certificates are not used yet: authby=secret and ipsec.secrets"),
+    ("ca", "certificates are not used yet: authby=secret and ipsec.secrets"),
+    ("ckaid", "public keys are not used yet: authby=secret and ipsec.secrets"),
+    ("rsasigkey", "public keys are not used yet: authby=secret and ipsec.secrets"),
+    ("addresspool", "addresses are not given to peers yet"),
+    ("modecfgserver", "addresses are not given to peers yet"),
+    ("modecfgclient", "an address is not asked of the peer yet"),
+    ("subnetwithin", "write the subnet itself with subnet="),
+];
+
+/// What a section means on this host.
+pub fn plan(conn: &Conn, here: &dyn Here, warnings: &mut Vec<Problem>) -> Result<Vec<Planned>, Vec<Problem>> {
+    let mut plan = Plan { conn, errors: Vec::new(), warnings };
+    let planned = plan.all(here);
+    let errors = plan.errors;
+    match planned {
+        Some(planned) if errors.is_empty() => Ok(planned),
+        _ if errors.is_empty() => {
+            Err(vec![Problem::new(&conn.at, format!("not understood [{}]", conn.name))])
+        }
+        _ => Err(errors),
+    }
+}
+
+/// What `auto=` says; an error if it is no word for it.
+pub fn auto(conn: &Conn) -> Result<Auto, Problem> {
+    let Some(setting) = conn.setting("auto") else { return Ok(Auto::Ignore) };
+    Ok(match setting.value.to_ascii_lowercase().as_str() {
+        "ignore" => Auto::Ignore,
+        "add" | "keep" => Auto::Add,
+        "route" | "ondemand" | "trap" => Auto::Route,
+        "start" | "up" => Auto::Start,
+        "manual" => {
+            return Err(Problem::new(
+                &setting.at,
+                "keys by hand are not for pluto: see ipsec_spi(8) [auto=manual]",
+            ));
+        }
+        other => {
+            let what = format!("value must be ignore, add, route (or ondemand) or start [auto={other}]");
+            return Err(Problem::new(&setting.at, what));
+        }
+    })
+}
+
+struct Plan<'c> {
+    conn: &'c Conn,
+    errors: Vec<Problem>,
+    warnings: &'c mut Vec<Problem>,
+}
+
+impl<'c> Plan<'c> {
+    fn all(&mut self, here: &dyn Here) -> Option<Vec<Planned>> {
+        let conn = self.conn;
+        for (key, why) in UNSUPPORTED {
+            if let Some(setting) = conn.setting(key).filter(|setting| flag(&setting.value) != Some(false)) {
+                self.refuse(setting, why);
+            }
+        }
+        for (key, why) in UNSUPPORTED_SIDE {
+            for side in ["left", "right"] {
+                if let Some(setting) =
+                    conn.setting(&format!("{side}{key}")).filter(|s| flag(&s.value) != Some(false))
+                {
+                    self.refuse(setting, why);
+                }
+            }
+        }
+        if let Some(setting) = conn.setting("compress").filter(|s| flag(&s.value) == Some(true)) {
+            self.refuse(setting, "IPComp is not negotiated: compress=no");
+        }
+        self.authby();
+        let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;
+        let (left, right) = (Side { conn, name: "left" }, Side { conn, name: "right" });
+        let (left_host, right_host) = (self.host(&left)?, self.host(&right)?);
+        // Both ends are read by one rule; which is which is this host's addresses' business.
+        let is_here = |host: &Host| matches!(host, Host::Address(address) if here.has(*address));
+        let left_is_us = match (is_here(&left_host), is_here(&right_host)) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) => {
+                self.error("both ends are this host");
+                return None;
+            }
+            (false, false) => match (&left_host, &right_host) {
+                (Host::DefaultRoute, _) | (Host::Any, Host::Any | Host::Address(_)) => true,
+                (_, Host::DefaultRoute | Host::Any) => false,
+                (Host::Address(one), Host::Address(other)) => {
+                    self.error(&format!(
+                        "we cannot identify ourselves with either end: neither {one} nor {other} is an address of this host"
+                    ));
+                    return None;
+                }
+            },
+        };
+        let (us, our_host, them, their_host) = if left_is_us {
+            (left, left_host, right, right_host)
+        } else {
+            (right, right_host, left, left_host)
+        };
+        let remote_address = match their_host {
+            Host::Address(address) => Some(address),
+            Host::Any => None,
+            Host::DefaultRoute => {
+                self.error("%defaultroute is for this host's own end");
+                return None;
+            }
+        };
+        let local_address = match our_host {
+            Host::Address(address) => Some(address),
+            Host::DefaultRoute => match here.address_towards(remote_address) {
+                Some(address) => Some(address),
+                None => {
+                    self.error("there is no default route, %defaultroute cannot be resolved");
+                    return None;
+                }
+            },
+            Host::Any => None,
+        };
+        let local_id = self.id(&us).unwrap_or_else(|| local_address.map(Id::Address));
+        let Some(local_id) = local_id.or_else(|| here.address_towards(remote_address).map(Id::Address))
+        else {
+            self.error("who this host is is not known: set its id (leftid=@name)");
+            return None;
+        };
+        let remote_id = match them.get("id") {
+            Some("%any") => IdPattern::Any,
+            _ => match self.id(&them).flatten().or_else(|| remote_address.map(Id::Address)) {
+                Some(id) => IdPattern::Exactly(id),
+                None => IdPattern::Any,
+            },
+        };
+        let (ike, esp) = (self.ike(), self.esp());
+        let mode = self.mode();
+        let times = self.times();
+        let (our_proto, their_proto) = (self.protoport(&us), self.protoport(&them));
+        let protocol = if our_proto.0 != 0 { our_proto.0 } else { their_proto.0 };
+        let replay_window = self.number(&["replay-window", "replay_window"], 0..=4096).unwrap_or(1024);
+        let template = Connection {
+            name: conn.name.clone(),
+            local_address,
+            remote_address,
+            remote_port: self.side_port(&them).unwrap_or(500),
+            local_id,
+            remote_id,
+            ike,
+            child: ChildPolicy { offers: esp, mode, local: Vec::new(), remote: Vec::new(), replay_window },
+            times,
+            encapsulation: self.encapsulation(),
+            fragmentation: self.yes(&["fragmentation", "ike_frag"], true),
+            attempts: self.attempts(),
+            when_gone: self.when_gone(),
+            unique: self.yes(&["initial-contact", "initial_contact"], true),
+        };
+        let source = us.setting("sourceip").and_then(|setting| self.parsed(setting, "an address"));
+        let metric = self.number(&["metric"], 0..=u32::MAX).unwrap_or(0);
+        let updown = us.get("updown").filter(|program| !["%disabled", "ipsec _updown", ""].contains(program));
+        let updown = updown.map(str::to_owned);
+        let (ours, theirs) = (self.subnets(&us), self.subnets(&them));
+        let selector = |net: Option<IpNet>, address: Option<IpAddr>, port: u16| {
+            // Without a subnet it is the host itself, whose address may not be known yet: then the engine fills it in.
+            let net = net.or_else(|| address.map(IpNet::from));
+            net.map(|net| TrafficSelector::of(net, protocol, port)).into_iter().collect::<Vec<_>>()
+        };
+        let several = ours.len().max(1) * theirs.len().max(1) > 1;
+        let each = |nets: Vec<IpNet>| -> Vec<Option<IpNet>> {
+            if nets.is_empty() { vec![None] } else { nets.into_iter().map(Some).collect() }
+        };
+        let (ours, theirs) = (each(ours), each(theirs));
+        let mut all = Vec::new();
+        for (n, our_net) in (1..).zip(&ours) {
+            for (m, their_net) in (1..).zip(&theirs) {
+                let mut ike = template.clone();
+                if several {
+                    ike.name = format!("{}/{n}x{m}", conn.name);
+                }
+                ike.child.local = selector(*our_net, local_address, our_proto.1);
+                ike.child.remote = selector(*their_net, remote_address, their_proto.1);
+                let families: Vec<bool> = ike
+                    .child
+                    .local
+                    .iter()
+                    .chain(&ike.child.remote)
+                    .map(|s| s.addresses.0.is_ipv4())
+                    .collect();
+                if families.windows(2).any(|pair| pair.first() != pair.last()) {
+                    self.error("the subnets of the two sides are of different families");
+                }
+                all.push(Planned {
+                    ike,
+                    section: conn.name.clone(),
+                    auto,
+                    source,
+                    metric,
+                    updown: updown.clone(),
+                });
+            }
+        }
+        Some(all)
+    }
+
+    fn error(&mut self, what: &str) {
+        self.errors.push(Problem::new(&self.conn.at, format!("{what} [conn {}]", self.conn.name)));
+    }
+
+    fn refuse(&mut self, setting: &Setting, why: &str) {
+        let what = format!("{why} [{}={}]", setting.key, setting.value);
+        self.errors.push(Problem::new(&setting.at, what));
+    }
+
+    fn first(&self, keys: &[&str]) -> Option<&'c Setting> {
+        keys.iter().find_map(|key| self.conn.setting(key))
+    }
+
+    fn parsed<T: std::str::FromStr>(&mut self, setting: &Setting, what: &str) -> Option<T> {
+        let value = setting.value.parse().ok();
+        if value.is_none() {
+            self.refuse(setting, &format!("value must be {what}"));
+        }
+        value
+    }
+
+    fn yes(&mut self, keys: &[&str], default: bool) -> bool {
+        let Some(setting) = self.first(keys) else { return default };
+        // `force`, `accept` and the like are shades of yes here.
+        match setting.value.to_ascii_lowercase().as_str() {
+            "force" | "accept" | "always" => true,
+            "never" => false,
+            value => flag(value).unwrap_or_else(|| {
+                self.refuse(setting, "value must be yes or no");
+                default
+            }),
+        }
+    }
+
+    fn time(&mut self, keys: &[&str]) -> Option<Duration> {
+        let setting = self.first(keys)?;
+        let span = time(&setting.value);
+        if span.is_none() {
+            self.refuse(setting, "value must be a time, such as 20s or 1h");
+        }
+        span
+    }
+
+    fn number(&mut self, keys: &[&str], range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+        let setting = self.first(keys)?;
+        let number = setting.value.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            self.refuse(
+                setting,
+                &format!("value must be a number from {} to {}", range.start(), range.end()),
+            );
+        }
+        number
+    }
+
+    fn host(&mut self, side: &Side<'c>) -> Option<Host> {
+        let Some(setting) = side.setting("") else {
+            self.error(&format!("{}= is missing", side.name));
+            return None;
+        };
+        match setting.value.as_str() {
+            "%any" | "0.0.0.0" | "::" | "%any4" | "%any6" => Some(Host::Any),
+            "%defaultroute" => Some(Host::DefaultRoute),
+            word if word.starts_with('%') => {
+                self.refuse(setting, "opportunistic encryption and groups are not done: name the address");
+                None
+            }
+            word => match word.parse() {
+                Ok(address) => Some(Host::Address(address)),
+                Err(_) => match (word, 0).to_socket_addrs().ok().and_then(|mut found| found.next()) {
+                    Some(found) => Some(Host::Address(found.ip())),
+                    None => {
+                        self.refuse(setting, "neither an address nor a name that can be resolved");
+                        None
+                    }
+                },
+            },
+        }
+    }
+
+    /// `None` where the file does not say; `Some(None)` where what it says is wrong.
+    fn id(&mut self, side: &Side<'c>) -> Option<Option<Id>> {
+        let setting = side.setting("id")?;
+        match Id::parse(&setting.value) {
+            Ok(id) => Some(Some(id)),
+            Err(why) => {
+                self.refuse(setting, &why);
+                Some(None)
+            }
+        }
+    }
+
+    fn authby(&mut self) {
+        for key in ["authby", "auth", "leftauth", "rightauth"] {
+            let Some(setting) = self.conn.setting(key) else { continue };
+            match setting.value.to_ascii_lowercase().as_str() {
+                "secret" | "psk" => {}
+                "esp" if key == "auth" => {}
+                _ => self.refuse(setting, "peers are authenticated by secrets alone: authby=secret"),
+            }
+        }
+        if let Some(setting) = self.first(&["keyexchange", "ikev2"]) {
+            let value = setting.value.to_ascii_lowercase();
+            if ["ikev1", "no", "never"].contains(&value.as_str()) {
+                self.refuse(setting, "IKEv1 is not spoken: keyexchange=ikev2");
+            }
+        }
+    }
+
+    fn subnets(&mut self, side: &Side<'c>) -> Vec<IpNet> {
+        let Some(setting) = side.setting("subnets").or_else(|| side.setting("subnet")) else {
+            return Vec::new();
+        };
+        let words = setting.value.split([',', ' ', '\t']).filter(|word| !word.is_empty());
+        let mut nets = Vec::new();
+        for word in words {
+            // `%default` is everything, in the family of the peer; `vhost:` lists belong to another time.
+            match ipsec_core::text::subnet(word, None) {
+                Ok((net, None)) => nets.push(net.trunc()),
+                Ok((_, Some(_))) => self.refuse(setting, "a port goes into protoport="),
+                Err(why) => self.refuse(setting, &format!("{word}: {why}")),
+            }
+        }
+        nets
+    }
+
+    /// Protocol and port.
+    fn protoport(&mut self, side: &Side<'c>) -> (u8, u16) {
+        let Some(setting) = side.setting("protoport") else { return (0, 0) };
+        let (proto, port) = setting.value.split_once('/').unwrap_or((&setting.value, "%any"));
+        let Ok(proto) = ipsec_core::text::protocol(proto) else {
+            self.refuse(setting, "write PROTOCOL/PORT, such as tcp/22 or 17/%any");
+            return (0, 0);
+        };
+        match port {
+            "%any" | "0" | "" => (proto, 0),
+            port => match ipsec_core::text::port(port, proto, crate::command::service_port) {
+                Ok(port) => (proto, port),
+                Err(why) => {
+                    self.refuse(setting, &format!("{port}: {why}"));
+                    (proto, 0)
+                }
+            },
+        }
+    }
+
+    fn side_port(&mut self, side: &Side<'c>) -> Option<u16> {
+        side.setting("ikeport").and_then(|setting| self.parsed(setting, "a port"))
+    }
+
+    fn offers(&mut self, keys: &[&str], what: Use) -> Vec<Offer> {
+        let Some(setting) = self.first(keys) else { return suite::default_offers(what) };
+        match suite::offers(&setting.value, what) {
+            Ok((offers, weak)) => {
+                for weak in weak {
+                    let what =
+                        format!("{weak}: use it only for peers that have nothing better [{}]", setting.key);
+                    self.warnings.push(Problem::new(&setting.at, what));
+                }
+                offers
+            }
+            Err(why) => {
+                self.refuse(setting, &why);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Additional key exchanges with ML-KEM: none, offered before proposals without, or insisted on.
+    fn ike(&mut self) -> Vec<Offer> {
+        let offers = self.offers(&["ike"], Use::Ike);
+        let hybrid = |offer: &Offer| {
+            let mut offer = offer.clone();
+            if offer.additional.is_empty() && !offer.groups.iter().all(|group| group.row().post_quantum) {
+                offer.additional = vec![vec![Some(Group::MlKem768)]];
+            }
+            offer
+        };
+        let Some(setting) = self.conn.setting("pq") else { return offers };
+        match setting.value.to_ascii_lowercase().as_str() {
+            "no" => offers,
+            // A peer that does not know the transform type passes the whole proposal over, so each is there twice.
+            "allow" | "yes" => offers.iter().map(hybrid).chain(offers.iter().cloned()).collect(),
+            "require" | "insist" => offers.iter().map(hybrid).collect(),
+            _ => {
+                self.refuse(setting, "value must be no, allow or require");
+                offers
+            }
+        }
+    }
+
+    fn esp(&mut self) -> Vec<Offer> {
+        let mut offers = self.offers(&["phase2alg", "esp"], Use::Esp);
+        let pfs = self.yes(&["pfs"], true);
+        let groups = match self.conn.setting("pfsgroup") {
+            Some(setting) => match Group::from_name(&setting.value.to_ascii_lowercase()) {
+                Some(group) => vec![group],
+                None => {
+                    self.refuse(setting, "unknown key exchange method, such as modp2048 or x25519");
+                    Vec::new()
+                }
+            },
+            None => {
+                let of_ike =
+                    self.conn.setting("ike").and_then(|ike| suite::offers(&ike.value, Use::Ike).ok());
+                let (offers, _) = of_ike.unwrap_or_else(|| (suite::default_offers(Use::Ike), Vec::new()));
+                offers.first().map(|offer| offer.groups.clone()).unwrap_or_default()
+            }
+        };
+        let esn = self.conn.setting("esn").map(|setting| (setting, setting.value.to_ascii_lowercase()));
+        for offer in &mut offers {
+            match (pfs, offer.groups.is_empty()) {
+                (false, _) => offer.groups.clear(),
+                (true, true) => offer.groups.clone_from(&groups),
+                (true, false) => {}
+            }
+            match esn.as_ref().map(|(_, value)| value.as_str()) {
+                None | Some("either") => {}
+                Some(value) => match flag(value) {
+                    Some(on) => offer.esn = vec![on],
+                    None => {
+                        if let Some((setting, _)) = esn {
+                            let what = format!("value must be yes, no or either [esn={}]", setting.value);
+                            self.errors.push(Problem::new(&setting.at, what));
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+        offers
+    }
+
+    fn mode(&mut self) -> Mode {
+        let Some(setting) = self.conn.setting("type") else { return Mode::Tunnel };
+        match setting.value.to_ascii_lowercase().as_str() {
+            "tunnel" => {}
+            "transport" => {
+                self.refuse(setting, "transport mode is not carried by the data plane yet: type=tunnel")
+            }
+            "passthrough" | "pass" | "drop" | "reject" => {
+                self.refuse(setting, "connections without keys are eroutes: see ipsec_eroute(8)");
+            }
+            _ => self.refuse(setting, "value must be tunnel"),
+        }
+        Mode::Tunnel
+    }
+
+    fn times(&mut self) -> Times {
+        let known = Times::default();
+        let ike_life = self.time(&["ikelifetime"]).unwrap_or(known.ike_life);
+        let child_life = self.time(&["salifetime", "keylife", "lifetime"]).unwrap_or(known.child_life);
+        let shortest = ike_life.min(child_life);
+        // A margin that is as long as the life itself would have SAs replaced without end.
+        let margin = self.time(&["rekeymargin", "margintime"]).unwrap_or(known.margin.min(shortest / 4));
+        let fuzz = self.first(&["rekeyfuzz"]).and_then(|setting| {
+            let number = setting.value.trim_end_matches('%').parse().ok().filter(|percent| *percent <= 1000);
+            if number.is_none() {
+                self.refuse(setting, "value must be a percentage, such as 100%");
+            }
+            number
+        });
+        let fuzz = fuzz.unwrap_or(known.fuzz);
+        let longest = margin.saturating_add(margin.saturating_mul(fuzz) / 100);
+        if longest >= shortest && !shortest.is_zero() {
+            self.error(&format!(
+                "rekeymargin= with rekeyfuzz= ({} s at most) must be shorter than ikelifetime= and salifetime= ({} s)",
+                longest.as_secs(),
+                shortest.as_secs()
+            ));
+        }
+        let liveness = match self.time(&["dpddelay"]) {
+            Some(delay) => Some(delay).filter(|delay| !delay.is_zero()),
+            None => known.liveness,
+        };
+        let retransmit = match self.first(&["retransmit-interval"]) {
+            // libreswan counts it in milliseconds where there is no unit.
+            Some(setting) => {
+                setting.value.parse().ok().map(Duration::from_millis).or_else(|| time(&setting.value))
+            }
+            None => None,
+        };
+        let give_up = self.time(&["retransmit-timeout", "dpdtimeout"]).filter(|span| !span.is_zero());
+        Times {
+            ike_life,
+            child_life,
+            margin,
+            fuzz,
+            liveness,
+            retransmit: retransmit.filter(|span| !span.is_zero()).unwrap_or(known.retransmit),
+            give_up: give_up.unwrap_or(known.give_up),
+        }
+    }
+
+    fn encapsulation(&mut self) -> Encapsulation {
+        let Some(setting) = self.first(&["encapsulation", "forceencaps"]) else { return Encapsulation::Auto };
+        match (setting.key.as_str(), setting.value.to_ascii_lowercase().as_str()) {
+            (_, "auto") => Encapsulation::Auto,
+            ("forceencaps", value) if flag(value) == Some(false) => Encapsulation::Auto,
+            (_, value) => match flag(value) {
+                Some(true) => Encapsulation::Yes,
+                Some(false) => Encapsulation::No,
+                None => {
+                    self.refuse(setting, "value must be auto, yes or no");
+                    Encapsulation::Auto
+                }
+            },
+        }
+    }
+
+    fn attempts(&mut self) -> Option<u32> {
+        let setting = self.conn.setting("keyingtries")?;
+        if setting.value.eq_ignore_ascii_case("%forever") {
+            return None;
+        }
+        let tries: Option<u32> = self.parsed(setting, "a number or %forever");
+        tries.filter(|tries| *tries != 0)
+    }
+
+    fn when_gone(&mut self) -> WhenGone {
+        let Some(setting) = self.conn.setting("dpdaction") else { return WhenGone::Clear };
+        match setting.value.to_ascii_lowercase().as_str() {
+            "restart" | "restart_by_peer" => WhenGone::Restart,
+            "clear" | "hold" | "none" => WhenGone::Clear,
+            _ => {
+                self.refuse(setting, "value must be clear, hold or restart");
+                WhenGone::Clear
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf::Conf;
+
+    struct At(&'static [&'static str]);
+
+    impl Here for At {
+        fn has(&self, address: IpAddr) -> bool {
+            self.0.iter().any(|ours| ours.parse() == Ok(address))
+        }
+        fn address_towards(&self, _: Option<IpAddr>) -> Option<IpAddr> {
+            self.0.first()?.parse().ok()
+        }
+    }
+
+    const WEST: At = At(&["192.0.2.1"]);
+    const EAST: At = At(&["198.51.100.7"]);
+
+    fn planned(body: &str, here: &dyn Here) -> Result<Vec<Planned>, String> {
+        let conf = Conf::parse("f", &format!("conn a\n{body}")).unwrap_or_else(|why| panic!("{why:?}"));
+        plan(&conf.conns[0], here, &mut Vec::new())
+            .map_err(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
+    const BASE: &str = "\tleft=192.0.2.1\n\tleftsubnet=10.1.0.0/16\n\tleftid=@west\n\tright=198.51.100.7\n\trightsubnet=10.2.0.0/16\n\trightid=@east\n\tauthby=secret\n";
+
+    #[test]
+    fn one_file_serves_both_ends() {
+        let (west, east) = (planned(BASE, &WEST).unwrap().remove(0), planned(BASE, &EAST).unwrap().remove(0));
+        assert_eq!(west.ike.local_address, "192.0.2.1".parse().ok());
+        assert_eq!(
+            (west.ike.local_address, west.ike.remote_address),
+            (east.ike.remote_address, east.ike.local_address)
+        );
+        assert_eq!(
+            (&west.ike.child.local, &west.ike.child.remote),
+            (&east.ike.child.remote, &east.ike.child.local)
+        );
+        assert_eq!(west.ike.remote_id, IdPattern::Exactly(east.ike.local_id));
+        let nobody = planned(BASE, &At(&["203.0.113.1"])).unwrap_err();
+        assert!(nobody.contains("neither 192.0.2.1 nor 198.51.100.7"), "{nobody}");
+        let both = planned(BASE, &At(&["192.0.2.1", "198.51.100.7"])).unwrap_err();
+        assert!(both.contains("both ends"), "{both}");
+    }
+
+    #[test]
+    fn each_pair_of_subnets_is_a_connection() {
+        let body = BASE.replace("leftsubnet=10.1.0.0/16", "leftsubnets={10.1.0.0/24 10.1.1.0/24}");
+        let all = planned(&body, &WEST).unwrap();
+        let names: Vec<&str> = all.iter().map(|one| one.ike.name.as_str()).collect();
+        assert_eq!(names, ["a/1x1", "a/2x1"]);
+        assert!(all.iter().all(|one| one.ike.child.local.len() == 1));
+    }
+
+    #[test]
+    fn a_host_without_a_subnet_is_itself_and_a_peer_that_roams_is_anybody() {
+        let road =
+            planned("\tleft=%defaultroute\n\tleftid=@gw\n\tleftsubnet=10.1.0.0/16\n\tright=%any\n", &WEST);
+        let road = road.unwrap().remove(0).ike;
+        assert_eq!((road.local_address, road.remote_address), ("192.0.2.1".parse().ok(), None));
+        assert_eq!(road.remote_id, IdPattern::Any);
+        assert!(road.child.remote.is_empty());
+        let host = planned("\tleft=192.0.2.1\n\tright=198.51.100.7\n", &WEST).unwrap().remove(0).ike;
+        assert_eq!(host.child.local, [TrafficSelector::of("192.0.2.1/32".parse().unwrap(), 0, 0)]);
+        assert_eq!(host.local_id, Id::Address("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_at_its_line_with_the_remedy() {
+        for (line, what) in [
+            ("authby=rsasig", "authby=secret"),
+            ("leftcert=west.pem", "certificates"),
+            ("ike=aes512-sha2_256-modp2048", "unknown algorithm"),
+            ("esp=aes_gcm256-sha2_256", "takes no other"),
+            ("keylife=soon", "must be a time"),
+            ("type=transport", "type=tunnel"),
+            ("auto=sometimes", "ignore, add, route"),
+            ("keyexchange=ikev1", "IKEv1"),
+            ("compress=yes", "IPComp"),
+            ("rekeymargin=2h", "shorter than"),
+            ("leftprotoport=foo/bar", "PROTOCOL/PORT"),
+            ("pq=perhaps", "no, allow or require"),
+            ("replay-window=9999", "4096"),
+            ("esn=perhaps", "either"),
+        ] {
+            let said = planned(&format!("{BASE}\t{line}\n"), &WEST).unwrap_err();
+            assert!(said.contains(what) && said.starts_with("f:"), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_meant() {
+        let body = format!(
+            "{BASE}\tike=aes256-sha2_256-modp2048\n\tpfs=no\n\tikelifetime=8h\n\tsalifetime=30m\n\trekeymargin=5m\n\tdpddelay=0\n\t\
+             encapsulation=yes\n\tkeyingtries=3\n\tdpdaction=restart\n\treplay-window=64\n\tesn=no\n\tleftsourceip=10.1.0.1\n\tauto=ondemand\n\tmetric=7\n"
+        );
+        let one = planned(&body, &WEST).unwrap().remove(0);
+        assert_eq!((one.auto, one.source, one.metric), (Auto::Route, "10.1.0.1".parse().ok(), 7));
+        let ike = one.ike;
+        assert_eq!(ike.times.child_life, Duration::from_secs(1800));
+        assert_eq!((ike.times.liveness, ike.attempts, ike.when_gone), (None, Some(3), WhenGone::Restart));
+        assert_eq!((ike.encapsulation, ike.child.replay_window), (Encapsulation::Yes, 64));
+        assert!(ike.child.offers.iter().all(|offer| offer.groups.is_empty() && offer.esn == [false]));
+        let pfs = planned(&format!("{BASE}\tike=aes256-sha2_256-modp2048\n"), &WEST).unwrap().remove(0).ike;
+        assert!(pfs.child.offers.iter().all(|offer| offer.groups == [Group::Modp2048]));
+    }
+
+    #[test]
+    fn post_quantum_is_offered_or_insisted_on() {
+        let of = |word: &str| planned(&format!("{BASE}\tpq={word}\n"), &WEST).unwrap().remove(0).ike.ike;
+        let hybrid = |offer: &Offer| offer.additional == [[Some(Group::MlKem768)]];
+        assert!(!of("no").iter().any(hybrid));
+        assert!(of("require").iter().all(hybrid));
+        let both = of("allow");
+        assert!(hybrid(&both[0]) && !hybrid(both.last().unwrap()));
+    }
+}

@@ -1,0 +1,309 @@
+//! ipsec.secrets: who shares which secret with whom (ipsec.secrets(5)).
+//!
+//! ```text
+//! file  := entry | "include" PATTERN                              in column one; `#' begins a comment
+//! entry := ID* ":" "PSK" key                                      goes on in lines that are indented
+//! ID    := address | "@" name | user "@" host | name | "%any" | "%any6"
+//! key   := '"' characters '"' | "0x" hex | "0s" base64
+//! ```
+//!
+//! Secrets of other types are read and passed over with a warning. Whatever is wrong is said with file and line, and never
+//! with a secret.
+
+use super::{Location, Problem, matching};
+use base64ct::{Base64, Encoding};
+use ike::connection::{Psk, Secrets};
+use ike::identity::{Id, IdPattern};
+use ipsec_core::Secret;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Files within files.
+const MAX_DEPTH: usize = 10;
+/// The longest file that is read.
+const LONGEST: u64 = 4 << 20;
+
+/// What was read, and what of it is probably not meant.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The secrets.
+    pub secrets: Secrets,
+    /// What was passed over.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a file and what it includes. A file that is not there holds no secrets.
+pub fn read(file: &Path) -> Result<Loaded, Vec<Problem>> {
+    let mut reader = Reader { out: Loaded::default(), errors: Vec::new() };
+    if file.exists() {
+        reader.file(file, 0);
+    } else {
+        let at = Location { file: file.into(), line: 0 };
+        reader.out.warnings.push(Problem::new(&at, "there is no such file: no secrets are known"));
+    }
+    if reader.errors.is_empty() { Ok(reader.out) } else { Err(reader.errors) }
+}
+
+struct Reader {
+    out: Loaded,
+    errors: Vec<Problem>,
+}
+
+impl Reader {
+    fn file(&mut self, path: &Path, depth: usize) {
+        let file: Arc<Path> = path.into();
+        let whole = Location { file: file.clone(), line: 0 };
+        let text = match text_of(path) {
+            Ok(text) => text,
+            Err(why) => return self.errors.push(Problem::new(&whole, why)),
+        };
+        let mut entry: Option<(usize, Zeroizing<String>)> = None;
+        for (n, line) in (1..).zip(text.lines()) {
+            let bare = line.trim();
+            if bare.is_empty() || bare.starts_with('#') {
+                continue;
+            }
+            if line.starts_with(char::is_whitespace) {
+                match &mut entry {
+                    Some((_, so_far)) => {
+                        so_far.push(' ');
+                        so_far.push_str(bare);
+                    }
+                    None => {
+                        let at = Location { file: file.clone(), line: n };
+                        self.errors.push(Problem::new(&at, "an entry begins in column one"));
+                    }
+                }
+                continue;
+            }
+            if let Some((at, text)) = entry.take() {
+                self.entry(&text, &Location { file: file.clone(), line: at });
+            }
+            if let Some(pattern) =
+                bare.strip_prefix("include").filter(|rest| rest.starts_with(char::is_whitespace))
+            {
+                self.include(pattern.trim(), depth, &Location { file: file.clone(), line: n });
+            } else {
+                entry = Some((n, Zeroizing::new(bare.to_owned())));
+            }
+        }
+        if let Some((at, text)) = entry {
+            self.entry(&text, &Location { file, line: at });
+        }
+    }
+
+    fn include(&mut self, pattern: &str, depth: usize, at: &Location) {
+        if depth >= MAX_DEPTH {
+            return self.errors.push(Problem::new(at, format!("max inclusion depth reached [{pattern}]")));
+        }
+        let pattern = pattern.trim_matches('"');
+        let base = at.file.parent().map_or("".into(), Path::to_string_lossy);
+        let found = matching(&PathBuf::from(glob::Pattern::escape(&base)).join(pattern));
+        if found.is_empty() {
+            self.out.warnings.push(Problem::new(at, format!("no such file to include [{pattern}]")));
+        }
+        found.iter().for_each(|file| self.file(file, depth + 1));
+    }
+
+    fn entry(&mut self, text: &str, at: &Location) {
+        match entry(text) {
+            Ok(Entry::Psk(psk)) => self.out.secrets.psks.push(psk),
+            Ok(Entry::Other(kind)) => self.out.warnings.push(Problem::new(
+                at,
+                format!("secrets of this type are not used: peers are authenticated by PSK alone [{kind}]"),
+            )),
+            Err(why) => self.errors.push(Problem::new(at, why)),
+        }
+    }
+}
+
+/// A file that others cannot read; the open file is looked at, not its name.
+fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
+    let failed = |error: std::io::Error| format!("cannot read file: {error}");
+    let file = File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if meta.mode() & 0o077 != 0 {
+        return Err(format!(
+            "others may read or write this file (mode {:04o}): `chmod 600 {}'",
+            meta.mode() & 0o7777,
+            path.display()
+        ));
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
+        return Err(format!("this file belongs to user {}: `chown root {}'", meta.uid(), path.display()));
+    }
+    let mut octets =
+        Zeroizing::new(Vec::with_capacity(usize::try_from(meta.len().min(LONGEST)).unwrap_or(0)));
+    file.take(LONGEST).read_to_end(&mut octets).map_err(failed)?;
+    let text = std::str::from_utf8(&octets).map_err(|_| "file is not text in UTF-8".to_owned())?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+enum Entry {
+    Psk(Psk),
+    Other(String),
+}
+
+fn entry(text: &str) -> Result<Entry, String> {
+    let (ids, rest) = index(text)?;
+    let rest = rest.trim_start();
+    let (kind, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+    match kind.to_ascii_uppercase().as_str() {
+        "PSK" => {
+            let ids = ids.iter().map(|id| pattern(id)).collect::<Result<_, _>>()?;
+            Ok(Entry::Psk(Psk { ids, key: key(rest.trim())? }))
+        }
+        kind @ ("RSA" | "ECDSA" | "PKCS8" | "XAUTH" | "EAP" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => {
+            Ok(Entry::Other(kind.to_owned()))
+        }
+        "" => Err("the type of the secret is missing after `:': write PSK".to_owned()),
+        // What stands there may be a secret whose type was forgotten.
+        _ => Err("unknown type of secret after `:': write PSK".to_owned()),
+    }
+}
+
+/// The words before the colon that stands alone or ends a word; IPv6 addresses have colons of their own.
+fn index(text: &str) -> Result<(Vec<&str>, &str), String> {
+    let mut ids = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        if let Some(kind) =
+            word.strip_prefix(':').filter(|kind| kind.is_empty() || kind.starts_with(char::is_alphabetic))
+            && word.parse::<core::net::IpAddr>().is_err()
+        {
+            let from = text.len() - rest.len() + word.len() - kind.len();
+            return Ok((ids, text.get(from..).unwrap_or_default()));
+        }
+        if let Some(id) = word.strip_suffix(':').filter(|_| word.parse::<core::net::IpAddr>().is_err()) {
+            ids.push(id);
+            return Ok((ids, after));
+        }
+        ids.push(word);
+        rest = after.trim_start();
+    }
+    Err("an entry is `ID ID : PSK \"secret\"', and there is no `:'".to_owned())
+}
+
+fn pattern(text: &str) -> Result<IdPattern, String> {
+    match text {
+        "%any" | "%any6" | "0.0.0.0" | "::" | "*" => Ok(IdPattern::Any),
+        text => Id::parse(text).map(IdPattern::Exactly),
+    }
+}
+
+fn key(text: &str) -> Result<Secret, String> {
+    let ends_well = |rest: &str| rest.trim().is_empty() || rest.trim_start().starts_with('#');
+    for quote in ['"', '\''] {
+        if let Some(inner) = text.strip_prefix(quote) {
+            return match inner.split_once(quote) {
+                Some(("", _)) => Err("the secret is empty".to_owned()),
+                Some((secret, rest)) if ends_well(rest) => Ok(Secret::from(secret.as_bytes())),
+                Some(_) => Err("something stands behind the secret's closing quote".to_owned()),
+                None => Err("the quote before the secret is not closed".to_owned()),
+            };
+        }
+    }
+    let (word, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
+    if word.is_empty() {
+        return Err("the secret is missing after PSK".to_owned());
+    }
+    if !ends_well(rest) {
+        return Err("a secret with blanks stands in double quotes".to_owned());
+    }
+    let octets = if let Some(hex) = word.strip_prefix("0x") {
+        hex::decode(hex.replace('_', "")).map_err(|_| "the secret after 0x is not hexadecimal".to_owned())?
+    } else if let Some(coded) = word.strip_prefix("0s") {
+        Base64::decode_vec(coded).map_err(|_| "the secret after 0s is not base64".to_owned())?
+    } else {
+        return Err("a secret is in double quotes, or begins with 0x (hexadecimal) or 0s (base64)".to_owned());
+    };
+    if octets.is_empty() {
+        return Err("the secret is empty".to_owned());
+    }
+    Ok(Secret::from(octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn write(dir: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    fn read_text(text: &str) -> Result<Loaded, Vec<Problem>> {
+        let dir = tempfile::tempdir().unwrap();
+        read(&write(dir.path(), "s", text, 0o600))
+    }
+
+    #[test]
+    fn entries_are_read_as_they_have_always_been_written() {
+        let text = "\
+# comment
+192.0.2.1 198.51.100.7 : PSK \"both ends # not a comment\" # comment
+@west @east: PSK 0x6b6579
+2001:db8::1 2001:db8::2 : PSK 0sa2V5
+: PSK 'for everybody'
+%any road@example.org
+\t: PSK \"continued\"
+west.example.org :PSK \"tight\"
+: RSA west.pem
+";
+        let read = read_text(text).unwrap();
+        let keys: Vec<String> =
+            read.secrets.psks.iter().map(|psk| String::from_utf8(psk.key.to_vec()).unwrap()).collect();
+        assert_eq!(keys, ["both ends # not a comment", "key", "key", "for everybody", "continued", "tight"]);
+        let ids: Vec<usize> = read.secrets.psks.iter().map(|psk| psk.ids.len()).collect();
+        assert_eq!(ids, [2, 2, 2, 0, 2, 1]);
+        assert_eq!(read.warnings.len(), 1);
+        assert!(read.warnings[0].to_string().contains(":9:"), "{}", read.warnings[0]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_without_the_secret() {
+        for (text, line, what) in [
+            ("\n@a @b PSK \"hush\"", 2, "no `:'"),
+            ("@a : PSK hush", 1, "double quotes"),
+            ("@a : PSK \"hush", 1, "not closed"),
+            ("@a : \"hush\"", 1, "unknown type"),
+            ("@a : PSK 0xhush", 1, "not hexadecimal"),
+            ("@a : PSK", 1, "missing"),
+            ("@a : PSK \"\"", 1, "empty"),
+            (" : PSK \"hush\"", 1, "column one"),
+            ("@ : PSK \"hush\"", 1, ""),
+        ] {
+            let problems = read_text(text).unwrap_err();
+            let said = problems[0].to_string();
+            assert!(said.contains(&format!(":{line}: ")) && said.contains(what), "{text:?}: {said}");
+            assert!(!said.contains("hush"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        for mode in [0o644, 0o640, 0o604, 0o660] {
+            let path = write(dir.path(), "s", ": PSK \"x\"", mode);
+            let said = read(&path).unwrap_err()[0].to_string();
+            assert!(said.contains("chmod 600"), "{mode:o}: {said}");
+        }
+        // What is included is held to the same.
+        write(dir.path(), "more", ": PSK \"x\"", 0o644);
+        assert!(read(&write(dir.path(), "s", "include mor?", 0o600)).is_err());
+        write(dir.path(), "more", ": PSK \"x\"", 0o600);
+        assert_eq!(read(&write(dir.path(), "s", "include mor?", 0o600)).unwrap().secrets.psks.len(), 1);
+        write(dir.path(), "loop", "include loop", 0o600);
+        assert!(read(&dir.path().join("loop")).is_err());
+    }
+}

@@ -1,0 +1,802 @@
+//! The key daemon: one thread that owns the IKE engine and waits for whatever happens next.
+//!
+//! Datagrams come from UDP 500, which is pluto's, and from UDP 4500 through klips ([`crate::ikesock`]). Key exchanges are
+//! computed by a few threads ([`pool`]). What the engine decides becomes SAs and policy through [`kernel::Kernel`]. A klips
+//! that has gone is waited for, and what was installed in it is negotiated anew.
+
+pub mod ctl;
+pub mod kernel;
+mod policy;
+pub mod pool;
+pub mod ports;
+pub mod program;
+pub mod status;
+
+use crate::command::version;
+use crate::conf::connection::{self, Auto, Here, Planned};
+use crate::conf::{Conf, Problem, secrets};
+use crate::host::clock;
+use crate::host::netlink::Watch;
+use crate::ikesock::{self, Kind, Record, client::Client};
+use crate::process::Process;
+use crate::rundir::{self, Rundir};
+use ctl::{Asked, Inbox, Request};
+use ike::event::Event;
+use ike::job::{Answer, Job, JobId};
+use ike::{Endpoint, Random};
+use ipsec_core::Time;
+use kernel::{Kernel, Notice, PfKey};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use policy::Policy;
+use pool::Pool;
+use ports::Ports;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+/// Datagrams taken from one socket before others get their turn.
+const TURN: usize = 64;
+/// Between two attempts to find klips.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// What the daemon is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its files are.
+    pub rundir: Rundir,
+    /// The directory of ipsec.conf and ipsec.secrets.
+    pub confs: PathBuf,
+    /// Threads for key exchanges.
+    pub helpers: usize,
+}
+
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn fill(&mut self, octets: &mut [u8]) {
+        // Without randomness nothing here is safe to go on with, and the kernel always has some.
+        if let Err(error) = getrandom::fill(octets) {
+            tracing::error!("no randomness: {error}");
+            std::process::abort();
+        }
+    }
+}
+
+/// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
+pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Secrets are in memory: no core dump, no debugger of another user.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().map_err(|error| format!("signals: {error}"))?;
+    let rundir = &options.rundir;
+    let dir = rundir.path().display();
+    rundir.create().map_err(|error| format!("{dir}: {error}"))?;
+    let lock = rundir::lock(&rundir.pluto_lock()).map_err(|error| format!("{dir}: {error}"))?;
+    let Some(lock) = lock else {
+        return Err(match Process::read(&rundir.pluto_pid()).filter(Process::is_alive) {
+            Some(Process { pid, .. }) => format!("pluto is already running in {dir} (pid {pid})"),
+            None => format!("another pluto is starting or stopping in {dir}"),
+        });
+    };
+    let instance = Instance { rundir: rundir.clone(), _lock: lock };
+    instance.clean();
+    let mut pluto = Pluto::new(options, &signals).map_err(|error| format!("{dir}: {error}"))?;
+    let announced = Process::me().and_then(|me| me.write(&rundir.pluto_pid()));
+    announced.map_err(|error| format!("{}: {error}", rundir.pluto_pid().display()))?;
+    tracing::info!("pluto {} started in {dir}", version::VERSION);
+    ready();
+    pluto.start();
+    let outcome = pluto.serve();
+    pluto.stop();
+    drop(pluto);
+    drop(instance);
+    tracing::info!("pluto stopped");
+    outcome.map_err(|error| error.to_string())
+}
+
+/// The run directory while pluto's part of it is ours.
+struct Instance {
+    rundir: Rundir,
+    _lock: File,
+}
+
+impl Instance {
+    fn clean(&self) {
+        for path in [self.rundir.pluto_ctl(), self.rundir.pluto_pid()] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.clean();
+        let _ = fs::remove_file(self.rundir.pluto_lock());
+    }
+}
+
+/// klips as far as it is connected.
+struct Plane {
+    kernel: PfKey,
+    ike: Client,
+}
+
+/// Somebody who waits for a section to be up.
+struct Watcher {
+    section: String,
+    reply: Sender<Value>,
+}
+
+struct Pluto {
+    options: Options,
+    endpoint: Endpoint,
+    planned: BTreeMap<String, Planned>,
+    policy: Policy,
+    plane: Option<Plane>,
+    searched: Time,
+    complained: bool,
+    ports: Ports,
+    watch: Watch,
+    pool: Pool,
+    inbox: Inbox,
+    signals: SignalFd,
+    watchers: Vec<Watcher>,
+    buffer: Vec<u8>,
+    stop: bool,
+}
+
+impl Pluto {
+    fn new(options: &Options, signals: &SigSet) -> io::Result<Self> {
+        let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let inbox = ctl::spawn(&options.rundir.pluto_ctl())?;
+        let now = clock::now();
+        Ok(Self {
+            options: options.clone(),
+            endpoint: Endpoint::new(Box::new(SystemRandom), now),
+            planned: BTreeMap::new(),
+            policy: Policy::new(options.rundir.clone()),
+            plane: None,
+            searched: Time::ZERO,
+            complained: false,
+            ports: Ports::default(),
+            watch: Watch::open()?,
+            pool: Pool::new(options.helpers)?,
+            inbox,
+            signals,
+            watchers: Vec::new(),
+            buffer: vec![0; ikesock::LONGEST],
+            stop: false,
+        })
+    }
+
+    /// Reads the configuration and does with each connection what its `auto=` says.
+    fn start(&mut self) {
+        self.listen();
+        self.find_plane(clock::now());
+        if let Err(why) = self.read_secrets() {
+            tracing::error!("{why}");
+        }
+        match self.reload(false) {
+            Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+            Err(why) => tracing::error!("{why}"),
+        }
+    }
+
+    fn serve(&mut self) -> io::Result<()> {
+        while !self.stop {
+            self.settle();
+            let ready = self.wait()?;
+            let now = clock::now();
+            if ready.signal {
+                self.signal();
+            }
+            if ready.links && self.watch.take() {
+                self.listen();
+            }
+            while let Some((id, answer)) = self.pool.answer() {
+                self.endpoint.answer(id, answer, now);
+            }
+            self.receive(now);
+            self.hear(now);
+            self.inbox.waker.clear();
+            while let Some(asked) = self.inbox.next() {
+                self.act(asked);
+            }
+            if self.endpoint.deadline() <= now {
+                self.endpoint.timeout(now);
+            }
+            self.find_plane(now);
+        }
+        Ok(())
+    }
+
+    /// Waits until something happens, or until something is to be done.
+    fn wait(&self) -> io::Result<Ready> {
+        let now = clock::now();
+        let mut due = self.endpoint.deadline();
+        if self.plane.is_none() {
+            due = due.min(self.searched.after(SEARCH));
+        }
+        let wait = due.since(now).min(Duration::from_secs(60));
+        let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
+        let signals = self.signals.as_fd();
+        let mut all = vec![
+            PollFd::new(&signals, PollFlags::IN),
+            PollFd::new(&self.watch, PollFlags::IN),
+            PollFd::new(&self.inbox.waker, PollFlags::IN),
+            PollFd::new(self.pool.waker(), PollFlags::IN),
+        ];
+        let key = self.plane.as_ref().map(|plane| plane.kernel.fd());
+        if let (Some(plane), Some(key)) = (&self.plane, &key) {
+            all.push(PollFd::new(key, PollFlags::IN));
+            all.push(PollFd::new(&plane.ike, PollFlags::IN));
+        }
+        all.extend(self.ports.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::IN)));
+        match poll(&mut all, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is = |n: usize| all.get(n).is_some_and(|fd: &PollFd<'_>| !fd.revents().is_empty());
+        let ready = Ready { signal: is(0), links: is(1) };
+        if is(3) {
+            self.pool.waker().clear();
+        }
+        Ok(ready)
+    }
+
+    fn signal(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => {
+                    let done = self.read_secrets().and_then(|_| self.reload(false));
+                    match done {
+                        Ok(lines) => lines.iter().for_each(|line| tracing::info!("SIGHUP: {line}")),
+                        Err(why) => tracing::error!("SIGHUP: {why}"),
+                    }
+                }
+                Ok(signal) => {
+                    tracing::info!("{signal}: stopping");
+                    self.stop = true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Opens port 500 of the addresses that are there now.
+    fn listen(&mut self) {
+        match self.ports.follow() {
+            Ok(failed) => failed.iter().for_each(|line| tracing::error!("{line}")),
+            Err(error) => tracing::warn!("netlink: {error}"),
+        }
+    }
+
+    /// Connects to klips if it is not, and puts back what it does not have any more.
+    fn find_plane(&mut self, now: Time) {
+        if self.plane.is_some() || now < self.searched.after(SEARCH) {
+            return;
+        }
+        self.searched = now;
+        let rundir = &self.options.rundir;
+        let found = PfKey::connect(rundir).map_err(|error| error.to_string()).and_then(|kernel| {
+            let ike = Client::connect(rundir).map_err(|error| format!("ike.sock: {error}"))?;
+            Ok(Plane { kernel, ike })
+        });
+        match found {
+            Ok(mut plane) => {
+                tracing::info!("klips is there: UDP 4500 and the SA database are in reach");
+                self.complained = false;
+                let lost = self.policy.found(&mut plane.kernel);
+                self.plane = Some(plane);
+                for spi in lost {
+                    self.endpoint.child_expired(spi, true, now);
+                }
+            }
+            Err(why) if !self.complained => {
+                tracing::warn!(
+                    "{why}: until klips is there no SAs can be made and peers behind a NAT not be reached"
+                );
+                self.complained = true;
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn lost_plane(&mut self) {
+        if self.plane.take().is_some() {
+            tracing::warn!("klips has gone: waiting for it");
+        }
+    }
+
+    /// Takes what has arrived at both ports.
+    fn receive(&mut self, now: Time) {
+        for (address, socket) in self.ports.iter() {
+            for _ in 0..TURN {
+                match socket.recv_from(&mut self.buffer) {
+                    Ok((len, from)) => {
+                        let octets = self.buffer.get(..len).unwrap_or_default();
+                        self.endpoint.datagram(SocketAddr::new(*address, ports::IKE), from, octets, now);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An earlier datagram of ours was refused somewhere; IKE finds out by itself.
+                    Err(_) => {}
+                }
+            }
+        }
+        let Some(plane) = &self.plane else { return };
+        for _ in 0..TURN {
+            match plane.ike.receive(&mut self.buffer) {
+                Ok(Some(Record { kind: Kind::Ike, local, remote, message })) => {
+                    self.endpoint.datagram(local, remote, message, now);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => return self.lost_plane(),
+            }
+        }
+    }
+
+    /// Takes what the data plane has to say.
+    fn hear(&mut self, now: Time) {
+        let Some(plane) = &mut self.plane else { return };
+        let Ok(notices) = plane.kernel.notices() else { return self.lost_plane() };
+        for notice in notices {
+            match notice {
+                Notice::Acquire { src, dst } => {
+                    let Some(connection) = self.endpoint.connection_for(src, dst).cloned() else {
+                        tracing::info!(
+                            "a packet from {src} to {dst} needs an SA, and no connection is for it"
+                        );
+                        continue;
+                    };
+                    tracing::info!("\"{}\": begun by a packet from {src} to {dst}", connection.name);
+                    if let Err(why) = self.up(&connection.name, now) {
+                        tracing::warn!("\"{}\": {why}", connection.name);
+                    }
+                }
+                Notice::Expire { spi, hard } => self.endpoint.child_expired(spi, hard, now),
+            }
+        }
+    }
+
+    /// Does what the engine wants done, until it wants nothing more.
+    fn settle(&mut self) {
+        let now = clock::now();
+        loop {
+            let mut any = false;
+            while let Some(transmit) = self.endpoint.transmit() {
+                any = true;
+                self.send(transmit.local, transmit.remote, &transmit.octets);
+            }
+            while let Some((id, job)) = self.endpoint.job() {
+                any = true;
+                self.job(id, job, now);
+            }
+            while let Some(event) = self.endpoint.event() {
+                any = true;
+                self.event(event, now);
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    fn send(&self, local: SocketAddr, remote: SocketAddr, octets: &[u8]) {
+        let sent = if local.port() == ports::IKE {
+            self.ports.send(local.ip(), remote, octets)
+        } else {
+            let (kind, message) =
+                if octets == [0xff] { (Kind::Keepalive, &[][..]) } else { (Kind::Ike, octets) };
+            match &self.plane {
+                Some(plane) => plane.ike.send(&Record { kind, local, remote, message }),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            }
+        };
+        if let Err(error) = sent {
+            tracing::debug!("{local} to {remote}: {error}");
+        }
+    }
+
+    fn job(&mut self, id: JobId, job: Job, now: Time) {
+        let Job::Spi { local, peer } = job else { return self.pool.run(id, job) };
+        let spi = match &mut self.plane {
+            None => None,
+            Some(plane) => match plane.kernel.spi(local, peer) {
+                Ok(spi) => Some(spi),
+                Err(error) => {
+                    tracing::error!("no SPI for what comes from {peer}: {error}");
+                    None
+                }
+            },
+        };
+        self.endpoint.answer(id, Answer::Spi(spi), now);
+    }
+
+    fn event(&mut self, event: Event, now: Time) {
+        match event {
+            Event::ChildUp(child) => {
+                let name = child.connection.name.clone();
+                let planned = self.planned.get(&name);
+                let done = match &mut self.plane {
+                    Some(plane) => self.policy.up(&mut plane.kernel, &child, planned),
+                    None => Err("the data plane does not answer".to_owned()),
+                };
+                match done {
+                    Ok(()) => {
+                        let what =
+                            if child.replaces.is_some() { "SAs replaced" } else { "IPsec SA established" };
+                        let how = if child.encapsulate { " in UDP" } else { "" };
+                        self.say(
+                            &name,
+                            &format!(
+                                "{what} {{ESP{how} in={:#010x} out={:#010x} {}}}",
+                                child.inbound.spi,
+                                child.outbound.spi,
+                                status::flows(&child.local_selectors, &child.remote_selectors)
+                            ),
+                        );
+                        self.finish(&name, &Ok(()));
+                    }
+                    Err(why) => {
+                        self.say(&name, &format!("the SAs could not be installed: {why}"));
+                        self.finish(&name, &Err(why));
+                        self.endpoint.down(&name, now);
+                    }
+                }
+            }
+            Event::ChildDown { connection, spi_in, replaced, .. } => {
+                if let Some(plane) = &mut self.plane {
+                    self.policy.down(&mut plane.kernel, spi_in, replaced);
+                } else {
+                    self.policy.forget(spi_in);
+                }
+                if !replaced {
+                    self.say(&connection.name, &format!("IPsec SA is down {{in={spi_in:#010x}}}"));
+                }
+            }
+            Event::ChildMoved { spi_in, from, to, .. } => {
+                tracing::warn!(
+                    "SA {spi_in:#010x}: the peer moved from {} to {}; its SAs are negotiated anew",
+                    from.1,
+                    to.1
+                );
+                // PF_KEY has no message that moves an SA and keeps its numbers: new SAs take over at the new address.
+                self.endpoint.child_expired(spi_in, false, now);
+            }
+            Event::IkeUp { connection, peer, remote, .. } => {
+                self.say(&connection.name, &format!("IKE SA established with {peer} at {remote}"));
+            }
+            Event::IkeRekeyed { from, to } => tracing::info!("IKE SA {from} was replaced by {to}"),
+            Event::IkeDown { connection: Some(connection), why, .. } => {
+                self.say(&connection.name, &format!("IKE SA is down: {why}"));
+                self.finish(&connection.name, &Err(why.to_string()));
+            }
+            Event::IkeDown { why, .. } => tracing::info!("a peer's negotiation came to nothing: {why}"),
+            Event::Progress { connection: Some(connection), text } => self.say(&connection.name, &text),
+            Event::Progress { connection: None, text } => tracing::info!("{text}"),
+            Event::Again { name, connection } => {
+                if connection.is_some()
+                    && let Err(why) = self.up(&name, now)
+                {
+                    self.say(&name, &why);
+                }
+            }
+            Event::Failed { connection, why } => {
+                self.say(&connection.name, &format!("given up: {why}"));
+                self.finish(&connection.name, &Err(why.to_string()));
+            }
+        }
+    }
+
+    /// The section a connection comes from.
+    fn section<'n>(&'n self, name: &'n str) -> &'n str {
+        self.planned.get(name).map_or(name, |planned| &planned.section)
+    }
+
+    /// Says something about a connection: in the log, and to who waits for it.
+    fn say(&mut self, name: &str, text: &str) {
+        tracing::info!("\"{name}\": {text}");
+        let section = self.section(name).to_owned();
+        let line = json!({ "say": format!("\"{name}\": {text}") });
+        self.watchers
+            .retain(|watcher| watcher.section != section || watcher.reply.send(line.clone()).is_ok());
+    }
+
+    /// Tells who waits for a connection what came of it. A section of several connections is up when all are.
+    fn finish(&mut self, name: &str, outcome: &Result<(), String>) {
+        let section = self.section(name).to_owned();
+        if outcome.is_ok() && !self.is_up(&section) {
+            return;
+        }
+        let line = match outcome {
+            Ok(()) => json!({ "ok": null }),
+            Err(why) => json!({ "error": format!("\"{name}\": {why}") }),
+        };
+        self.watchers.retain(|watcher| {
+            if watcher.section != section {
+                return true;
+            }
+            let _ = watcher.reply.send(line.clone());
+            false
+        });
+    }
+
+    /// Whether every connection of a section has its SAs.
+    fn is_up(&self, section: &str) -> bool {
+        let mut names = self.names(section).into_iter().peekable();
+        names.peek().is_some() && names.all(|name| self.policy.is_up(&name))
+    }
+
+    /// The connections a section became.
+    fn names(&self, section: &str) -> Vec<String> {
+        let of = self.planned.iter().filter(|(_, planned)| planned.section == section);
+        of.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn loaded(&self, section: &str) -> Result<Vec<String>, String> {
+        let names = self.names(section);
+        if names.is_empty() {
+            return Err(format!("no connection named \"{section}\" is loaded: `ipsec auto --add {section}'"));
+        }
+        Ok(names)
+    }
+
+    fn up(&mut self, name: &str, now: Time) -> Result<(), String> {
+        let planned = self.planned.get(name).ok_or("no such connection")?;
+        let local =
+            planned.ike.local_address.or_else(|| self.ports.address_towards(planned.ike.remote_address));
+        let local = local.ok_or("this host has no address towards the peer")?;
+        self.endpoint.up(name, local, now).map_err(str::to_owned)
+    }
+
+    fn act(&mut self, Asked { request, reply }: Asked) {
+        let now = clock::now();
+        let done = match request {
+            Request::Up { name, asynchronous } => {
+                let Ok(names) = self.loaded(&name) else {
+                    let _ = reply.send(outcome(self.loaded(&name).map(|_| Value::Null)));
+                    return;
+                };
+                if self.is_up(&name) {
+                    Ok(json!("up already"))
+                } else {
+                    if !asynchronous {
+                        self.watchers.push(Watcher { section: name.clone(), reply: reply.clone() });
+                    }
+                    let failed = names.iter().find_map(|name| {
+                        self.endpoint.keep(name);
+                        self.up(name, now).err()
+                    });
+                    match failed {
+                        Some(why) => {
+                            self.watchers.retain(|watcher| watcher.section != name);
+                            Err(why)
+                        }
+                        None if asynchronous => Ok(Value::Null),
+                        None => return,
+                    }
+                }
+            }
+            Request::Down { name } => self.loaded(&name).map(|names| {
+                names.iter().for_each(|name| self.endpoint.down(name, now));
+                Value::Null
+            }),
+            Request::Rekey { name, ike } => self.loaded(&name).and_then(|names| {
+                let any =
+                    names.iter().map(|name| self.endpoint.rekey(name, ike, now)).fold(false, |a, b| a | b);
+                if any { Ok(Value::Null) } else { Err(format!("\"{name}\" is not up")) }
+            }),
+            Request::Route { name } => self.loaded(&name).and_then(|names| {
+                names.iter().try_for_each(|name| self.route(name))?;
+                Ok(Value::Null)
+            }),
+            Request::Unroute { name } => self.loaded(&name).and_then(|names| {
+                if names.iter().any(|name| self.policy.is_up(name)) {
+                    return Err(format!(
+                        "cannot unroute \"{name}\": it is up; `ipsec auto --down {name}' first"
+                    ));
+                }
+                names.iter().for_each(|name| self.unroute(name));
+                Ok(Value::Null)
+            }),
+            Request::Add { name } => self.add(&name),
+            Request::Delete { name } => self.loaded(&name).map(|names| {
+                names.iter().for_each(|name| self.delete(name, now));
+                Value::Null
+            }),
+            Request::Reload { dry_run } => self.reload(dry_run).map(|lines| json!(lines)),
+            Request::Listen => {
+                self.listen();
+                Ok(Value::Null)
+            }
+            Request::RereadSecrets => self.read_secrets().map(|lines| json!(lines)),
+            Request::Status => Ok(self.status()),
+            Request::Stop => {
+                self.stop = true;
+                Ok(Value::Null)
+            }
+        };
+        let _ = reply.send(outcome(done));
+    }
+
+    fn status(&self) -> Value {
+        let addresses: Vec<String> = self.ports.iter().map(|(address, _)| address.to_string()).collect();
+        let mut all = status::connections(&self.planned, &self.policy, &self.endpoint.rows(), clock::now());
+        all["pid"] = json!(std::process::id());
+        all["version"] = json!(version::VERSION);
+        all["addresses"] = json!(addresses);
+        all["klips"] = json!(self.plane.is_some());
+        let ike::Counters { malformed, forged, stray, cookies, flooded } = self.endpoint.counters();
+        all["dropped"] = json!({
+            "malformed": malformed, "forged": forged, "stray": stray, "cookies": cookies, "flooded": flooded,
+        });
+        all
+    }
+
+    fn read_secrets(&mut self) -> Result<Vec<String>, String> {
+        let file = self.options.confs.join("ipsec.secrets");
+        let read = secrets::read(&file).map_err(|problems| lines(&problems))?;
+        tracing::info!("loading secrets from \"{}\"", file.display());
+        let warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        self.endpoint.set_secrets(read.secrets);
+        Ok(warnings)
+    }
+
+    fn conf(&self) -> Result<Conf, String> {
+        Conf::load(&self.options.confs).map_err(|problems| lines(&problems))
+    }
+
+    fn add(&mut self, section: &str) -> Result<Value, String> {
+        let conf = self.conf()?;
+        let conn =
+            conf.conn(section).ok_or_else(|| format!("no conn section \"{section}\" in ipsec.conf"))?;
+        let mut warnings = Vec::new();
+        let planned =
+            connection::plan(conn, &self.ports, &mut warnings).map_err(|problems| lines(&problems))?;
+        let now = clock::now();
+        let keep: Vec<String> = planned.iter().map(|planned| planned.ike.name.clone()).collect();
+        for name in self.names(section).iter().filter(|name| !keep.contains(name)) {
+            self.delete(name, now);
+        }
+        for planned in planned {
+            self.load(planned, now);
+        }
+        Ok(json!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>()))
+    }
+
+    /// Loads a connection; one that has not changed is not touched.
+    fn load(&mut self, planned: Planned, now: Time) {
+        let name = planned.ike.name.clone();
+        if self.planned.get(&name) == Some(&planned) {
+            return;
+        }
+        if self.planned.contains_key(&name) {
+            self.delete(&name, now);
+        }
+        self.endpoint.add(planned.ike.clone());
+        self.planned.insert(name.clone(), planned);
+        tracing::info!("added connection \"{name}\"");
+    }
+
+    fn delete(&mut self, name: &str, now: Time) {
+        self.endpoint.remove(name, now);
+        self.settle();
+        self.unroute(name);
+        self.planned.remove(name);
+        tracing::info!("\"{name}\": deleted");
+    }
+
+    fn route(&mut self, name: &str) -> Result<(), String> {
+        let planned = self.planned.get(name).ok_or("no such connection")?;
+        let Some(plane) = &mut self.plane else {
+            return Err("klips is not running: nothing can be routed".to_owned());
+        };
+        self.policy.route(&mut plane.kernel, planned)
+    }
+
+    fn unroute(&mut self, name: &str) {
+        self.policy.unroute(self.plane.as_mut().map(|plane| &mut plane.kernel as &mut dyn Kernel), name);
+    }
+
+    /// Makes what is loaded what the file says, and says what that takes. Nothing is done if the file has an error.
+    fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
+        let conf = self.conf()?;
+        let (mut warnings, mut errors) = (conf.warnings.clone(), Vec::new());
+        let mut wanted = BTreeMap::new();
+        for conn in &conf.conns {
+            match connection::auto(conn) {
+                Ok(Auto::Ignore) => continue,
+                Ok(_) => {}
+                Err(problem) => {
+                    errors.push(problem);
+                    continue;
+                }
+            }
+            match connection::plan(conn, &self.ports, &mut warnings) {
+                Ok(planned) => wanted.extend(planned.into_iter().map(|one| (one.ike.name.clone(), one))),
+                Err(problems) => errors.extend(problems),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(lines(&errors));
+        }
+        warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let mut done = Vec::new();
+        let now = clock::now();
+        let gone =
+            self.planned.iter().filter(|(name, old)| old.auto != Auto::Ignore && !wanted.contains_key(*name));
+        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            done.push(format!("\"{name}\": removed"));
+            if !dry_run {
+                self.delete(&name, now);
+            }
+        }
+        for (name, planned) in wanted {
+            let what = match self.planned.get(&name) {
+                Some(known) if *known == planned => continue,
+                Some(_) => "changed",
+                None => "added",
+            };
+            done.push(format!("\"{name}\": {what}"));
+            if dry_run {
+                continue;
+            }
+            let auto = planned.auto;
+            self.load(planned, now);
+            let begun = match auto {
+                Auto::Start => {
+                    self.endpoint.keep(&name);
+                    // Fail closed: what is to be protected is so from now on, not once the peer answers.
+                    let routed = self.route(&name);
+                    self.up(&name, now).and(routed)
+                }
+                Auto::Route => self.route(&name),
+                Auto::Add | Auto::Ignore => Ok(()),
+            };
+            if let Err(why) = begun {
+                tracing::warn!("\"{name}\": {why}");
+            }
+        }
+        Ok(done)
+    }
+
+    /// Tells the peers, removes what was installed.
+    fn stop(&mut self) {
+        self.endpoint.shutdown(clock::now());
+        self.settle();
+        let names: Vec<String> = self.planned.keys().cloned().collect();
+        names.iter().for_each(|name| self.unroute(name));
+    }
+}
+
+/// What has happened while waiting.
+struct Ready {
+    signal: bool,
+    links: bool,
+}
+
+fn outcome(done: Result<Value, String>) -> Value {
+    match done {
+        Ok(value) => json!({ "ok": value }),
+        Err(why) => json!({ "error": why }),
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,366 @@
+//! What pluto needs of a data plane, and klips over PF_KEY as the one that does it.
+//!
+//! A pair of SAs is installed in an order in which no packet meets half of it: the inbound SA before the peer can know that
+//! it may use it, the outbound one, and the policy last. It is removed the other way round.
+
+use crate::command::eroute::message as eroute;
+use crate::host::clock;
+use crate::keyclient::{KeyClient, KeyError, LONGEST};
+use crate::rundir::Rundir;
+use ike::connection::Mode;
+use ike::event::{ChildUp, Keyed};
+use ike::message::TrafficSelector;
+use ipnet::IpNet;
+use ipsec_core::{Protocol, SaId, Said, Selector, Spi};
+use pfkey::client::Request;
+use pfkey::{
+    Address, Errno, ExtType, Fault, Lifetime, Message, MessageType, Sa, SaParams, SaType, SpiRange, flags,
+    state,
+};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Why the data plane did not do it.
+#[derive(Debug)]
+pub enum KernelError {
+    /// It has gone: everything that was installed is gone with it.
+    Gone,
+    /// It said no.
+    Refused(String),
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("the data plane does not answer"),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What the data plane has to say by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A packet needs an SA.
+    Acquire {
+        /// Its source.
+        src: IpAddr,
+        /// Its destination.
+        dst: IpAddr,
+    },
+    /// An SA reached a limit.
+    Expire {
+        /// Its SPI.
+        spi: u32,
+        /// It is gone; otherwise there is time to replace it.
+        hard: bool,
+    },
+}
+
+/// What installed a pair and is needed to remove it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The connection.
+    pub connection: String,
+    /// The inbound SPI, at our address.
+    pub spi_in: u32,
+    /// The outbound SPI, at the peer's.
+    pub spi_out: u32,
+    /// Our address.
+    pub local: IpAddr,
+    /// The peer's.
+    pub remote: IpAddr,
+    /// What is sent through it.
+    pub flows: Vec<Selector>,
+}
+
+/// A data plane.
+pub trait Kernel {
+    /// An SPI for what comes from `peer` to `local`.
+    fn spi(&mut self, local: IpAddr, peer: IpAddr) -> Result<u32, KernelError>;
+    /// Installs a pair and makes the policy lead to it. If any of it fails, nothing of it stays.
+    fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError>;
+    /// What becomes of packets that a connection protects while no SA is there for them: `trap` asks for one, otherwise they
+    /// are dropped.
+    fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError>;
+    /// Removes the policy: packets are no longer ours.
+    fn open(&mut self, flows: &[Selector]) -> Result<(), KernelError>;
+    /// Removes a pair of SAs.
+    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError>;
+    /// What it has said since last asked.
+    fn notices(&mut self) -> Result<Vec<Notice>, KernelError>;
+}
+
+/// klips. One socket asks, another listens, so that nothing said meanwhile is lost.
+#[derive(Debug)]
+pub struct PfKey {
+    asking: KeyClient,
+    listening: KeyClient,
+    buffer: Vec<u8>,
+}
+
+impl PfKey {
+    /// Connects to the klips of a run directory, and registers.
+    pub fn connect(rundir: &Rundir) -> Result<Self, KeyError> {
+        let asking = KeyClient::connect(rundir)?;
+        let mut listening = KeyClient::connect(rundir)?;
+        if let Err(fault) = listening.ask(listening.request(MessageType::Register, SaType::Esp))? {
+            return Err(KeyError::Io(std::io::Error::other(format!("REGISTER: {fault}"))));
+        }
+        Ok(Self { asking, listening, buffer: vec![0; LONGEST] })
+    }
+
+    /// Readable when there are notices.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.listening.as_fd()
+    }
+
+    fn request(&self, kind: MessageType) -> Request {
+        self.asking.request(kind, SaType::Esp)
+    }
+
+    fn ask<R>(
+        &mut self,
+        what: &str,
+        request: Request,
+        read: impl FnOnce(&Message<'_>) -> R,
+    ) -> Result<Result<R, Fault>, KernelError> {
+        self.asking.ask_for(request, read).map_err(|error| {
+            tracing::warn!("{what}: {error}");
+            KernelError::Gone
+        })
+    }
+
+    fn demand(&mut self, what: &str, request: Request) -> Result<(), KernelError> {
+        let said = self.ask(what, request, |_| ())?;
+        said.map_err(|fault| KernelError::Refused(format!("{what}: {fault}")))
+    }
+
+    /// Makes the eroute, or changes the one that is there: a packet meets the old or the new.
+    fn lead(&mut self, flow: &Selector, said: &Said) -> Result<(), KernelError> {
+        for kind in [MessageType::ReplaceFlow, MessageType::AddFlow] {
+            let mut request = self.asking.request(kind, eroute::satype_of(said));
+            eroute::flow(&mut request, flow, said);
+            match self.ask("eroute", request, |_| ())? {
+                Ok(()) => return Ok(()),
+                Err(fault)
+                    if kind == MessageType::ReplaceFlow
+                        && [Errno::ENOENT, Errno::ESRCH].contains(&fault.errno) => {}
+                Err(fault) => return Err(KernelError::Refused(format!("eroute {flow:?}: {fault}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, spi: u32, dst: IpAddr) -> Result<(), KernelError> {
+        let mut request = self.request(MessageType::Delete);
+        request.sa(&Sa { spi, ..Sa::default() });
+        request.address(ExtType::AddressDst, &Address::host(dst));
+        match self.ask("DELETE", request, |_| ())? {
+            Err(fault) if fault.errno != Errno::ESRCH => {
+                Err(KernelError::Refused(format!("DELETE: {fault}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sa(&mut self, child: &ChildUp, inbound: bool, flow: &Selector) -> Result<(), KernelError> {
+        let Keyed { spi, encryption, integrity } = if inbound { &child.inbound } else { &child.outbound };
+        let mut request = self.request(if inbound { MessageType::Update } else { MessageType::Add });
+        let mut word = if inbound { flags::INBOUND } else { flags::OUTBOUND };
+        if child.encapsulate {
+            word |= flags::NATT_LOC | flags::NATT_REM;
+        }
+        if child.mode == Mode::Tunnel {
+            word |= flags::TUNNEL;
+        }
+        let window = child.connection.child.replay_window;
+        if window == 0 {
+            word |= flags::NOREPLAY;
+        }
+        request.sa(&Sa {
+            spi: *spi,
+            replay: u8::try_from(window).unwrap_or(u8::MAX),
+            state: state::MATURE,
+            auth: child.suite.auth.map_or(0, |auth| auth.row().number),
+            encrypt: child.suite.encryption.map_or(0, |cipher| cipher.row().number),
+            flags: word,
+        });
+        // Whatever becomes of us, the keys end.
+        let life = Lifetime { addtime: child.life.as_secs(), ..Lifetime::default() };
+        request.lifetime(ExtType::LifetimeHard, &life);
+        for (kind, key) in [(ExtType::KeyEncrypt, encryption), (ExtType::KeyAuth, integrity)] {
+            if !key.is_empty() {
+                let bits = u16::try_from(key.len().saturating_mul(8)).unwrap_or(u16::MAX);
+                request.key(kind, bits, 0, key);
+            }
+        }
+        let (local, remote) = (child.local.ip(), child.remote.ip());
+        let (src, dst) = if inbound { (remote, local) } else { (local, remote) };
+        request.address(ExtType::AddressDst, &Address::host(dst));
+        if child.encapsulate {
+            request.address(ExtType::AddressNattRem, &port(child.remote.port()));
+            request.address(ExtType::AddressNattLoc, &port(child.local.port()));
+        }
+        request.address(ExtType::AddressSrc, &Address::host(src));
+        if child.mode == Mode::Tunnel {
+            let side = |net: IpNet, port: u16| Address {
+                proto: flow.proto,
+                prefix: net.prefix_len(),
+                socket: Some(SocketAddr::new(net.network(), port)),
+            };
+            let (here, there) = (side(flow.src, flow.sport), side(flow.dst, flow.dport));
+            let (from, to) = if inbound { (there, here) } else { (here, there) };
+            request.address(ExtType::AddressInnerSrc, &from);
+            request.address(ExtType::AddressInnerDst, &to);
+        }
+        if child.esn || window > u32::from(u8::MAX) {
+            request.sa_params(&SaParams { window, esn: child.esn });
+        }
+        self.demand(if inbound { "UPDATE" } else { "ADD" }, request)
+    }
+}
+
+fn port(port: u16) -> Address {
+    Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)) }
+}
+
+/// What a pair of lists of selectors is in eroutes, our side as the source. An SA has one selector of its own, against
+/// which what it carries is checked, so more than one pair of prefixes is refused.
+pub fn flow(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Result<Selector, String> {
+    let one = |side: &[TrafficSelector]| match side {
+        [one] => {
+            let prefixes = one.prefixes();
+            let port = match one.ports {
+                (0, u16::MAX) => Some(0),
+                (first, last) if first == last => Some(first),
+                _ => None,
+            };
+            match (&prefixes[..], port) {
+                ([net], Some(port)) => Some((*net, one.protocol, port)),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    let said =
+        || format!("an SA carries one prefix, and one port or all, on each side: {local:?} {remote:?}");
+    let (src, our_proto, sport) = one(local).ok_or_else(said)?;
+    let (dst, their_proto, dport) = one(remote).ok_or_else(said)?;
+    let proto = if our_proto == 0 { their_proto } else { our_proto };
+    Ok(Selector { src, dst, proto, sport, dport })
+}
+
+impl Kernel for PfKey {
+    fn spi(&mut self, local: IpAddr, peer: IpAddr) -> Result<u32, KernelError> {
+        let mut request = self.request(MessageType::GetSpi);
+        request.address(ExtType::AddressSrc, &Address::host(peer));
+        request.address(ExtType::AddressDst, &Address::host(local));
+        request.spi_range(&SpiRange { min: 0x100, max: u32::MAX });
+        match self.ask("GETSPI", request, |message| message.sa.map(|sa| sa.spi))? {
+            Ok(Some(spi)) => Ok(spi),
+            Ok(None) => Err(KernelError::Refused("GETSPI: no SPI in the answer".to_owned())),
+            Err(fault) => Err(KernelError::Refused(format!("GETSPI: {fault}"))),
+        }
+    }
+
+    fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError> {
+        let flow = flow(&child.local_selectors, &child.remote_selectors).map_err(KernelError::Refused)?;
+        let installed = Installed {
+            connection: child.connection.name.clone(),
+            spi_in: child.inbound.spi,
+            spi_out: child.outbound.spi,
+            local: child.local.ip(),
+            remote: child.remote.ip(),
+            flows: vec![flow],
+        };
+        let said =
+            Said::Sa(SaId { dst: child.remote.ip(), protocol: Protocol::Esp, spi: Spi(child.outbound.spi) });
+        let done = self
+            .sa(child, true, &flow)
+            .and_then(|()| self.sa(child, false, &flow))
+            .and_then(|()| self.lead(&flow, &said));
+        if let Err(error) = done {
+            let _ = self.remove(&installed);
+            return Err(error);
+        }
+        Ok(installed)
+    }
+
+    fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError> {
+        let said = if trap { Said::Trap } else { Said::Drop };
+        flows.iter().try_for_each(|flow| self.lead(flow, &said))
+    }
+
+    fn open(&mut self, flows: &[Selector]) -> Result<(), KernelError> {
+        for flow in flows {
+            let mut request = self.asking.request(MessageType::DelFlow, SaType::Unspec);
+            eroute::selector(&mut request, flow);
+            self.ask("eroute", request, |_| ())?.ok();
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError> {
+        let out = self.delete(pair.spi_out, pair.remote);
+        self.delete(pair.spi_in, pair.local).and(out)
+    }
+
+    fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
+        let mut all = Vec::new();
+        loop {
+            let len = match self.listening.hear(&mut self.buffer, Some(clock::now())) {
+                Ok(len) => len,
+                Err(KeyError::Silence) => return Ok(all),
+                Err(_) if !all.is_empty() => return Ok(all),
+                Err(_) => return Err(KernelError::Gone),
+            };
+            let record = self.buffer.get(..len).unwrap_or_default();
+            all.extend(Message::parse_answer(record).ok().as_ref().and_then(notice));
+        }
+    }
+}
+
+fn notice(message: &Message<'_>) -> Option<Notice> {
+    match message.base.kind()? {
+        MessageType::Acquire if message.base.errno == Errno(0) => {
+            let (src, dst) = (message.inner_src.or(message.src)?, message.inner_dst.or(message.dst)?);
+            Some(Notice::Acquire { src: src.ip()?, dst: dst.ip()? })
+        }
+        MessageType::Expire => Some(Notice::Expire { spi: message.sa?.spi, hard: message.hard.is_some() }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ts(net: &str, protocol: u8, port: u16) -> TrafficSelector {
+        TrafficSelector::of(net.parse().unwrap(), protocol, port)
+    }
+
+    #[test]
+    fn one_prefix_on_each_side_is_an_eroute_and_more_is_refused() {
+        let (here, there) = (ts("10.1.0.0/16", 0, 0), ts("10.2.0.0/24", 6, 22));
+        let one = flow(&[here], &[there]).unwrap();
+        assert_eq!(
+            one,
+            Selector {
+                src: "10.1.0.0/16".parse().unwrap(),
+                dst: "10.2.0.0/24".parse().unwrap(),
+                proto: 6,
+                sport: 0,
+                dport: 22
+            }
+        );
+        assert!(flow(&[here, here], &[there]).is_err());
+        assert!(flow(&[here], &[]).is_err());
+        let ports = TrafficSelector { ports: (1, 1023), ..there };
+        assert!(flow(&[here], &[ports]).is_err());
+        let odd =
+            TrafficSelector { addresses: ("10.1.0.1".parse().unwrap(), "10.1.0.3".parse().unwrap()), ..here };
+        assert!(flow(&[odd], &[there]).is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! What is installed for which connection: pairs of SAs, eroutes, routes, and the program that is told of it.
+//!
+//! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
+//! what it protects is held or dropped, and never leaves in clear.
+
+use super::kernel::{Installed, Kernel, KernelError, flow};
+use crate::conf::connection::{Auto, Planned};
+use crate::ctl::Client;
+use crate::host::netlink::{Netlink, Route};
+use crate::rundir::Rundir;
+use crate::table::{Form, Table};
+use ike::event::ChildUp;
+use ipnet::IpNet;
+use ipsec_core::Selector;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::process::Command;
+
+/// What is installed.
+#[derive(Debug)]
+pub(super) struct Policy {
+    rundir: Rundir,
+    pairs: Vec<Installed>,
+    connections: BTreeMap<String, Kept>,
+}
+
+/// The policy of one connection.
+#[derive(Debug, Default)]
+struct Kept {
+    flows: Vec<Selector>,
+    routes: Vec<Route>,
+    /// Packets that find no SA ask for one.
+    trap: bool,
+    updown: Option<(String, Told)>,
+    told_up: bool,
+}
+
+/// What the program is told of a connection (klips.md §7.4 has the names).
+#[derive(Clone, Debug)]
+struct Told {
+    connection: String,
+    device: String,
+    me: Option<IpAddr>,
+    peer: Option<IpAddr>,
+    here: IpNet,
+    there: IpNet,
+    source: Option<IpAddr>,
+    metric: u32,
+}
+
+impl Policy {
+    pub(super) const fn new(rundir: Rundir) -> Self {
+        Self { rundir, pairs: Vec::new(), connections: BTreeMap::new() }
+    }
+
+    /// Whether a connection has SAs.
+    pub(super) fn is_up(&self, name: &str) -> bool {
+        self.pairs.iter().any(|pair| pair.connection == name)
+    }
+
+    /// Whether packets of a connection are ours.
+    pub(super) fn is_routed(&self, name: &str) -> bool {
+        self.connections.contains_key(name)
+    }
+
+    /// The pairs of a connection.
+    pub(super) fn pairs(&self, name: &str) -> impl Iterator<Item = &Installed> {
+        self.pairs.iter().filter(move |pair| pair.connection == name)
+    }
+
+    /// Installs a pair, and sends packets to it.
+    pub(super) fn up(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        child: &ChildUp,
+        planned: Option<&Planned>,
+    ) -> Result<(), String> {
+        let installed = kernel.install(child).map_err(|error| error.to_string())?;
+        let name = installed.connection.clone();
+        let kept = self.connections.entry(name).or_default();
+        for flow in &installed.flows {
+            if !kept.flows.contains(flow) {
+                kept.flows.push(*flow);
+            }
+        }
+        kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
+        let flows = installed.flows.clone();
+        self.pairs.push(installed);
+        if let Some(planned) = planned {
+            self.add_routes(planned, &flows, Some(child.remote.ip()))?;
+            let kept = self.connections.entry(planned.ike.name.clone()).or_default();
+            if !kept.told_up {
+                kept.told_up = true;
+                tell(kept, "up");
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a pair. What went through it is held from now on, if no other pair has its place.
+    pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool) {
+        let Some(at) = self.pairs.iter().position(|pair| pair.spi_in == spi_in) else { return };
+        let pair = self.pairs.remove(at);
+        let others = self.is_up(&pair.connection);
+        if !replaced && !others {
+            let kept = self.connections.entry(pair.connection.clone()).or_default();
+            if let Err(error) = kernel.shut(&pair.flows, kept.trap) {
+                tracing::warn!("\"{}\": {error}", pair.connection);
+            }
+            kept.told_up = false;
+            tell(kept, "down");
+        }
+        if let Err(error) = kernel.remove(&pair) {
+            tracing::warn!("\"{}\": {error}", pair.connection);
+        }
+    }
+
+    /// A pair went together with the data plane.
+    pub(super) fn forget(&mut self, spi_in: u32) {
+        self.pairs.retain(|pair| pair.spi_in != spi_in);
+    }
+
+    /// Has packets of a connection ask for SAs.
+    pub(super) fn route(&mut self, kernel: &mut dyn Kernel, planned: &Planned) -> Result<(), String> {
+        let name = &planned.ike.name;
+        let child = &planned.ike.child;
+        if child.remote.is_empty() || child.local.is_empty() {
+            return Err(format!("cannot route \"{name}\": the peer's address is not known"));
+        }
+        let flow = flow(&child.local, &child.remote)?;
+        let up = self.is_up(name);
+        let kept = self.connections.entry(name.clone()).or_default();
+        kept.trap = true;
+        if !kept.flows.contains(&flow) {
+            kept.flows.push(flow);
+        }
+        if !up {
+            kernel.shut(&[flow], true).map_err(|error| error.to_string())?;
+        }
+        self.add_routes(planned, &[flow], planned.ike.remote_address)
+    }
+
+    /// Gives packets of a connection back to the host.
+    pub(super) fn unroute(&mut self, kernel: Option<&mut (dyn Kernel + '_)>, name: &str) {
+        let Some(kept) = self.connections.remove(name) else { return };
+        // Routes first: what comes meanwhile finds the policy still there.
+        if let Ok(mut netlink) = Netlink::open() {
+            for route in &kept.routes {
+                if let Err(error) = netlink.remove_route(route) {
+                    tracing::warn!("\"{name}\": route to {}: {error}", route.dst);
+                }
+            }
+        }
+        if let Some(kernel) = kernel
+            && let Err(error) = kernel.open(&kept.flows)
+        {
+            tracing::warn!("\"{name}\": {error}");
+        }
+        tell(&kept, "unroute");
+    }
+
+    /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
+    pub(super) fn found(&mut self, kernel: &mut dyn Kernel) -> Vec<u32> {
+        let lost = self.pairs.drain(..).map(|pair| pair.spi_in).collect();
+        for (name, kept) in &mut self.connections {
+            if let Err(error) = kernel.shut(&kept.flows, kept.trap) {
+                tracing::warn!("\"{name}\": {error}");
+            }
+            // The devices were new, too.
+            if let Ok(mut netlink) = Netlink::open() {
+                let device = kept.updown.as_ref().map(|(_, told)| told.device.clone());
+                let link = device.and_then(|device| netlink.link(&device).ok().flatten());
+                for route in &mut kept.routes {
+                    route.link = link.as_ref().map(|link| link.index).or(route.link);
+                    let _ = netlink.add_route(route);
+                }
+            }
+        }
+        lost
+    }
+
+    /// Routes what a connection protects into the device that stands on the way to the peer.
+    fn add_routes(
+        &mut self,
+        planned: &Planned,
+        flows: &[Selector],
+        peer: Option<IpAddr>,
+    ) -> Result<(), String> {
+        let name = &planned.ike.name;
+        let local = planned.ike.local_address;
+        let device = device(&self.rundir, local)?;
+        let mut netlink = Netlink::open().map_err(|error| format!("netlink: {error}"))?;
+        let link = netlink.link(&device).ok().flatten().ok_or_else(|| format!("{device} has gone"))?;
+        if let Some(source) = planned.source {
+            let has =
+                netlink.addresses(None).unwrap_or_default().iter().any(|have| have.net.addr() == source);
+            if !has {
+                netlink
+                    .add_address(link.index, source.into())
+                    .map_err(|error| format!("leftsourceip={source}: {error}"))?;
+            }
+        }
+        let kept = self.connections.entry(name.clone()).or_default();
+        for flow in flows {
+            let told = Told {
+                connection: planned.section.clone(),
+                device: device.clone(),
+                me: local,
+                peer,
+                here: flow.src,
+                there: flow.dst,
+                source: planned.source,
+                metric: planned.metric,
+            };
+            let first = kept.updown.is_none();
+            kept.updown = Some((planned.updown.clone().unwrap_or_default(), told));
+            for dst in halves(flow.dst) {
+                let route = Route {
+                    dst,
+                    via: None,
+                    link: Some(link.index),
+                    src: planned.source,
+                    metric: planned.metric,
+                };
+                if kept.routes.contains(&route) {
+                    continue;
+                }
+                netlink
+                    .add_route(&route)
+                    .map_err(|error| format!("route to {dst} through {device}: {error}"))?;
+                kept.routes.push(route);
+            }
+            if first {
+                tell(kept, "route");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A default route of ours would take the place of the host's own, over which the peer is reached: two halves are more
+/// specific and leave it there.
+fn halves(net: IpNet) -> Vec<IpNet> {
+    if net.prefix_len() != 0 {
+        return vec![net];
+    }
+    net.subnets(1).map_or_else(|_| vec![net], Iterator::collect)
+}
+
+/// The device that stands on the interface with this address.
+fn device(rundir: &Rundir, local: Option<IpAddr>) -> Result<String, String> {
+    let mut client = Client::connect(rundir).map_err(|error| error.to_string())?;
+    let mut devices: Vec<(String, Vec<IpNet>)> = Vec::new();
+    let listed = client.table(Table::Tncfg, Form::Json, |row| {
+        let row: Value = serde_json::from_str(row).unwrap_or_default();
+        let name = row.get("virtual").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let addresses = row.get("addresses").and_then(Value::as_array).into_iter().flatten();
+        devices.push((name, addresses.filter_map(|net| net.as_str()?.parse().ok()).collect()));
+        Ok(())
+    });
+    listed.map_err(|error| error.to_string())?;
+    if let Some(local) = local
+        && let Some((name, _)) = devices.iter().find(|(_, nets)| nets.iter().any(|net| net.addr() == local))
+    {
+        return Ok(name.clone());
+    }
+    devices
+        .into_iter()
+        .next()
+        .map(|(name, _)| name)
+        .ok_or_else(|| "no ipsecN device is attached: see interfaces= in ipsec.conf".to_owned())
+}
+
+/// Tells the program of a connection, and does not wait for it.
+fn tell(kept: &Kept, verb: &str) {
+    let Some((program, told)) = kept.updown.as_ref().filter(|(program, _)| !program.is_empty()) else {
+        return;
+    };
+    let Told { connection, device, me, peer, here, there, source, metric } = told;
+    let (kind, six) = (
+        if here.prefix_len() == here.max_prefix_len() { "host" } else { "client" },
+        if here.addr().is_ipv6() { "-v6" } else { "" },
+    );
+    let text = |address: &Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
+    let mut words = program.split_whitespace();
+    let Some(file) = words.next() else { return };
+    let mut command = Command::new(file);
+    command
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PLUTO_VERSION", "1.1")
+        .env("PLUTO_VERB", format!("{verb}-{kind}{six}"))
+        .env("PLUTO_CONNECTION", connection)
+        .env("PLUTO_INTERFACE", device)
+        .env("PLUTO_ME", text(me))
+        .env("PLUTO_MY_CLIENT", here.to_string())
+        .env("PLUTO_MY_CLIENT_NET", here.network().to_string())
+        .env("PLUTO_MY_CLIENT_MASK", here.netmask().to_string())
+        .env("PLUTO_MY_SOURCEIP", text(source))
+        .env("PLUTO_PEER", text(peer))
+        .env("PLUTO_PEER_CLIENT", there.to_string())
+        .env("PLUTO_PEER_CLIENT_NET", there.network().to_string())
+        .env("PLUTO_PEER_CLIENT_MASK", there.netmask().to_string())
+        .env("PLUTO_METRIC", metric.to_string())
+        .env("PLUTO_STACK", "klips");
+    match command.spawn() {
+        Ok(mut child) => {
+            let _ = std::thread::Builder::new().name("updown".into()).spawn(move || child.wait());
+        }
+        Err(error) => tracing::warn!("leftupdown={program}: {error}"),
+    }
+}
+
+impl From<KernelError> for String {
+    fn from(error: KernelError) -> Self {
+        error.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_for_everything_leaves_the_hosts_default_route_alone() {
+        let nets =
+            |text: &str| halves(text.parse().unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(nets("0.0.0.0/0"), ["0.0.0.0/1", "128.0.0.0/1"]);
+        assert_eq!(nets("::/0"), ["::/1", "8000::/1"]);
+        assert_eq!(nets("10.0.0.0/8"), ["10.0.0.0/8"]);
+    }
+}
