@@ -458,6 +458,13 @@ impl Pluto {
                     }
                 }
             }
+            Event::ChildInUse { spi_in } => {
+                if let Some(plane) = &mut self.plane
+                    && let Err(why) = self.policy.in_use(&mut plane.kernel, spi_in)
+                {
+                    tracing::error!("SA {spi_in:#010x}: {why}");
+                }
+            }
             Event::ChildDown { connection, spi_in, replaced, .. } => {
                 if let Some(plane) = &mut self.plane {
                     self.policy.down(&mut plane.kernel, spi_in, replaced);

@@ -26,6 +26,7 @@ fn programs() -> Vec<(String, String)> {
     let mut all: Vec<_> = names.map(|name| (format!("ipsec_{name}"), help(ipsec, &[name], "80"))).collect();
     all.push(("ipsec".into(), main));
     all.push(("klips".into(), help(env!("CARGO_BIN_EXE_klips"), &[], "80")));
+    all.push(("pluto".into(), help(env!("CARGO_BIN_EXE_pluto"), &[], "80")));
     all
 }
 

@@ -78,7 +78,12 @@ pub fn connect(left: End<'_>, right: End<'_>) -> io::Result<()> {
         netlink.add_veth(left.name, &passing)?;
         let far = netlink.link(&passing)?.ok_or(io::ErrorKind::NotFound)?;
         netlink.move_link(far.index, right.namespace.as_fd())?;
-        right.namespace.run(|| Netlink::open()?.rename(far.index, right.name))?
+        right.namespace.run(|| {
+            // It keeps its name, and its index only if that was free there.
+            let mut netlink = Netlink::open()?;
+            let far = netlink.link(&passing)?.ok_or(io::ErrorKind::NotFound)?;
+            netlink.rename(far.index, right.name)
+        })?
     })??;
     for end in [left, right] {
         end.namespace.run(|| {

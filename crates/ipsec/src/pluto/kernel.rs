@@ -79,8 +79,11 @@ pub struct Installed {
 pub trait Kernel {
     /// An SPI for what comes from `peer` to `local`.
     fn spi(&mut self, local: IpAddr, peer: IpAddr) -> Result<u32, KernelError>;
-    /// Installs a pair and makes the policy lead to it. If any of it fails, nothing of it stays.
+    /// Installs a pair and, unless it is only to receive for now, makes the policy lead to it. If any of it fails, nothing
+    /// of it stays.
     fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError>;
+    /// Has packets go through a pair from now on.
+    fn send_through(&mut self, pair: &Installed) -> Result<(), KernelError>;
     /// What becomes of packets that a connection protects while no SA is there for them: `trap` asks for one, otherwise they
     /// are dropped.
     fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError>;
@@ -275,17 +278,19 @@ impl Kernel for PfKey {
             remote: child.remote.ip(),
             flows: vec![flow],
         };
-        let said =
-            Said::Sa(SaId { dst: child.remote.ip(), protocol: Protocol::Esp, spi: Spi(child.outbound.spi) });
-        let done = self
-            .sa(child, true, &flow)
-            .and_then(|()| self.sa(child, false, &flow))
-            .and_then(|()| self.lead(&flow, &said));
+        let done = self.sa(child, true, &flow).and_then(|()| self.sa(child, false, &flow)).and_then(|()| {
+            if child.standby { Ok(()) } else { self.send_through(&installed) }
+        });
         if let Err(error) = done {
             let _ = self.remove(&installed);
             return Err(error);
         }
         Ok(installed)
+    }
+
+    fn send_through(&mut self, pair: &Installed) -> Result<(), KernelError> {
+        let said = Said::Sa(SaId { dst: pair.remote, protocol: Protocol::Esp, spi: Spi(pair.spi_out) });
+        pair.flows.iter().try_for_each(|flow| self.lead(flow, &said))
     }
 
     fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError> {

@@ -98,6 +98,14 @@ impl Policy {
         Ok(())
     }
 
+    /// Has packets go through a pair that only received so far.
+    pub(super) fn in_use(&self, kernel: &mut dyn Kernel, spi_in: u32) -> Result<(), String> {
+        match self.pairs.iter().find(|pair| pair.spi_in == spi_in) {
+            Some(pair) => kernel.send_through(pair).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
     /// Removes a pair. What went through it is held from now on, if no other pair has its place.
     pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool) {
         let Some(at) = self.pairs.iter().position(|pair| pair.spi_in == spi_in) else { return };
@@ -171,10 +179,11 @@ impl Policy {
             if let Ok(mut netlink) = Netlink::open() {
                 let device = kept.updown.as_ref().map(|(_, told)| told.device.clone());
                 let link = device.and_then(|device| netlink.link(&device).ok().flatten());
-                for route in &mut kept.routes {
+                kept.routes.retain_mut(|route| {
                     route.link = link.as_ref().map(|link| link.index).or(route.link);
-                    let _ = netlink.add_route(route);
-                }
+                    // Where the device is not there yet, the next pair of SAs brings the route.
+                    netlink.add_route(route).is_ok()
+                });
             }
         }
         lost

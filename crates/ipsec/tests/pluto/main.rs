@@ -85,8 +85,9 @@ impl Gateway {
         let mut command = self.command(KLIPS, &["-F", "--workers", "1"]);
         command.stderr(self.log("klips.log"));
         self.daemons.push(self.namespace.spawn(&mut command).expect("klips"));
-        wait("klips", || self.rundir.klips_pid().exists());
-        self.done(&["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"]);
+        // What a killed one left is there before the new one answers.
+        let attach = ["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"];
+        wait("klips", || self.ipsec(&attach).status.success());
     }
 
     fn start_pluto(&mut self) {
@@ -111,14 +112,19 @@ impl Gateway {
         serde_json::from_slice(&self.ipsec(&["auto", "--status", "--json"]).stdout).unwrap_or_default()
     }
 
+    /// What status says of the connection.
+    fn connection(&self) -> Value {
+        let all = self.status()["connections"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["name"] == "west-east").unwrap_or_default()
+    }
+
     fn state(&self) -> String {
-        self.status()["connections"][0]["state"].as_str().unwrap_or_default().to_owned()
+        self.connection()["state"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The inbound SPIs of the pairs there are.
     fn spis(&self) -> Vec<String> {
-        let status = self.status();
-        let sas = status["connections"][0]["sas"].as_array().cloned().unwrap_or_default();
+        let sas = self.connection()["sas"].as_array().cloned().unwrap_or_default();
         sas.iter()
             .filter(|sa| sa["replaced"] == false)
             .map(|sa| sa["in"].as_str().expect("text").to_owned())
@@ -129,6 +135,7 @@ impl Gateway {
         let process = Process::read(pid).expect("a pid file");
         process.signal(Signal::KILL).expect("kill");
         process.wait(PATIENCE).expect("end");
+        process.gone(PATIENCE).expect("its last thread");
         self.daemons.retain_mut(|child| child.try_wait().expect("child").is_none());
     }
 }
