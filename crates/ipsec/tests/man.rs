@@ -154,7 +154,11 @@ fn help_is_set_for_eighty_columns() {
     let ipsec = env!("CARGO_BIN_EXE_ipsec");
     for (name, narrow) in programs() {
         let command: Vec<&str> = name.strip_prefix("ipsec_").into_iter().collect();
-        let program = if name == "klips" { env!("CARGO_BIN_EXE_klips") } else { ipsec };
+        let program = match name.as_str() {
+            "klips" => env!("CARGO_BIN_EXE_klips"),
+            "pluto" => env!("CARGO_BIN_EXE_pluto"),
+            _ => ipsec,
+        };
         assert_eq!(
             end(&narrow),
             end(&help(program, &command, "300")),

@@ -190,13 +190,15 @@ pub fn run(args: &Args) -> ExitCode {
     } else if of.ready {
         return super::finish(
             "auto",
-            ask(&json!({ "do": "listen" })).and_then(|_| ask(&json!({ "do": "reread_secrets" }))).map(print),
+            ask(&json!({ "do": "listen" }))
+                .and_then(|_| ask(&json!({ "do": "reread_secrets" })))
+                .map(|answer| print(&answer)),
         );
     } else {
         Ok(json!({ "do": "reread_secrets" }))
     };
     match request {
-        Ok(request) => super::finish("auto", ask(&request).map(print)),
+        Ok(request) => super::finish("auto", ask(&request).map(|answer| print(&answer))),
         Err(usage) => usage.report("auto"),
     }
 }
@@ -236,15 +238,15 @@ pub fn whack(args: &WhackArgs) -> ExitCode {
     if word == "rekey" {
         request["ike"] = json!(of.rekey_ike);
     }
-    super::finish("whack", ask(&request).map(print))
+    super::finish("whack", ask(&request).map(|answer| print(&answer)))
 }
 
 /// Prints what an answer has to say beyond that it is done.
-fn print(answer: Value) {
-    match answer {
-        Value::Array(lines) => lines.iter().filter_map(Value::as_str).for_each(|line| println!("{line}")),
-        Value::String(line) => println!("{line}"),
-        _ => {}
+fn print(answer: &Value) {
+    if let Some(lines) = answer.as_array() {
+        lines.iter().filter_map(Value::as_str).for_each(|line| println!("{line}"));
+    } else if let Some(line) = answer.as_str() {
+        println!("{line}");
     }
 }
 
@@ -264,13 +266,14 @@ fn ask(request: &Value) -> Result<Value, Failure> {
     let path = rundir.pluto_ctl();
     let mut stream = UnixStream::connect(&path).map_err(|error| {
         let dead = || Process::read(&rundir.pluto_pid()).is_none_or(|process| !process.is_alive());
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => not_running(&rundir),
-            ErrorKind::PermissionDenied if dead() => not_running(&rundir),
-            ErrorKind::PermissionDenied => {
-                Failure::new(format_args!("permission denied on {}: this needs root", path.display()))
-            }
-            _ => Failure::new(format_args!("{}: {error}", path.display())),
+        let kind = error.kind();
+        let denied = kind == ErrorKind::PermissionDenied;
+        if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) || denied && dead() {
+            not_running(&rundir)
+        } else if denied {
+            Failure::new(format_args!("permission denied on {}: this needs root", path.display()))
+        } else {
+            Failure::new(format_args!("{}: {error}", path.display()))
         }
     })?;
     let mut request = request.clone();

@@ -278,9 +278,10 @@ impl Kernel for PfKey {
             remote: child.remote.ip(),
             flows: vec![flow],
         };
-        let done = self.sa(child, true, &flow).and_then(|()| self.sa(child, false, &flow)).and_then(|()| {
-            if child.standby { Ok(()) } else { self.send_through(&installed) }
-        });
+        let done = self
+            .sa(child, true, &flow)
+            .and_then(|()| self.sa(child, false, &flow))
+            .and_then(|()| if child.standby { Ok(()) } else { self.send_through(&installed) });
         if let Err(error) = done {
             let _ = self.remove(&installed);
             return Err(error);
@@ -328,14 +329,13 @@ impl Kernel for PfKey {
 }
 
 fn notice(message: &Message<'_>) -> Option<Notice> {
-    match message.base.kind()? {
-        MessageType::Acquire if message.base.errno == Errno(0) => {
-            let (src, dst) = (message.inner_src.or(message.src)?, message.inner_dst.or(message.dst)?);
-            Some(Notice::Acquire { src: src.ip()?, dst: dst.ip()? })
-        }
-        MessageType::Expire => Some(Notice::Expire { spi: message.sa?.spi, hard: message.hard.is_some() }),
-        _ => None,
+    let kind = message.base.kind()?;
+    if kind == MessageType::Acquire && message.base.errno == Errno(0) {
+        let (src, dst) = (message.inner_src.or(message.src)?, message.inner_dst.or(message.dst)?);
+        return Some(Notice::Acquire { src: src.ip()?, dst: dst.ip()? });
     }
+    let expire = kind == MessageType::Expire;
+    message.sa.filter(|_| expire).map(|sa| Notice::Expire { spi: sa.spi, hard: message.hard.is_some() })
 }
 
 #[cfg(test)]

@@ -127,9 +127,11 @@ fn open(address: IpAddr, device: &str) -> io::Result<UdpSocket> {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => ": another IKE daemon runs here (`ss -ulpn sport = :500')",
-        io::ErrorKind::PermissionDenied => ": CAP_NET_BIND_SERVICE and CAP_NET_RAW are needed",
-        _ => "",
+    if error.kind() == io::ErrorKind::AddrInUse {
+        ": another IKE daemon runs here (`ss -ulpn sport = :500')"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        ": CAP_NET_BIND_SERVICE and CAP_NET_RAW are needed"
+    } else {
+        ""
     }
 }

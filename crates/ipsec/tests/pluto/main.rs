@@ -5,6 +5,7 @@
 //!   west 10.1.0.1 ── 192.0.2.1 ──── router ──── 198.51.100.7 ── 10.2.0.1 east
 //! ```
 
+use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, available, connect};
 use ipsec::process::Process;
@@ -16,7 +17,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
 const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
@@ -154,9 +155,9 @@ impl Drop for Gateway {
 }
 
 fn wait(what: &str, mut until: impl FnMut() -> bool) {
-    let began = Instant::now();
+    let began = clock::now();
     while !until() {
-        assert!(began.elapsed() < PATIENCE, "{what} did not come");
+        assert!(clock::now().since(began) < PATIENCE, "{what} did not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
