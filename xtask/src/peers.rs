@@ -21,6 +21,14 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("c++", "g++", "net/pfkeyv2.h from C++"),
     ("clang", "clang", "net/pfkeyv2.h under clang"),
     ("mandoc", "mandoc", "the lint of the manual pages"),
+    ("swanctl", "strongswan-swanctl", "IKE with strongSwan"),
+    ("/usr/lib/ipsec/charon", "strongswan-charon", "IKE with strongSwan"),
+    // The package of its user-space ESP.
+    (
+        "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so",
+        "libcharon-extra-plugins",
+        "IKE with strongSwan",
+    ),
 ];
 
 /// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.

@@ -5,6 +5,8 @@
 //!   west 10.1.0.1 ── 192.0.2.1 ──── router ──── 198.51.100.7 ── 10.2.0.1 east
 //! ```
 
+mod charon;
+
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, available, connect};
@@ -166,8 +168,8 @@ fn net(text: &str) -> ipnet::IpNet {
     text.parse().expect("a network")
 }
 
-/// Two gateways with a router between; `None`, and why on stderr, where namespaces cannot be made.
-fn pair(west: (&str, &str), east: (&str, &str)) -> Option<(Gateway, Gateway, Namespace)> {
+/// The namespaces of west, the router and east, joined and with routes; `None`, and why on stderr, where they cannot be made.
+fn scene() -> Option<[Namespace; 3]> {
     if let Err(why) = available() {
         eprintln!("skipped: {why}");
         return None;
@@ -206,6 +208,12 @@ fn pair(west: (&str, &str), east: (&str, &str)) -> Option<(Gateway, Gateway, Nam
             .expect("namespace")
             .expect("routes");
     }
+    Some([left, router, right])
+}
+
+/// Two gateways of ours with a router between.
+fn pair(west: (&str, &str), east: (&str, &str)) -> Option<(Gateway, Gateway, Namespace)> {
+    let [left, router, right] = scene()?;
     let mut west = Gateway::new(left, "10.1.0.1", west.0, west.1);
     let mut east = Gateway::new(right, "10.2.0.1", east.0, east.1);
     for gateway in [&mut west, &mut east] {
@@ -222,16 +230,60 @@ fn both() -> Option<(Gateway, Gateway, Namespace)> {
     pair((&conn, SECRET), (&conn, SECRET))
 }
 
+/// A host with an address inside.
+type Inside<'a> = (&'a Namespace, IpAddr);
+
 /// Sends datagrams from inside one gateway to inside the other until one arrives.
 fn crosses(from: &Gateway, to: &Gateway) {
-    let receiver =
-        to.namespace.run(|| UdpSocket::bind((to.inside, 7777))).expect("namespace").expect("socket");
+    passes((&from.namespace, from.inside), (&to.namespace, to.inside));
+}
+
+fn passes(from: Inside<'_>, to: Inside<'_>) {
+    let bind = |(namespace, address): Inside<'_>, port: u16| {
+        namespace.run(|| UdpSocket::bind((address, port))).expect("namespace").expect("socket")
+    };
+    let (receiver, sender) = (bind(to, 7777), bind(from, 0));
     receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
-    let sender =
-        from.namespace.run(|| UdpSocket::bind((from.inside, 0))).expect("namespace").expect("socket");
     wait("a datagram through the tunnel", || {
-        sender.send_to(b"hello", (to.inside, 7777)).expect("sent");
-        receiver.recv_from(&mut [0; 16]).is_ok_and(|(_, source)| source.ip() == from.inside)
+        // What the host's own routes do not know yet is an error, and tried again.
+        let _ = sender.send_to(b"hello", (to.1, 7777));
+        receiver.recv_from(&mut [0; 16]).is_ok_and(|(_, source)| source.ip() == from.1)
+    });
+}
+
+/// Numbered datagrams from one to the other while `change` is made; none may be lost.
+fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
+    let bind = |gateway: &Gateway, port: u16| {
+        gateway.namespace.run(|| UdpSocket::bind((gateway.inside, port))).expect("namespace").expect("socket")
+    };
+    let (receiver, sender) = (bind(to, 7778), bind(from, 0));
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).expect("timeout");
+    let going = std::sync::atomic::AtomicBool::new(true);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let mut n = 0_u32;
+            while going.load(relaxed) {
+                sender.send_to(&n.to_be_bytes(), (to.inside, 7778)).expect("sent");
+                n += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            n
+        });
+        let received = scope.spawn(|| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut buffer = [0; 4];
+            while receiver.recv_from(&mut buffer).is_ok() {
+                seen.insert(u32::from_be_bytes(buffer));
+            }
+            seen
+        });
+        change();
+        std::thread::sleep(Duration::from_millis(200));
+        going.store(false, relaxed);
+        let (sent, received) = (sent.join().expect("sender"), received.join().expect("receiver"));
+        let lost: Vec<u32> = (0..sent).filter(|n| !received.contains(n)).collect();
+        assert!(sent > 100 && lost.is_empty(), "of {sent} datagrams were lost: {lost:?}");
     });
 }
 
@@ -262,6 +314,30 @@ fn two_files_each_make_a_tunnel_that_can_be_rekeyed_and_taken_down() {
     assert_ne!(west.state(), "down");
     west.done(&["auto", "--up", "west-east"]);
     crosses(&west, &east);
+}
+
+#[test]
+fn rekeyings_by_either_side_under_traffic_lose_nothing() {
+    let Some((west, east, _router)) = both() else { return };
+    west.done(&["auto", "--up", "west-east"]);
+    crosses(&west, &east);
+    for (side, ike) in [(&west, false), (&east, false), (&west, true), (&east, true), (&west, false)] {
+        let before = west.spis();
+        unbroken(&west, &east, || {
+            if ike {
+                side.done(&["auto", "--rekey", "--ike", "west-east"]);
+            } else {
+                side.done(&["auto", "--rekey", "west-east"]);
+                wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+            }
+        });
+    }
+    // Both at once.
+    unbroken(&east, &west, || {
+        west.done(&["auto", "--rekey", "west-east"]);
+        east.done(&["auto", "--rekey", "west-east"]);
+        wait("one pair on each side", || west.spis().len() == 1 && east.spis().len() == 1);
+    });
 }
 
 #[test]

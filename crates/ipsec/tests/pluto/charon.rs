@@ -1,0 +1,190 @@
+//! With strongSwan, as Debian has it, in the place of east; ESP by its own user-space implementation.
+
+use super::{Gateway, Inside, SECRET, passes, scene, wait};
+use ipsec::host::netns::Namespace;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+const CHARON: &str = "/usr/lib/ipsec/charon";
+
+struct Charon {
+    namespace: Namespace,
+    dir: tempfile::TempDir,
+    process: Child,
+}
+
+impl Charon {
+    fn start(namespace: Namespace, ike: &str, esp: &str, more: &str) -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let at = dir.path().display();
+        let log = dir.path().join("charon.log");
+        fs::write(
+            dir.path().join("strongswan.conf"),
+            format!(
+                "charon {{
+  load = random nonce openssl aes gcm ccm ctr chapoly sha1 sha2 hmac kdf cmac xcbc curve25519 gmp pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
+  threads = 16
+  filelog {{ log {{ path = {}
+    flush_line = yes
+    default = 1
+    ike = 2
+    cfg = 2
+    knl = 1 }} }}
+  plugins {{ vici {{ socket = unix://{at}/vici }}
+    kernel-libipsec {{ allow_peer_ts = yes }} }}
+}}
+",
+                log.display()
+            ),
+        )
+        .expect("strongswan.conf");
+        fs::write(
+            dir.path().join("swanctl.conf"),
+            format!(
+                "connections {{ peer {{
+  version = 2
+  local_addrs = 198.51.100.7
+  remote_addrs = 192.0.2.1
+  proposals = {ike}
+  mobike = no
+  {more}
+  local {{ auth = psk
+    id = east }}
+  remote {{ auth = psk
+    id = west }}
+  children {{ net {{
+    local_ts = 10.2.0.0/24
+    remote_ts = 10.1.0.0/24
+    esp_proposals = {esp}
+    start_action = none }} }}
+}} }}
+secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
+"
+            ),
+        )
+        .expect("swanctl.conf");
+        // It writes below /run, where another may be running.
+        let script = format!("mount -t tmpfs tmpfs /run && mkdir -p /run/lock && exec {CHARON}");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script]).env("STRONGSWAN_CONF", dir.path().join("strongswan.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = namespace.spawn(&mut command).expect("charon");
+        let charon = Self { namespace, dir, process };
+        wait("charon", || charon.vici().exists());
+        let file = charon.dir.path().join("swanctl.conf");
+        let loaded = charon.swanctl(&["--load-all", "--file", &file.display().to_string()]);
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        charon
+    }
+
+    fn vici(&self) -> PathBuf {
+        self.dir.path().join("vici")
+    }
+
+    fn swanctl(&self, args: &[&str]) -> Output {
+        let mut command = Command::new("swanctl");
+        command.args(args).arg("--uri").arg(format!("unix://{}", self.vici().display()));
+        command
+            .env("STRONGSWAN_CONF", self.dir.path().join("strongswan.conf"))
+            .env("SWANCTL_DIR", self.dir.path());
+        self.namespace.run(|| command.output()).expect("namespace").expect("swanctl")
+    }
+
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.swanctl(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    fn inside(&self) -> Inside<'_> {
+        (&self.namespace, [10, 2, 0, 1].into())
+    }
+}
+
+impl Drop for Charon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("charon.log")).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("---- charon");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Ours in the west, charon in the east; `None` where there is no charon.
+fn pair(ike: &str, esp: &str, ours: &str, theirs: &str) -> Option<(Gateway, Charon, Namespace)> {
+    if !std::path::Path::new(CHARON).exists() {
+        eprintln!(
+            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins)"
+        );
+        return None;
+    }
+    let [left, router, right] = scene()?;
+    let conn = format!("{}\tauto=add\n\tike={ike}\n\tesp={esp}\n{ours}", super::CONN);
+    let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
+    west.start_klips();
+    west.start_pluto();
+    Some((west, Charon::start(right, ike, esp, theirs), router))
+}
+
+fn both_ways(west: &Gateway, east: &Charon) {
+    let ours = (&west.namespace, west.inside);
+    passes(ours, east.inside());
+    passes(east.inside(), ours);
+}
+
+#[test]
+fn strongswan_answers_us_and_both_rekey_everything() {
+    for (ike, esp) in [
+        ("aes256gcm16-prfsha256-x25519", "aes256gcm16-x25519-noesn"),
+        ("aes128-sha256-modp2048", "aes128-sha256-modp2048-noesn"),
+        ("chacha20poly1305-prfsha512-ecp384", "chacha20poly1305-ecp384-noesn"),
+    ] {
+        let Some((west, east, _router)) = pair(ike, esp, "", "") else { return };
+        let said = west.done(&["auto", "--up", "west-east"]);
+        assert!(said.contains("IPsec SA established"), "{ike}: {said}");
+        both_ways(&west, &east);
+        let before = west.spis();
+        west.done(&["auto", "--rekey", "west-east"]);
+        wait("our new SAs", || west.spis().len() == 1 && west.spis() != before);
+        both_ways(&west, &east);
+        let before = west.spis();
+        east.done(&["--rekey", "--child", "net"]);
+        wait("its new SAs", || west.spis().len() == 1 && west.spis() != before);
+        both_ways(&west, &east);
+        west.done(&["auto", "--rekey", "--ike", "west-east"]);
+        east.done(&["--rekey", "--ike", "peer"]);
+        both_ways(&west, &east);
+        west.done(&["auto", "--down", "west-east"]);
+        wait("charon to forget it", || !east.done(&["--list-sas"]).contains("ESTABLISHED"));
+    }
+}
+
+#[test]
+fn strongswan_begins_and_ends_it() {
+    let (ike, esp) = ("aes256gcm16-prfsha384-ecp256", "aes256gcm16-ecp256-noesn");
+    let Some((west, east, _router)) = pair(ike, esp, "", "fragmentation = force") else { return };
+    east.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+    wait("up", || west.state() == "up");
+    both_ways(&west, &east);
+    east.done(&["--terminate", "--ike", "peer", "--timeout", "20"]);
+    wait("down", || west.spis().is_empty());
+}
+
+#[test]
+fn strongswans_refusals_are_said_in_words_that_help() {
+    let ike = "aes256gcm16-prfsha256-x25519";
+    let Some((west, _east, _router)) =
+        pair(ike, "aes256gcm16-noesn", "\tkeyingtries=1\n\tleftsubnet=10.7.0.0/24\n", "")
+    else {
+        return;
+    };
+    let output = west.ipsec(&["auto", "--up", "west-east"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("leftsubnet="), "{said}");
+}
