@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("c++", "g++", "net/pfkeyv2.h from C++"),
     ("clang", "clang", "net/pfkeyv2.h under clang"),
     ("mandoc", "mandoc", "the lint of the manual pages"),
+    ("nft", "nftables", "IKE through a NAT"),
     ("swanctl", "strongswan-swanctl", "IKE with strongSwan"),
     ("/usr/lib/ipsec/charon", "strongswan-charon", "IKE with strongSwan"),
     // The package of its user-space ESP.

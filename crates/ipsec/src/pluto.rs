@@ -5,6 +5,7 @@
 //! that has gone is waited for, and what was installed in it is negotiated anew.
 
 pub mod ctl;
+mod journal;
 pub mod kernel;
 mod policy;
 pub mod pool;
@@ -191,7 +192,13 @@ impl Pluto {
         }
         match self.reload(false) {
             Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
-            Err(why) => tracing::error!("{why}"),
+            Err(why) => {
+                tracing::error!("{why}");
+                return;
+            }
+        }
+        if let Some(plane) = &mut self.plane {
+            self.policy.bury(&mut plane.kernel, |name| self.planned.contains_key(name));
         }
     }
 
@@ -218,6 +225,11 @@ impl Pluto {
             if self.endpoint.deadline() <= now {
                 self.endpoint.timeout(now);
             }
+            if let Some(plane) = &mut self.plane
+                && self.policy.deadline().is_some_and(|over| over <= now)
+            {
+                self.policy.expire(&mut plane.kernel, Some(now));
+            }
             self.find_plane(now);
         }
         Ok(())
@@ -227,8 +239,10 @@ impl Pluto {
     fn wait(&self) -> io::Result<Ready> {
         let now = clock::now();
         let mut due = self.endpoint.deadline();
-        if self.plane.is_none() {
-            due = due.min(self.searched.after(SEARCH));
+        match (&self.plane, self.policy.deadline()) {
+            (None, _) => due = due.min(self.searched.after(SEARCH)),
+            (Some(_), Some(over)) => due = due.min(over),
+            (Some(_), None) => {}
         }
         let wait = due.since(now).min(Duration::from_secs(60));
         let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
@@ -467,7 +481,7 @@ impl Pluto {
             }
             Event::ChildDown { connection, spi_in, replaced, .. } => {
                 if let Some(plane) = &mut self.plane {
-                    self.policy.down(&mut plane.kernel, spi_in, replaced);
+                    self.policy.down(&mut plane.kernel, spi_in, replaced, now);
                 } else {
                     self.policy.forget(spi_in);
                 }
@@ -788,6 +802,10 @@ impl Pluto {
         self.settle();
         let names: Vec<String> = self.planned.keys().cloned().collect();
         names.iter().for_each(|name| self.unroute(name));
+        if let Some(plane) = &mut self.plane {
+            self.policy.expire(&mut plane.kernel, None);
+            self.policy.bury(&mut plane.kernel, |_| false);
+        }
     }
 }
 

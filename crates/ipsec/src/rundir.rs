@@ -78,6 +78,11 @@ impl Rundir {
         self.0.join("pluto.pid")
     }
 
+    /// What the key daemon has installed: for its successor, should it be killed.
+    pub fn pluto_sas(&self) -> PathBuf {
+        self.0.join("pluto.sas")
+    }
+
     /// Held locked by the key daemon for as long as it lives.
     pub fn pluto_lock(&self) -> PathBuf {
         self.0.join("pluto.lock")

@@ -3,6 +3,7 @@
 //! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
 //! what it protects is held or dropped, and never leaves in clear.
 
+use super::journal;
 use super::kernel::{Installed, Kernel, KernelError, flow};
 use crate::conf::connection::{Auto, Planned};
 use crate::ctl::Client;
@@ -11,17 +12,27 @@ use crate::rundir::Rundir;
 use crate::table::{Form, Table};
 use ike::event::ChildUp;
 use ipnet::IpNet;
-use ipsec_core::Selector;
+use ipsec_core::{Selector, Time};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Duration;
+
+/// How long a pair that was replaced goes on receiving: what was sealed before the peer changed over is on its way, and the
+/// message that deletes the pair may overtake it.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What is installed.
 #[derive(Debug)]
 pub(super) struct Policy {
     rundir: Rundir,
     pairs: Vec<Installed>,
+    /// Pairs of a pluto that was killed. They go on carrying packets until what takes their place is there, or until their
+    /// hard lifetime.
+    orphans: Vec<Installed>,
+    /// Pairs that were replaced, until when packets on their way may still come to them.
+    lingering: Vec<(Time, Installed)>,
     connections: BTreeMap<String, Kept>,
 }
 
@@ -50,8 +61,37 @@ struct Told {
 }
 
 impl Policy {
-    pub(super) const fn new(rundir: Rundir) -> Self {
-        Self { rundir, pairs: Vec::new(), connections: BTreeMap::new() }
+    pub(super) fn new(rundir: Rundir) -> Self {
+        let orphans = journal::read(&rundir.pluto_sas());
+        if !orphans.is_empty() {
+            tracing::info!(
+                "{} pairs of SAs of an earlier pluto are there and stay until others take their place",
+                orphans.len()
+            );
+        }
+        Self { rundir, pairs: Vec::new(), orphans, lingering: Vec::new(), connections: BTreeMap::new() }
+    }
+
+    /// Removes what an earlier pluto installed for connections that there are no more.
+    pub(super) fn bury(&mut self, kernel: &mut dyn Kernel, alive: impl Fn(&str) -> bool) {
+        let (stay, go): (Vec<_>, Vec<_>) = self.orphans.drain(..).partition(|pair| alive(&pair.connection));
+        self.orphans = stay;
+        for pair in &go {
+            tracing::info!("\"{}\": SAs of an earlier pluto removed", pair.connection);
+            let _ = kernel.open(&pair.flows);
+            let _ = kernel.remove(pair);
+        }
+        self.note();
+    }
+
+    /// Writes down what is installed.
+    fn note(&self) {
+        if let Err(error) = journal::write(
+            &self.rundir.pluto_sas(),
+            self.pairs.iter().chain(&self.orphans).chain(self.lingering.iter().map(|(_, pair)| pair)),
+        ) {
+            tracing::warn!("{}: {error}", self.rundir.pluto_sas().display());
+        }
     }
 
     /// Whether a connection has SAs.
@@ -86,7 +126,17 @@ impl Policy {
         }
         kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
         let flows = installed.flows.clone();
+        let connection = installed.connection.clone();
         self.pairs.push(installed);
+        if !child.standby {
+            let (go, stay) = self.orphans.drain(..).partition(|pair| pair.connection == connection);
+            self.orphans = stay;
+            let go: Vec<Installed> = go;
+            for pair in go {
+                let _ = kernel.remove(&pair);
+            }
+        }
+        self.note();
         if let Some(planned) = planned {
             self.add_routes(planned, &flows, Some(child.remote.ip()))?;
             let kept = self.connections.entry(planned.ike.name.clone()).or_default();
@@ -107,7 +157,7 @@ impl Policy {
     }
 
     /// Removes a pair. What went through it is held from now on, if no other pair has its place.
-    pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool) {
+    pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool, now: Time) {
         let Some(at) = self.pairs.iter().position(|pair| pair.spi_in == spi_in) else { return };
         let pair = self.pairs.remove(at);
         let others = self.is_up(&pair.connection);
@@ -119,14 +169,38 @@ impl Policy {
             kept.told_up = false;
             tell(kept, "down");
         }
+        if others {
+            self.lingering.push((now.after(LINGER), pair));
+            return self.note();
+        }
         if let Err(error) = kernel.remove(&pair) {
             tracing::warn!("\"{}\": {error}", pair.connection);
+        }
+        self.note();
+    }
+
+    /// When a pair that was replaced is to be removed.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.lingering.first().map(|(until, _)| *until)
+    }
+
+    /// Removes pairs whose time is over, or all that were replaced.
+    pub(super) fn expire(&mut self, kernel: &mut dyn Kernel, now: Option<Time>) {
+        let over = |until: Time| now.is_none_or(|now| until <= now);
+        let (go, stay): (Vec<_>, Vec<_>) = self.lingering.drain(..).partition(|(until, _)| over(*until));
+        self.lingering = stay;
+        for (_, pair) in &go {
+            let _ = kernel.remove(pair);
+        }
+        if !go.is_empty() {
+            self.note();
         }
     }
 
     /// A pair went together with the data plane.
     pub(super) fn forget(&mut self, spi_in: u32) {
         self.pairs.retain(|pair| pair.spi_in != spi_in);
+        self.note();
     }
 
     /// Has packets of a connection ask for SAs.
@@ -143,7 +217,9 @@ impl Policy {
         if !kept.flows.contains(&flow) {
             kept.flows.push(flow);
         }
-        if !up {
+        // An earlier pluto's SAs serve it meanwhile.
+        let served = self.orphans.iter().any(|pair| pair.connection == *name && pair.flows.contains(&flow));
+        if !up && !served {
             kernel.shut(&[flow], true).map_err(|error| error.to_string())?;
         }
         self.add_routes(planned, &[flow], planned.ike.remote_address)
@@ -170,6 +246,7 @@ impl Policy {
 
     /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
     pub(super) fn found(&mut self, kernel: &mut dyn Kernel) -> Vec<u32> {
+        self.lingering.clear();
         let lost = self.pairs.drain(..).map(|pair| pair.spi_in).collect();
         for (name, kept) in &mut self.connections {
             if let Err(error) = kernel.shut(&kept.flows, kept.trap) {

@@ -283,7 +283,7 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
         going.store(false, relaxed);
         let (sent, received) = (sent.join().expect("sender"), received.join().expect("receiver"));
         let lost: Vec<u32> = (0..sent).filter(|n| !received.contains(n)).collect();
-        assert!(sent > 100 && lost.is_empty(), "of {sent} datagrams were lost: {lost:?}");
+        assert!(sent > 20 && lost.is_empty(), "of {sent} datagrams were lost: {lost:?}");
     });
 }
 
@@ -338,6 +338,103 @@ fn rekeyings_by_either_side_under_traffic_lose_nothing() {
         east.done(&["auto", "--rekey", "west-east"]);
         wait("one pair on each side", || west.spis().len() == 1 && east.spis().len() == 1);
     });
+}
+
+/// How many SAs the data plane has.
+fn sas(gateway: &Gateway) -> usize {
+    let rows: Value = serde_json::from_slice(&gateway.ipsec(&["spi", "--json"]).stdout).expect("JSON");
+    rows.as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn what_is_protected_never_leaves_in_clear_before_during_or_after() {
+    let conn = |auto: &str| format!("{CONN}\tauto={auto}\n\tretransmit-timeout=2s\n");
+    let Some((west, mut east, router)) = pair((&conn("start"), SECRET), (&conn("add"), SECRET)) else {
+        return;
+    };
+    // The router would take what comes to it in clear.
+    let witness = router.run(|| {
+        let mut netlink = Netlink::open()?;
+        let lo = netlink.link("lo")?.expect("lo").index;
+        netlink.add_address(lo, net("10.2.0.1/32"))?;
+        UdpSocket::bind("10.2.0.1:7777")
+    });
+    let witness = witness.expect("namespace").expect("witness");
+    witness.set_nonblocking(true).expect("option");
+    let say = || {
+        let sender =
+            west.namespace.run(|| UdpSocket::bind((west.inside, 0))).expect("namespace").expect("socket");
+        let _ = sender.send_to(b"secret", (east.inside, 7777));
+    };
+    say();
+    wait("up", || west.state() == "up");
+    say();
+    west.done(&["auto", "--down", "west-east"]);
+    wait("down", || west.spis().is_empty());
+    say();
+    let pid = east.rundir.pluto_pid();
+    east.kill(&pid);
+    west.ipsec(&["auto", "--up", "west-east", "--asynchronous"]);
+    let sender =
+        west.namespace.run(|| UdpSocket::bind((west.inside, 0))).expect("namespace").expect("socket");
+    wait("given up for now", || {
+        let _ = sender.send_to(b"secret", (east.inside, 7777));
+        west.said().contains("no answer from")
+    });
+    // That it would have heard them is shown by what comes when all is undone.
+    let heard = || witness.recv_from(&mut [0; 16]).is_ok();
+    assert!(!heard(), "in clear");
+    west.done(&["auto", "--delete", "west-east"]);
+    wait("a packet in clear", || {
+        let _ = sender.send_to(b"open", (east.inside, 7777));
+        heard()
+    });
+}
+
+#[test]
+fn a_killed_pluto_leaves_a_tunnel_that_works_and_its_successor_no_leak() {
+    let Some((mut west, east, _router)) = both() else { return };
+    west.done(&["auto", "--up", "west-east"]);
+    crosses(&west, &east);
+    assert_eq!(sas(&west), 2);
+    let pid = west.rundir.pluto_pid();
+    west.kill(&pid);
+    crosses(&west, &east);
+    west.start_pluto();
+    // It does not know the keys and cannot rebuild it yet: the tunnel goes on.
+    crosses(&east, &west);
+    assert_eq!(sas(&west), 2);
+    west.done(&["auto", "--up", "west-east"]);
+    crosses(&west, &east);
+    assert_eq!(sas(&west), 2, "the old pair is gone");
+    wait("the same on the other side", || sas(&east) == 2);
+    // Of a connection that is no more nothing is left.
+    west.kill(&pid);
+    west.write("ipsec.conf", "config setup\n");
+    west.start_pluto();
+    wait("nothing left", || sas(&west) == 0);
+}
+
+#[test]
+fn a_nat_between_is_crossed_and_a_hybrid_key_exchange_with_it() {
+    let west_conn = format!("{CONN}\tauto=add\n\tpq=require\n");
+    let east_conn = west_conn.replace("left=192.0.2.1", "left=%any");
+    let Some((west, east, router)) = pair((&west_conn, SECRET), (&east_conn, SECRET)) else { return };
+    let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname eth2 masquerade random; }; }";
+    let made = router.run(|| Command::new("nft").arg(rules).output()).expect("namespace");
+    if !made.as_ref().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no nft, or no NAT in this kernel (apt-get install nftables): {made:?}");
+        return;
+    }
+    west.done(&["auto", "--up", "west-east"]);
+    crosses(&west, &east);
+    crosses(&east, &west);
+    let row = &east.status()["ike_sas"][0];
+    assert_eq!(row["nat_there"], true, "{row}");
+    assert!(row["algorithms"].as_str().is_some_and(|text| text.contains("ke1_mlkem768")), "{row}");
+    east.done(&["auto", "--rekey", "west-east"]);
+    west.done(&["auto", "--rekey", "--ike", "west-east"]);
+    crosses(&west, &east);
 }
 
 #[test]
