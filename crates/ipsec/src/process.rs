@@ -80,6 +80,13 @@ impl Process {
         })
     }
 
+    /// The process that has this file open, whatever pid files say; `None` if nobody has.
+    pub fn holder(file: &Path) -> Option<Self> {
+        let all = fs::read_dir("/proc").ok()?;
+        let pids = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(Self::now).find(|process| process.holds(file))
+    }
+
     /// A handle that stays with the process, or `None` if it has ended.
     fn open(&self) -> io::Result<Option<OwnedFd>> {
         // Looked at after the handle was got: had the number been given away before, the start time would differ.

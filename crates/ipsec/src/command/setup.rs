@@ -23,9 +23,10 @@ const USAGE: &str = "Usage: ipsec setup {--start|--stop|--restart|--status}";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 COMMAND, with or without dashes before it:
-  start    start the data plane and attach the devices that `config setup` in
-           ipsec.conf names; all of it or nothing
-  stop     stop it and remove everything it made, even if nothing runs
+  start    start the data plane (klips), attach the devices that `config setup`
+           in ipsec.conf names, then start the key daemon (pluto), which brings
+           up what says auto=start; all of it or nothing
+  stop     stop both and remove everything they made, even if nothing runs
   restart  stop, then start
   status   say how it is
 
@@ -37,11 +38,10 @@ With --lsb, status: 0 running, 1 dead with a pid file, 2 dead with a lock file,
 3 stopped. start and stop: 0 also if there was nothing to do, 4 not root,
 5 klips not installed, 6 not configured.
 
-A first ipsec.conf for the data plane alone:
+A first ipsec.conf (with pluto=no the data plane alone, keys by `ipsec spi'):
   config setup
           interfaces=%defaultroute
-          protostack=klips
-          pluto=no")]
+          protostack=klips")]
 pub struct Args {
     /// start, stop, restart or status
     #[arg(value_name = "COMMAND", allow_hyphen_values = true)]

@@ -24,7 +24,7 @@ fn the_subsystem_lives_dies_and_lives_again() {
     assert_eq!(said.out, format!("IPsec running\nklips pid {}\nNo tunnels up\n", first.pid));
     assert_eq!(said.code, 0);
     assert_eq!(host.ipsec(&["tncfg"]).out, "ipsec0 -> eth7 mtu=1420(1420) -> 1500\n");
-    assert_eq!(fs::read_to_string(host.rundir.info()).expect("info"), "#dr: no default route\n");
+    assert_eq!(fs::read_to_string(host.rundir.info()).expect("info"), "#dr: no default route\npluto=no\n");
 
     let said = host.ipsec(&["setup", "--start"]);
     assert_eq!(said.code, 1);
@@ -76,7 +76,6 @@ fn a_start_that_fails_leaves_nothing_and_says_why() {
 fn what_cannot_be_done_is_said_before_anything_is_touched() {
     let Some(host) = Host::new("%none") else { return };
     for (setup, why) in [
-        ("\tinterfaces=%none\n", "write pluto=no"),
         ("\tpluto=no\n\tprotostack=netkey\n", "write protostack=klips"),
         (
             "\tpluto=no\n\tpfkeygroup=no-such-group-7\n\tinterfaces=%none\n",

@@ -7,15 +7,17 @@ use crate::ctl::{Client, CtlError, Request, Settings};
 use crate::daemon::program;
 use crate::host::netlink::Netlink;
 use crate::log::Priority;
+use crate::pluto;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use crate::table::{Device, Klipsdebug};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// What `config setup` asks of the data plane.
 struct Wanted {
@@ -24,6 +26,8 @@ struct Wanted {
     debug: Vec<String>,
     pfkeygroup: Option<String>,
     syslog: String,
+    /// `pluto`: the key daemon is started, too.
+    pluto: bool,
 }
 
 /// Says what keeps a start from succeeding, before anything is stopped for it.
@@ -112,12 +116,6 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
     if !matches!(setup.protostack, Protostack::Auto | Protostack::Klips) {
         complain("protostack", format!("{NAME} has its own data plane only, write protostack=klips"));
     }
-    if setup.pluto {
-        complain(
-            "pluto",
-            "the key daemon is not part of this version, write pluto=no and give keys by `ipsec spi`".into(),
-        );
-    }
     let syslog = setup.get("syslog").unwrap_or("daemon.error").to_owned();
     if Priority::parse(&syslog).is_none() {
         complain("syslog", "value must be a facility and a priority, such as daemon.error".into());
@@ -149,6 +147,7 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
         debug,
         pfkeygroup: setup.pfkeygroup.clone(),
         syslog,
+        pluto: setup.pluto,
     })
 }
 
@@ -172,12 +171,12 @@ impl From<CtlError> for Failed {
 
 fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
     let lock = rundir.setup_pid();
-    let unwritten = |path: &Path, error: std::io::Error| {
+    let unwritten = |path: &Path, error: io::Error| {
         Failed::new(format!("...unable to create {}, aborting start!  {error}", path.display()))
     };
     // First ourselves, so that status never finds a daemon without a lock; then the daemon, which stays.
     Process::me().and_then(|me| me.write(&lock)).map_err(|error| unwritten(&lock, error))?;
-    spawn(wanted, voice)?;
+    spawn(program::NAME, program::command(), wanted, voice)?;
     let daemon = Process::read(&rundir.klips_pid())
         .ok_or_else(|| Failed::new("klips ended as soon as it had started"))?;
     daemon.write(&lock).map_err(|error| unwritten(&lock, error))?;
@@ -198,6 +197,8 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
         ));
         info.push_str(&facts(physical, &device));
     }
+    // What status has to know: whether it is strange that no pluto runs.
+    info.push_str(if wanted.pluto { "pluto=yes\n" } else { "pluto=no\n" });
     fs::write(rundir.info(), info).map_err(|error| unwritten(&rundir.info(), error))?;
     if let Some(why) = client.call(Request::Status)?.get("no_files").and_then(Value::as_str) {
         let at = rundir.proc();
@@ -206,28 +207,31 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
             at.display()
         ));
     }
+    if wanted.pluto {
+        spawn("pluto", pluto::program::command(), wanted, voice)?;
+    }
     Ok(())
 }
 
-/// Starts klips, which returns when it can be asked.
-fn spawn(wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
-    let mut command = program::command().map_err(|error| Failed {
+/// Starts a daemon, which returns when it can be asked.
+fn spawn(name: &str, command: io::Result<Command>, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+    let mut command = command.map_err(|error| Failed {
         end: End::NotInstalled,
-        why: format!("klips cannot be found beside ipsec: {error}"),
+        why: format!("{name} cannot be found beside ipsec: {error}"),
     })?;
     command.arg("--syslog").arg(&wanted.syslog).stdin(Stdio::null()).stdout(Stdio::null());
-    if let Some(group) = &wanted.pfkeygroup {
+    if let Some(group) = wanted.pfkeygroup.as_ref().filter(|_| name == program::NAME) {
         command.arg("--pfkeygroup").arg(group);
     }
     let out =
-        command.stderr(Stdio::piped()).output().map_err(|error| Failed::new(format!("klips: {error}")))?;
+        command.stderr(Stdio::piped()).output().map_err(|error| Failed::new(format!("{name}: {error}")))?;
     let said = String::from_utf8_lossy(&out.stderr);
     if out.status.success() {
         said.lines().for_each(|line| voice.say(line));
         return Ok(());
     }
     let why = said.trim_end();
-    Err(Failed::new(if why.is_empty() { format!("klips: {}", out.status) } else { why.replace('\n', "; ") }))
+    Err(Failed::new(if why.is_empty() { format!("{name}: {}", out.status) } else { why.replace('\n', "; ") }))
 }
 
 /// What other scripts source: shell syntax, as `_startklips` wrote it.
@@ -259,13 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn the_data_plane_alone_must_be_asked_for() {
-        let Err(why) = conf("\tinterfaces=%none\n") else { panic!() };
-        assert!(
-            why[0].starts_with("config setup has no pluto=:") && why[0].contains("write pluto=no"),
-            "{why:?}"
-        );
-        assert!(conf("\tpluto=no\n").is_ok());
+    fn the_key_daemon_is_started_unless_that_is_not_wanted() {
+        let pluto = |text: &str| conf(text).unwrap_or_else(|why| panic!("{why:?}")).pluto;
+        assert!(pluto("\tinterfaces=%none\n"));
+        assert!(!pluto("\tpluto=no\n"));
     }
 
     #[test]
@@ -274,14 +275,13 @@ mod tests {
         let Err(why) = conf(text) else { panic!() };
         for (line, place, remedy) in [
             (0, "ipsec.conf:3: ", "write protostack=klips [protostack=netkey]"),
-            (1, "ipsec.conf:2: ", "write pluto=no and give keys by `ipsec spi` [pluto=yes]"),
-            (2, "ipsec.conf:4: ", "such as daemon.error [syslog=nowhere]"),
-            (3, "ipsec.conf:5: no debug flag frob: there are tunnel, ", "all, none [klipsdebug=pfkey frob]"),
-            (4, "ipsec.conf:6: ", "`getent group` lists them [pfkeygroup=no:such]"),
+            (1, "ipsec.conf:4: ", "such as daemon.error [syslog=nowhere]"),
+            (2, "ipsec.conf:5: no debug flag frob: there are tunnel, ", "all, none [klipsdebug=pfkey frob]"),
+            (3, "ipsec.conf:6: ", "`getent group` lists them [pfkeygroup=no:such]"),
         ] {
             assert!(why[line].starts_with(place) && why[line].ends_with(remedy), "{}", why[line]);
         }
-        assert_eq!(why.len(), 5);
+        assert_eq!(why.len(), 4);
     }
 
     #[test]

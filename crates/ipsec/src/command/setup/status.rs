@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What is found of the daemon.
+/// What is found of a daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Klips {
+enum Daemon {
     /// It runs, and its pid file says so.
     Normal(u32),
     /// It runs without a pid file.
@@ -28,7 +28,10 @@ enum Klips {
 /// What is found altogether.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
-    klips: Klips,
+    klips: Daemon,
+    pluto: Daemon,
+    /// The start that is in force wanted pluto; not known without its info file.
+    pluto_wanted: Option<bool>,
     /// The process in the lock file; 0 if it cannot be read.
     lock: Option<u32>,
     info: bool,
@@ -62,23 +65,34 @@ pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
 }
 
 fn look(rundir: &Rundir) -> Found {
-    let klips = match (Process::read(&rundir.klips_pid()), stop::who(rundir)) {
-        (Some(file), Some(alive)) if file.pid == alive.pid => Klips::Normal(alive.pid),
-        (Some(_), Some(alive)) => Klips::Illicit(alive.pid),
-        (None, Some(alive)) if rundir.klips_pid().exists() => Klips::Illicit(alive.pid),
-        (None, Some(alive)) => Klips::Orphaned(alive.pid),
-        (Some(_), None) => Klips::Dead,
-        (None, None) => Klips::No,
-    };
+    let klips = daemon(&rundir.klips_pid(), stop::who(rundir));
+    let pluto = daemon(&rundir.pluto_pid(), stop::who_pluto(rundir));
+    let info = fs::read_to_string(rundir.info()).ok();
+    let pluto_wanted = info.as_ref().map(|info| info.lines().any(|line| line == "pluto=yes"));
     let status = Client::connect(rundir).and_then(|client| client.within(PATIENCE)?.call(Request::Status));
     let lock = rundir.setup_pid();
     Found {
         klips,
+        pluto,
+        pluto_wanted,
         lock: lock.exists().then(|| Process::read(&lock).map_or(0, |process| process.pid)),
-        info: rundir.info().exists(),
+        info: info.is_some(),
         tunnels: status.as_ref().ok().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
         silent: matches!(status, Err(CtlError::Silent)),
-        elsewhere: if let Klips::Normal(pid) = klips { elsewhere(rundir, pid) } else { None },
+        elsewhere: if let Daemon::Normal(pid) = klips { elsewhere(rundir, pid) } else { None },
+    }
+}
+
+/// What a pid file says beside what there is. A process that is shown to be ours and is not the one in the file is
+/// illicit, one without a file is orphaned (ipsec_setup(8)).
+fn daemon(file: &Path, alive: Option<Process>) -> Daemon {
+    match (Process::read(file), alive) {
+        (Some(named), Some(alive)) if named.pid == alive.pid => Daemon::Normal(alive.pid),
+        (Some(_), Some(alive)) => Daemon::Illicit(alive.pid),
+        (None, Some(alive)) if file.exists() => Daemon::Illicit(alive.pid),
+        (None, Some(alive)) => Daemon::Orphaned(alive.pid),
+        (Some(_), None) => Daemon::Dead,
+        (None, None) => Daemon::No,
     }
 }
 
@@ -98,21 +112,33 @@ impl Found {
         let info = rundir.info().display().to_string();
         if let Some(owner) = self.lock {
             match self.klips {
-                Klips::Normal(pid) if owner != 0 && owner != pid => {
+                Daemon::Normal(pid) if owner != 0 && owner != pid => {
                     strange.push(format!("the lock file names process {owner}, klips is {pid}!"));
                 }
-                Klips::Normal(_) => {}
-                Klips::Orphaned(pid) => strange.push(format!("orphaned klips running (pid {pid})!")),
-                Klips::Illicit(pid) => strange.push(format!("illicit klips running (pid {pid})!")),
-                Klips::Dead => {
+                Daemon::Normal(_) => {}
+                Daemon::Orphaned(pid) => strange.push(format!("orphaned klips running (pid {pid})!")),
+                Daemon::Illicit(pid) => strange.push(format!("illicit klips running (pid {pid})!")),
+                Daemon::Dead => {
                     strange.push("no klips running!  It has died: `ipsec setup start` cleans up".into())
                 }
-                Klips::No => strange.push("no klips running!".into()),
+                Daemon::No => strange.push("no klips running!".into()),
             }
             if self.silent {
                 strange.push(
                     "klips does not answer!  `ipsec setup restart` ends it and starts a new one".into(),
                 );
+            }
+            match (self.pluto, self.pluto_wanted) {
+                (Daemon::Orphaned(pid), _) => strange.push(format!("orphaned Pluto running (pid {pid})!")),
+                (Daemon::Illicit(pid), _) => strange.push(format!("illicit Pluto running (pid {pid})!")),
+                (Daemon::Dead, _) => {
+                    strange.push("dead Pluto!  It has died: `ipsec setup restart` starts it again".into());
+                }
+                (Daemon::No, Some(true)) => strange.push("no Pluto running!".into()),
+                (Daemon::Normal(pid), Some(false)) => {
+                    strange.push(format!("a Pluto is running that setup did not start (pid {pid})!"));
+                }
+                (Daemon::Normal(_), Some(true) | None) | (Daemon::No, Some(false) | None) => {}
             }
             if !self.info {
                 strange.push(format!("{info} file missing!"));
@@ -121,7 +147,10 @@ impl Found {
                 return ("IPsec running", strange, true);
             }
             let mut lines = Vec::new();
-            if let Klips::Normal(pid) = self.klips {
+            if let Daemon::Normal(pid) = self.pluto {
+                lines.push(format!("pluto pid {pid}"));
+            }
+            if let Daemon::Normal(pid) = self.klips {
                 lines.push(format!("klips pid {pid}"));
             }
             match self.tunnels {
@@ -135,13 +164,22 @@ impl Found {
             return ("IPsec running", lines, false);
         }
         match self.klips {
-            Klips::Normal(pid) => {
+            Daemon::Normal(pid) => {
                 strange.push(format!("a klips is running that setup did not start (pid {pid})!"))
             }
-            Klips::Orphaned(pid) => strange.push(format!("orphaned klips is running (pid {pid})!")),
-            Klips::Illicit(pid) => strange.push(format!("illicit klips is running (pid {pid})!")),
-            Klips::Dead => strange.push(format!("has stale {} file!", rundir.klips_pid().display())),
-            Klips::No => {}
+            Daemon::Orphaned(pid) => strange.push(format!("orphaned klips is running (pid {pid})!")),
+            Daemon::Illicit(pid) => strange.push(format!("illicit klips is running (pid {pid})!")),
+            Daemon::Dead => strange.push(format!("has stale {} file!", rundir.klips_pid().display())),
+            Daemon::No => {}
+        }
+        match self.pluto {
+            Daemon::Normal(pid) => {
+                strange.push(format!("a Pluto is running that setup did not start (pid {pid})!"));
+            }
+            Daemon::Orphaned(pid) => strange.push(format!("orphaned Pluto is running (pid {pid})!")),
+            Daemon::Illicit(pid) => strange.push(format!("illicit Pluto is running (pid {pid})!")),
+            Daemon::Dead => strange.push("has stale pluto.pid file!".into()),
+            Daemon::No => {}
         }
         if self.info {
             strange.push(format!("has {info} file!"));
@@ -156,27 +194,30 @@ impl Found {
     /// The Linux Standard Base: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running.
     const fn lsb(&self) -> u8 {
         match (self.klips, self.lock) {
-            (Klips::Normal(_) | Klips::Orphaned(_) | Klips::Illicit(_), _) => 0,
-            (Klips::Dead, _) => 1,
-            (Klips::No, Some(_)) => 2,
-            (Klips::No, None) => 3,
+            (Daemon::Normal(_) | Daemon::Orphaned(_) | Daemon::Illicit(_), _) => 0,
+            (Daemon::Dead, _) => 1,
+            (Daemon::No, Some(_)) => 2,
+            (Daemon::No, None) => 3,
         }
     }
 
     fn object(&self, details: &[String], strange: bool) -> Value {
-        let (kind, pid) = match self.klips {
-            Klips::Normal(pid) => ("normal", Some(pid)),
-            Klips::Orphaned(pid) => ("orphaned", Some(pid)),
-            Klips::Illicit(pid) => ("illicit", Some(pid)),
-            Klips::Dead => ("dead", None),
-            Klips::No => ("no", None),
+        let word = |daemon: Daemon| match daemon {
+            Daemon::Normal(pid) => ("normal", Some(pid)),
+            Daemon::Orphaned(pid) => ("orphaned", Some(pid)),
+            Daemon::Illicit(pid) => ("illicit", Some(pid)),
+            Daemon::Dead => ("dead", None),
+            Daemon::No => ("no", None),
         };
+        let ((kind, pid), (pluto, pluto_pid)) = (word(self.klips), word(self.pluto));
         json!({
             "running": self.lock.is_some(),
             "strange": strange,
             "details": if strange { details } else { &[] },
             "klips": kind,
             "klips_pid": pid,
+            "pluto": pluto,
+            "pluto_pid": pluto_pid,
             "tunnels": self.tunnels,
         })
     }
@@ -186,8 +227,22 @@ impl Found {
 mod tests {
     use super::*;
 
-    fn check(klips: Klips, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
-        let found = Found { klips, lock, info, tunnels, silent: false, elsewhere: None };
+    const NOTHING: Found = Found {
+        klips: Daemon::No,
+        pluto: Daemon::No,
+        pluto_wanted: None,
+        lock: None,
+        info: false,
+        tunnels: None,
+        silent: false,
+        elsewhere: None,
+    };
+
+    fn check(klips: Daemon, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
+        said(&Found { klips, lock, info, tunnels, ..NOTHING })
+    }
+
+    fn said(found: &Found) -> (String, bool, u8) {
         let (headline, details, strange) = found.report(&Rundir::new("/r"));
         let mut text = headline.to_owned();
         if strange {
@@ -203,13 +258,13 @@ mod tests {
     #[test]
     fn every_state_has_its_words_and_its_codes() {
         for (klips, lock, info, tunnels, text, strange, lsb) in [
-            (Klips::No, None, false, None, "IPsec stopped", false, 3),
-            (Klips::Normal(7), Some(7), true, Some(0), "IPsec running|klips pid 7|No tunnels up", false, 0),
-            (Klips::Normal(7), Some(7), true, Some(3), "IPsec running|klips pid 7|3 tunnels up", false, 0),
+            (Daemon::No, None, false, None, "IPsec stopped", false, 3),
+            (Daemon::Normal(7), Some(7), true, Some(0), "IPsec running|klips pid 7|No tunnels up", false, 0),
+            (Daemon::Normal(7), Some(7), true, Some(3), "IPsec running|klips pid 7|3 tunnels up", false, 0),
             // Not root: the daemon is not asked.
-            (Klips::Normal(7), Some(7), true, None, "IPsec running|klips pid 7", false, 0),
+            (Daemon::Normal(7), Some(7), true, None, "IPsec running|klips pid 7", false, 0),
             (
-                Klips::Dead,
+                Daemon::Dead,
                 Some(7),
                 true,
                 None,
@@ -218,7 +273,7 @@ mod tests {
                 1,
             ),
             (
-                Klips::No,
+                Daemon::No,
                 Some(7),
                 false,
                 None,
@@ -227,7 +282,7 @@ mod tests {
                 2,
             ),
             (
-                Klips::Normal(7),
+                Daemon::Normal(7),
                 Some(8),
                 true,
                 Some(0),
@@ -236,7 +291,7 @@ mod tests {
                 0,
             ),
             (
-                Klips::Orphaned(7),
+                Daemon::Orphaned(7),
                 Some(7),
                 true,
                 Some(0),
@@ -244,10 +299,10 @@ mod tests {
                 true,
                 0,
             ),
-            (Klips::No, None, true, None, "IPsec stopped|but...|has /r/ipsec.info file!", true, 3),
-            (Klips::Dead, None, false, None, "IPsec stopped|but...|has stale /r/klips.pid file!", true, 1),
+            (Daemon::No, None, true, None, "IPsec stopped|but...|has /r/ipsec.info file!", true, 3),
+            (Daemon::Dead, None, false, None, "IPsec stopped|but...|has stale /r/klips.pid file!", true, 1),
             (
-                Klips::Normal(7),
+                Daemon::Normal(7),
                 None,
                 false,
                 Some(2),
@@ -261,14 +316,43 @@ mod tests {
     }
 
     #[test]
+    fn pluto_is_told_of_where_it_runs_and_missed_where_it_should() {
+        let running =
+            Found { klips: Daemon::Normal(7), lock: Some(7), info: true, tunnels: Some(1), ..NOTHING };
+        for (pluto, wanted, text, strange) in [
+            (Daemon::Normal(9), Some(true), "IPsec running|pluto pid 9|klips pid 7|1 tunnels up", false),
+            (Daemon::No, Some(false), "IPsec running|klips pid 7|1 tunnels up", false),
+            (Daemon::No, Some(true), "IPsec running|but...|no Pluto running!", true),
+            (
+                Daemon::Dead,
+                Some(true),
+                "IPsec running|but...|dead Pluto!  It has died: `ipsec setup restart` starts it again",
+                true,
+            ),
+            (Daemon::Illicit(9), Some(true), "IPsec running|but...|illicit Pluto running (pid 9)!", true),
+            (Daemon::Orphaned(9), Some(true), "IPsec running|but...|orphaned Pluto running (pid 9)!", true),
+        ] {
+            let found = Found { pluto, pluto_wanted: wanted, ..running.clone() };
+            let (words, is_strange, _) = said(&found);
+            assert_eq!((words.as_str(), is_strange), (text, strange));
+        }
+        let alone = Found { pluto: Daemon::Orphaned(9), ..NOTHING };
+        assert_eq!(
+            said(&alone),
+            ("IPsec stopped|but...|orphaned Pluto is running (pid 9)!".to_owned(), true, 3)
+        );
+    }
+
+    #[test]
     fn who_cannot_see_the_table_files_is_told_where_they_are() {
         let found = Found {
-            klips: Klips::Normal(7),
+            klips: Daemon::Normal(7),
             lock: Some(7),
             info: true,
             tunnels: Some(0),
             silent: false,
             elsewhere: Some("/proc/7/root/r/proc/net".into()),
+            ..NOTHING
         };
         let (_, details, strange) = found.report(&Rundir::new("/r"));
         let expected = "the table files are in another mount namespace: /proc/7/root/r/proc/net";
@@ -278,12 +362,13 @@ mod tests {
     #[test]
     fn a_daemon_that_does_not_answer_is_strange() {
         let found = Found {
-            klips: Klips::Normal(7),
+            klips: Daemon::Normal(7),
             lock: Some(7),
             info: true,
             tunnels: None,
             silent: true,
             elsewhere: None,
+            ..NOTHING
         };
         let (_, details, strange) = found.report(&Rundir::new("/r"));
         assert!(strange && details[0].starts_with("klips does not answer!"), "{details:?}");

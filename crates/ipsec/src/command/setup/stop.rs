@@ -1,4 +1,6 @@
 //! `ipsec setup stop`.
+//!
+//! pluto goes first: it takes its SAs down and tells its peers, for which it needs klips.
 
 use super::{End, NAME, Turn, Voice, is_root};
 use crate::ctl::{Client, CtlError, Request};
@@ -23,7 +25,7 @@ pub(super) fn run(rundir: &Rundir) -> End {
     }
     let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
     voice.say(&format!("Stopping {NAME}..."));
-    let running = rundir.setup_pid().exists() || who(rundir).is_some();
+    let running = rundir.setup_pid().exists() || who(rundir).is_some() || who_pluto(rundir).is_some();
     if !running {
         voice.say("stop ordered, but IPsec does not appear to be running!");
         voice.say("doing cleanup anyway...");
@@ -48,8 +50,24 @@ pub(super) fn who(rundir: &Rundir) -> Option<Process> {
     named.or_else(|| Client::connect(rundir).ok().and_then(|client| client.server()).filter(ours))
 }
 
-/// Ends the daemon if there is one, and removes what it and a start have made. Says everything that did not go smoothly.
+/// The key daemon of this run directory, found by the lock it holds: by its pid file, else by looking at every process.
+pub(super) fn who_pluto(rundir: &Rundir) -> Option<Process> {
+    let lock = rundir.pluto_lock();
+    let named = Process::read(&rundir.pluto_pid()).and_then(|named| Process::now(named.pid));
+    named.filter(|process| process.holds(&lock)).or_else(|| Process::holder(&lock))
+}
+
+/// Ends the daemons if there are any, and removes what it and a start have made. Says everything that did not go smoothly.
 pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
+    match who_pluto(rundir) {
+        Some(pluto) => {
+            end_pluto(pluto, voice).map_err(|error| format!("pluto (pid {}): {error}", pluto.pid))?;
+        }
+        None if rundir.pluto_pid().exists() => {
+            voice.say(&format!("Removing orphaned {}:", rundir.pluto_pid().display()));
+        }
+        None => {}
+    }
     match who(rundir) {
         Some(daemon) => {
             end(rundir, daemon, voice).map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?
@@ -62,6 +80,20 @@ pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
     clean(rundir)
 }
 
+/// pluto is asked by SIGTERM, which it takes at any moment, and made to go if it does not.
+fn end_pluto(pluto: Process, voice: &Voice) -> io::Result<()> {
+    pluto.signal(Signal::TERM)?;
+    if patiently("pluto", pluto, voice)? {
+        return Ok(());
+    }
+    voice.say("Attempt to shut Pluto down failed!  Trying kill:");
+    pluto.signal(Signal::KILL)?;
+    if patiently("pluto", pluto, voice)? {
+        return Ok(());
+    }
+    Err(io::Error::other("cannot be killed; `ps` says what it waits for"))
+}
+
 fn end(rundir: &Rundir, daemon: Process, voice: &Voice) -> io::Result<()> {
     let Process { pid, .. } = daemon;
     // A daemon that is slow to answer may still have heard.
@@ -69,28 +101,28 @@ fn end(rundir: &Rundir, daemon: Process, voice: &Voice) -> io::Result<()> {
         Ok(client) => matches!(client?.call(Request::Stop), Ok(_) | Err(CtlError::Silent)),
         Err(_) => false,
     };
-    if asked && patiently(daemon, voice)? {
+    if asked && patiently("klips", daemon, voice)? {
         return Ok(());
     }
     voice.say("Attempt to shut klips down failed!  Trying kill:");
     daemon.signal(Signal::TERM)?;
-    if patiently(daemon, voice)? {
+    if patiently("klips", daemon, voice)? {
         return Ok(());
     }
     voice.say(&format!("klips (pid {pid}) does not hear SIGTERM, killing it"));
     daemon.signal(Signal::KILL)?;
-    if patiently(daemon, voice)? {
+    if patiently("klips", daemon, voice)? {
         return Ok(());
     }
     Err(io::Error::other("cannot be killed; `ps` says what it waits for"))
 }
 
 /// Waits, and says so if it takes longer than a person likes to wait without a word.
-fn patiently(daemon: Process, voice: &Voice) -> io::Result<bool> {
+fn patiently(name: &str, daemon: Process, voice: &Voice) -> io::Result<bool> {
     if daemon.wait(FIRST)? {
         return Ok(true);
     }
-    voice.say(&format!("waiting for klips (pid {}) to end...", daemon.pid));
+    voice.say(&format!("waiting for {name} (pid {}) to end...", daemon.pid));
     daemon.wait(PATIENCE)
 }
 
@@ -111,7 +143,9 @@ pub(super) fn clean(rundir: &Rundir) -> Result<(), String> {
             ));
         }
     }
-    for path in [rundir.info(), rundir.setup_pid()] {
+    for path in
+        [rundir.info(), rundir.setup_pid(), rundir.pluto_pid(), rundir.pluto_ctl(), rundir.pluto_lock()]
+    {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(format!("cannot remove {}: {error}", path.display()));
