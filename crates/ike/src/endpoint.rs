@@ -11,6 +11,7 @@ use crate::message::{
 use crate::outbox::{Config, Context, Counters, Outbox, Random};
 use crate::protect::Opened;
 use crate::sa::{IkeSa, Opening1, Stage, Task, Work};
+use crate::table::Table;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::prf::Prf;
@@ -32,9 +33,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// One side of IKE: all its IKE SAs.
 pub struct Endpoint {
     config: Config,
-    sas: BTreeMap<IkeSpi, IkeSa>,
-    /// Where each peer's first message led, so that its repetition leads there too.
-    firsts: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    sas: Table,
     /// Connections to be begun anew, and how often that has been tried.
     again: BTreeMap<String, (Time, u32)>,
     /// Connections that are to be up.
@@ -106,8 +105,7 @@ impl Endpoint {
         let cookies = [secret(), secret()];
         Self {
             config: Config::default(),
-            sas: BTreeMap::new(),
-            firsts: BTreeMap::new(),
+            sas: Table::default(),
             again: BTreeMap::new(),
             wanted: BTreeMap::new(),
             cookies,
@@ -197,16 +195,19 @@ impl Endpoint {
         if busy {
             return Ok(());
         }
-        if let Some(sa) = self.sas.values_mut().find(|sa| sa.serves(&connection) && !sa.replaced()) {
+        let known = self.sas.values().find(|sa| sa.serves(&connection) && !sa.replaced());
+        if let Some(sa) = known {
             let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced());
             let asked = sa
                 .tasks
                 .iter()
                 .any(|task| matches!(task, Task::Child { connection, .. } if connection.name == name));
+            let key = sa.key;
             if !has && !asked {
-                sa.task(Task::Child { connection, rekeys: None, group: None });
-                let key = sa.key;
-                self.with(key, now, |sa, cx| sa.next_task(cx));
+                self.with(key, now, |sa, cx| {
+                    sa.task(Task::Child { connection, rekeys: None, group: None });
+                    sa.next_task(cx);
+                });
             }
             return Ok(());
         }
@@ -222,7 +223,7 @@ impl Endpoint {
         sa.expires = now.after(connection.times.give_up.saturating_mul(4));
         sa.connection = Some(connection);
         sa.tasks.push_back(Task::Init);
-        self.sas.insert(key, sa);
+        self.sas.insert(sa);
         self.with(key, now, |sa, cx| sa.next_task(cx));
         Ok(())
     }
@@ -236,7 +237,7 @@ impl Endpoint {
     pub fn down(&mut self, name: &str, now: Time) {
         self.wanted.remove(name);
         self.again.remove(name);
-        let keys: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        let keys: Vec<IkeSpi> = self.sas.keys().collect();
         for key in keys {
             self.with(key, now, |sa, cx| {
                 let own = sa.connection.as_ref().is_some_and(|connection| connection.name == name);
@@ -264,7 +265,7 @@ impl Endpoint {
 
     /// Takes everything down, without waiting for answers: the peers are told once.
     pub fn shutdown(&mut self, now: Time) {
-        let keys: Vec<IkeSpi> = self.sas.keys().copied().collect();
+        let keys: Vec<IkeSpi> = self.sas.keys().collect();
         self.wanted.clear();
         self.again.clear();
         for key in keys {
@@ -361,7 +362,7 @@ impl Endpoint {
             return self.first((local, remote), &header, octets, now);
         }
         let key = if header.flags.initiator { header.spi_r } else { header.spi_i };
-        if !self.sas.contains_key(&key) {
+        if self.sas.get(key).is_none() {
             self.out.counters.stray = self.out.counters.stray.saturating_add(1);
             return;
         }
@@ -393,7 +394,7 @@ impl Endpoint {
         octets: &[u8],
         now: Time,
     ) {
-        if let Some(&key) = self.firsts.get(&(remote, header.spi_i)) {
+        if let Some(key) = self.sas.of_first((remote, header.spi_i)) {
             return self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
         }
         let message = match Message::parse(octets) {
@@ -403,8 +404,7 @@ impl Endpoint {
                 return;
             }
         };
-        let half_open = self.sas.values().filter(|sa| sa.is_half_open()).count();
-        let same = self.sas.values().filter(|sa| sa.is_half_open() && sa.remote.ip() == remote.ip()).count();
+        let (half_open, same) = self.sas.half_open(remote.ip());
         if half_open >= MAX_HALF_OPEN || same >= MAX_PER_SOURCE {
             self.out.counters.flooded = self.out.counters.flooded.saturating_add(1);
             return;
@@ -450,8 +450,8 @@ impl Endpoint {
                 let mut sa = IkeSa::new(key, false, (local, remote), stage, now);
                 sa.peer_spi = header.spi_i;
                 sa.connection = fitting.into_iter().next().map(|(_, connection)| connection);
-                self.firsts.insert((remote, header.spi_i), key);
-                self.sas.insert(key, sa);
+                self.sas.insert(sa);
+                self.sas.came_from(key, (remote, header.spi_i));
                 let inner = Secret::default();
                 self.with(key, now, |sa, cx| {
                     sa.run(cx, Work::Request(Opened { message, inner }), Vec::new())
@@ -495,9 +495,9 @@ impl Endpoint {
 
     /// Does what is due at `now`.
     pub fn timeout(&mut self, now: Time) {
-        let due: Vec<IkeSpi> = self.sas.values().filter(|sa| sa.deadline() <= now).map(|sa| sa.key).collect();
+        let due = self.sas.due(now);
         for key in due {
-            if self.sas.get(&key).is_some_and(|sa| sa.is_closed() && sa.expires <= now) {
+            if self.sas.get(key).is_some_and(|sa| sa.is_closed() && sa.expires <= now) {
                 self.forget(key);
             } else {
                 self.with(key, now, |sa, cx| sa.timeout(cx));
@@ -514,7 +514,7 @@ impl Endpoint {
 
     /// When [`Endpoint::timeout`] is to be called next; exact and complete.
     pub fn deadline(&self) -> Time {
-        let sas = self.sas.values().map(IkeSa::deadline);
+        let sas = self.sas.deadline().into_iter();
         sas.chain(self.again.values().map(|(at, _)| *at)).min().unwrap_or(Time::FOREVER)
     }
 
@@ -536,15 +536,15 @@ impl Endpoint {
     }
 
     fn forget(&mut self, key: IkeSpi) {
-        self.sas.remove(&key);
-        self.firsts.retain(|_, known| *known != key);
+        self.sas.remove(key);
     }
 
     /// Does something with one IKE SA, and with what that leads to elsewhere.
     fn with(&mut self, key: IkeSpi, now: Time, work: impl FnOnce(&mut IkeSa, &mut Context<'_>)) {
-        let Some(sa) = self.sas.get_mut(&key) else { return };
+        let Some(sa) = self.sas.get_mut(key) else { return };
         let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
         work(sa, &mut cx);
+        self.sas.note(key);
         self.settle(now);
     }
 
@@ -552,13 +552,14 @@ impl Endpoint {
     fn settle(&mut self, now: Time) {
         for heir in core::mem::take(&mut self.out.born) {
             let key = heir.key;
-            self.sas.insert(key, heir);
+            self.sas.insert(heir);
             self.with(key, now, |sa, cx| sa.next_task(cx));
         }
         for (from, to, tasks) in core::mem::take(&mut self.out.moved) {
             // Children that stayed while two rekeyings crossed go to the one that stands.
             let children =
-                self.sas.get_mut(&from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
+                self.sas.get_mut(from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
+            self.sas.note(from);
             self.with(to, now, |sa, cx| {
                 sa.awaits = false;
                 sa.children.extend(children);
@@ -567,25 +568,26 @@ impl Endpoint {
             });
         }
         for (to, children) in core::mem::take(&mut self.out.orphans) {
-            if let Some(sa) = self.sas.get_mut(&to) {
+            if let Some(sa) = self.sas.get_mut(to) {
                 sa.awaits = false;
                 sa.children.extend(children);
             }
+            self.sas.note(to);
         }
         for (key, heir, until) in core::mem::take(&mut self.out.redundant) {
-            if let Some(sa) = self.sas.get_mut(&key) {
+            if let Some(sa) = self.sas.get_mut(key) {
                 (sa.heir, sa.expires) = (Some(heir), sa.expires.min(until));
             }
+            self.sas.note(key);
         }
         for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
-            let same =
-                |sa: &&IkeSa| sa.key != new && sa.peer().is_some_and(|peer| peer.is(&id)) && !sa.replaced();
-            let local = self.sas.get(&new).and_then(|sa| sa.connection.clone());
+            let same = |sa: &&IkeSa| sa.key != new && !sa.replaced();
+            let local = self.sas.get(new).and_then(|sa| sa.connection.clone());
             let ours = |sa: &&IkeSa| match (&sa.connection, &local) {
                 (Some(one), Some(two)) => one.local_id.is(&two.local_id),
                 _ => false,
             };
-            let old: Vec<IkeSpi> = self.sas.values().filter(same).filter(ours).map(|sa| sa.key).collect();
+            let old: Vec<IkeSpi> = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| sa.key).collect();
             for key in old {
                 self.with(key, now, |sa, cx| {
                     if initial {

@@ -41,6 +41,7 @@ mod outbox;
 pub mod proposal;
 pub mod protect;
 mod sa;
+mod table;
 mod wire;
 
 pub use endpoint::{ChildRow, Endpoint, IkeRow};

@@ -1,0 +1,179 @@
+//! All IKE SAs of an endpoint, and the answers to what is asked of all of them at once.
+//!
+//! Who is due, how many are half open, and which belong to a peer must cost the same with fifty thousand IKE SAs as
+//! with one, or a flood would slow down everybody. So each of these is kept beside the IKE SAs, and [`Table::note`]
+//! brings it up to date after every change of one.
+
+use crate::identity::Id;
+use crate::message::IkeSpi;
+use crate::sa::IkeSa;
+use core::net::{IpAddr, SocketAddr};
+use ipsec_core::Time;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One IKE SA and what the indices last heard of it.
+#[derive(Debug)]
+struct Entry {
+    sa: IkeSa,
+    deadline: Time,
+    /// Where it comes from, while it is half open.
+    source: Option<IpAddr>,
+    peer: Option<Vec<u8>>,
+    first: Option<(SocketAddr, IkeSpi)>,
+}
+
+/// All IKE SAs by our SPI.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    entries: BTreeMap<IkeSpi, Entry>,
+    timers: BTreeSet<(Time, IkeSpi)>,
+    half_open: usize,
+    sources: BTreeMap<IpAddr, usize>,
+    peers: BTreeMap<Vec<u8>, BTreeSet<IkeSpi>>,
+    /// Where each peer's first message led, so that its repetition leads there too.
+    firsts: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+}
+
+/// The identity as the index has it: what is the same by [`Id::is`] has the same octets here.
+fn folded(id: &Id) -> Vec<u8> {
+    let body = id.body();
+    let mut octets = vec![body.kind];
+    octets.extend(body.data.iter().map(u8::to_ascii_lowercase));
+    octets
+}
+
+impl Table {
+    pub(crate) fn insert(&mut self, sa: IkeSa) {
+        let key = sa.key;
+        self.remove(key);
+        let deadline = sa.deadline();
+        self.timers.insert((deadline, key));
+        self.entries.insert(key, Entry { sa, deadline, source: None, peer: None, first: None });
+        self.note(key);
+    }
+
+    /// Notes which first message of a peer an IKE SA comes from.
+    pub(crate) fn came_from(&mut self, key: IkeSpi, first: (SocketAddr, IkeSpi)) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.first = Some(first);
+            self.firsts.insert(first, key);
+        }
+    }
+
+    /// The IKE SA that a peer's first message led to.
+    pub(crate) fn of_first(&self, first: (SocketAddr, IkeSpi)) -> Option<IkeSpi> {
+        self.firsts.get(&first).copied()
+    }
+
+    pub(crate) fn remove(&mut self, key: IkeSpi) {
+        let Some(entry) = self.entries.remove(&key) else { return };
+        self.timers.remove(&(entry.deadline, key));
+        if let Some(first) = entry.first {
+            self.firsts.remove(&first);
+        }
+        self.count(entry.source, None);
+        self.index(key, entry.peer, None);
+    }
+
+    pub(crate) fn get(&self, key: IkeSpi) -> Option<&IkeSa> {
+        self.entries.get(&key).map(|entry| &entry.sa)
+    }
+
+    /// An IKE SA that is about to change; [`Table::note`] must follow.
+    pub(crate) fn get_mut(&mut self, key: IkeSpi) -> Option<&mut IkeSa> {
+        self.entries.get_mut(&key).map(|entry| &mut entry.sa)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = IkeSpi> {
+        self.entries.keys().copied()
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &IkeSa> {
+        self.entries.values().map(|entry| &entry.sa)
+    }
+
+    /// Brings the indices up to date with an IKE SA that may have changed.
+    pub(crate) fn note(&mut self, key: IkeSpi) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let sa = &entry.sa;
+        let deadline = sa.deadline();
+        let source = sa.is_half_open().then(|| sa.remote.ip());
+        if deadline != entry.deadline {
+            self.timers.remove(&(entry.deadline, key));
+            self.timers.insert((deadline, key));
+            entry.deadline = deadline;
+        }
+        let old_source = core::mem::replace(&mut entry.source, source);
+        // Only who has proved to be somebody is indexed, and nobody becomes another afterwards.
+        let same = sa.peer().is_some() == entry.peer.is_some();
+        let peer = if same { None } else { Some(sa.peer().map(folded)) };
+        let old_peer = peer.map(|peer| (core::mem::replace(&mut entry.peer, peer.clone()), peer));
+        self.count(old_source, source);
+        if let Some((old, new)) = old_peer {
+            self.index(key, old, new);
+        }
+    }
+
+    fn count(&mut self, old: Option<IpAddr>, new: Option<IpAddr>) {
+        if old == new {
+            return;
+        }
+        if let Some(old) = old {
+            self.half_open = self.half_open.saturating_sub(1);
+            if let Some(count) = self.sources.get_mut(&old) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.sources.remove(&old);
+                }
+            }
+        }
+        if let Some(new) = new {
+            self.half_open = self.half_open.saturating_add(1);
+            let count = self.sources.entry(new).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn index(&mut self, key: IkeSpi, old: Option<Vec<u8>>, new: Option<Vec<u8>>) {
+        if let Some(old) = old
+            && let Some(keys) = self.peers.get_mut(&old)
+        {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.peers.remove(&old);
+            }
+        }
+        if let Some(new) = new {
+            self.peers.entry(new).or_default().insert(key);
+        }
+    }
+
+    /// How many are half open, in all and from this address.
+    pub(crate) fn half_open(&self, source: IpAddr) -> (usize, usize) {
+        let counted = (self.half_open, self.sources.get(&source).copied().unwrap_or(0));
+        debug_assert_eq!(counted.0, self.values().filter(|sa| sa.is_half_open()).count());
+        counted
+    }
+
+    /// The IKE SAs whose peer has proved to be this one.
+    pub(crate) fn of_peer(&self, id: &Id) -> impl Iterator<Item = &IkeSa> {
+        let keys = self.peers.get(&folded(id)).into_iter().flatten();
+        keys.filter_map(|key| self.get(*key)).filter(|sa| sa.peer().is_some_and(|peer| peer.is(id)))
+    }
+
+    /// When the first of them is due.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let first = self.timers.first().map(|(at, _)| *at);
+        debug_assert_eq!(first, self.values().map(IkeSa::deadline).min(), "a change was not noted");
+        first
+    }
+
+    /// Those that are due.
+    pub(crate) fn due(&self, now: Time) -> Vec<IkeSpi> {
+        self.timers.range(..=(now, IkeSpi(u64::MAX))).map(|(_, key)| *key).collect()
+    }
+}
