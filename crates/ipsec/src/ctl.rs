@@ -79,7 +79,11 @@ pub enum Request {
         dport: u16,
     },
     /// End, and leave nothing behind.
-    Stop,
+    Stop {
+        /// Only the devices, closed, for the daemon that follows.
+        #[serde(default)]
+        leave: bool,
+    },
 }
 
 /// What `config setup` says about the data plane.

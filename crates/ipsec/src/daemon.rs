@@ -267,8 +267,9 @@ impl Daemon {
             }
             number::NETLINK => {
                 match self.interfaces.follow() {
-                    Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
-                    Err(error) => tracing::warn!("following the physical interfaces: {error}"),
+                    Ok(None) => return,
+                    Ok(Some(lines)) => lines.iter().for_each(|line| tracing::info!("{line}")),
+                    Err(error) => tracing::warn!("following the interfaces: {error}"),
                 }
                 self.look_at_addresses();
             }
@@ -386,8 +387,14 @@ impl Daemon {
                 let flow = ipsec_core::Flow { src, dst, proto, sport, dport };
                 Ok(explain::explain(&self.plane, &flow))
             }
-            Request::Stop => {
-                tracing::info!("asked to stop");
+            Request::Stop { leave } => {
+                tracing::info!(
+                    "asked to stop{}",
+                    if leave { ", and to leave the devices closed" } else { "" }
+                );
+                if leave {
+                    self.interfaces.leave();
+                }
                 self.stop = true;
                 Ok(Value::Null)
             }

@@ -110,14 +110,14 @@ pub fn run(args: Args) -> ExitCode {
     let lsb = args.lsb;
     match command.strip_prefix("--").unwrap_or(command) {
         "start" => start::run(&rundir, args.config.as_deref()).code(lsb).into(),
-        "stop" => stop::run(&rundir).code(lsb).into(),
+        "stop" => stop::run(&rundir, false).code(lsb).into(),
         "restart" => {
             // What cannot be started must not be the end of what runs.
             if let Err(end) = start::check(args.config.as_deref()) {
                 return end.code(lsb).into();
             }
             // Whatever stop found to complain about, it has cleaned up.
-            if stop::run(&rundir) == End::NotRoot {
+            if stop::run(&rundir, true) == End::NotRoot {
                 return End::NotRoot.code(lsb).into();
             }
             start::run(&rundir, args.config.as_deref()).code(lsb).into()

@@ -106,7 +106,7 @@ fn answer(out: &mut impl Write, Envelope { id, request }: Envelope, mailbox: &Ma
     let ok = |out: &mut dyn Write, value: &serde_json::Value| {
         send(out, json!({ "id": id, "ok": value }).to_string())
     };
-    if request == Request::Stop {
+    if matches!(request, Request::Stop { .. }) {
         // Said before it is done: there is nobody to say it afterwards.
         ok(out, &serde_json::Value::Null)?;
         mailbox.ask(Ask::Do(request));

@@ -2,6 +2,7 @@
 //! one file is enough to run everything.
 
 use crate::daemon::{self, Options};
+use crate::host::interfaces::keep::Mark;
 use crate::host::interfaces::{Settings, UnknownOffload};
 use crate::log::{self, Priority, Syslog};
 use crate::peer::Trust;
@@ -94,10 +95,12 @@ pub fn main() -> ExitCode {
     let syslog = Syslog::new("klips", args.syslog);
     log::init(args.left.then_some(syslog));
     let outcome = group(args.pfkeygroup.as_deref()).and_then(|group| {
+        let rundir = Rundir::from_env();
+        let owner = Some(Mark::new(rundir.path()));
         let options = Options {
-            rundir: Rundir::from_env(),
+            rundir,
             trust: Trust { group },
-            interfaces: Settings { workers: args.workers, ..args.offload.unwrap_or_default() },
+            interfaces: Settings { workers: args.workers, owner, ..args.offload.unwrap_or_default() },
             until_eof: args.until_eof && args.foreground,
         };
         daemon::run(&options, || {

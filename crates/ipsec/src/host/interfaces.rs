@@ -1,10 +1,13 @@
 //! The devices `ipsecN`, each on top of a physical interface: attached, followed through changes, detached.
 //!
 //! All of it belongs to the network namespace of the thread that made [`Interfaces`], which must also be the one that
-//! changes it. A device, its addresses and its routes go with the process, however that ends.
+//! changes it. Where the settings name an owner, a device stays closed behind its daemon: it outlives it with its addresses and routes
+//! ([`keep`]), is made again when somebody removes it, and goes only when it is detached.
+
+pub mod keep;
 
 use super::netlink::{Link, Netlink, Route, Watch};
-use super::tun::{Device, Offloads, TunError};
+use super::tun::{Device, Handle, Offloads, TunError};
 use super::wire::{Plan, Steering, Wire, WireError};
 use super::worker::{IkeSink, Shape, Shared, Tally, Workers};
 use ipnet::IpNet;
@@ -34,6 +37,8 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// How they are laid out on threads.
     pub shape: Shape,
+    /// Who keeps the devices when we are gone ([`keep::Mark`]); without one they go with the process.
+    pub owner: Option<keep::Mark>,
     /// `hidetos=`.
     pub hide_tos: bool,
     /// `fragicmp=`.
@@ -61,6 +66,7 @@ impl Default for Settings {
         Self {
             workers: None,
             shape: Shape::Together,
+            owner: None,
             hide_tos: true,
             frag_icmp: true,
             override_mtu: None,
@@ -279,6 +285,10 @@ pub struct Status {
     pub physical: String,
     /// Whether the physical interface is there and up.
     pub present: bool,
+    /// Whether the device itself is there.
+    pub there: bool,
+    /// Whether it is up.
+    pub up: bool,
     /// MTU of the device.
     pub mtu: u32,
     /// The largest packet that passes without being told "too big".
@@ -302,7 +312,13 @@ struct Attached {
     physical_link: u32,
     physical_mtu: u32,
     present: bool,
+    /// Index of the device; it is not there while it cannot be made again.
     device: u32,
+    there: bool,
+    up: bool,
+    /// What is routed into it.
+    routes: Vec<Route>,
+    handle: Handle,
     mtu: u32,
     follow: bool,
     addresses: Vec<IpNet>,
@@ -321,6 +337,17 @@ pub struct Interfaces {
     netlink: Netlink,
     watch: Watch,
     attached: BTreeMap<String, Attached>,
+    leave: bool,
+}
+
+/// A device that is up, and who serves it.
+struct Raised {
+    device: u32,
+    mtu: u32,
+    offloads: Offloads,
+    handle: Handle,
+    shared: Arc<Shared>,
+    workers: Workers,
 }
 
 impl Interfaces {
@@ -328,7 +355,7 @@ impl Interfaces {
     /// come to the UDP port, and is called by workers: it must not block.
     pub fn new(plane: Arc<Plane>, wake: Arc<OwnedFd>, ike: IkeSink, settings: Settings) -> io::Result<Self> {
         let (netlink, watch) = (Netlink::open()?, Watch::open()?);
-        Ok(Self { plane, wake, ike, settings, netlink, watch, attached: BTreeMap::new() })
+        Ok(Self { plane, wake, ike, settings, netlink, watch, attached: BTreeMap::new(), leave: false })
     }
 
     /// Changes what the next attachments go by; `hide_tos` and `frag_icmp` also hold for those that are there.
@@ -367,34 +394,19 @@ impl Interfaces {
             steer: self.settings.steer,
         };
         let wires: Vec<Arc<Wire>> = Wire::open(&plan)?.into_iter().map(Arc::new).collect();
-        let Device { offloads, queues } = Device::create(name, workers, self.settings.offloads)?;
-        let device = self.netlink.link(name)?.ok_or(AttachError::Os(Errno::NODEV))?.index;
-        let mtu = self.settings.override_mtu.unwrap_or_else(|| device_mtu(physical.mtu));
-        self.netlink.set_mtu(device, mtu)?;
-        self.netlink.set_queue_len(device, QUEUE)?;
-        // A kernel that refuses hands over larger ones, which are cut all the same.
-        let _ = self.netlink.set_gso_max_segs(device, Sealed::SEGMENTS);
-        // Without IPv6 in the kernel there is nothing to keep it from.
-        let _ = self.netlink.set_no_link_local(device);
         let wanted = self.wanted(addresses, physical.index)?;
-        for net in &wanted {
-            self.netlink.add_address(device, *net)?;
-        }
-        self.netlink.set_up(device, true)?;
-        let link = klips_link(physical.mtu, &self.settings);
-        let mut shared =
-            Shared::new(Arc::clone(&self.plane), Arc::clone(&self.wake), Arc::clone(&self.ike), link)?;
-        shared.offloads = offloads;
-        shared.merge_tcp = self.settings.merge_tcp;
-        shared.merge_udp = self.settings.merge_udp;
-        let shared = Arc::new(shared);
-        let workers = Workers::start(name, &shared, queues, &wires, self.settings.shape)?;
-        let attached = Attached {
+        let Raised { device, mtu, offloads, handle, shared, workers } =
+            self.raise(name, physical.mtu, &wanted, &wires)?;
+        let mut attached = Attached {
             physical: physical.name,
             physical_link: physical.index,
             physical_mtu: physical.mtu,
             present: physical.up,
             device,
+            there: true,
+            up: true,
+            routes: keep::routes_into(&mut self.netlink, device)?,
+            handle,
             mtu,
             follow: *addresses == Addresses::Copy,
             addresses: wanted,
@@ -403,8 +415,57 @@ impl Interfaces {
             shared,
             workers,
         };
+        attached.close_beneath(&self.settings, &mut self.netlink)?;
         self.attached.insert(name.into(), attached);
         Ok(())
+    }
+
+    /// Makes the device, or takes up the one a daemon before us has left, and starts its workers.
+    fn raise(
+        &mut self,
+        name: &str,
+        physical_mtu: u32,
+        wanted: &[IpNet],
+        wires: &[Arc<Wire>],
+    ) -> Result<Raised, AttachError> {
+        if let Some(link) = self.netlink.link(name)?
+            && !self.settings.owner.as_ref().is_some_and(|owner| owner.owns(&link))
+        {
+            return Err(TunError::Busy.into());
+        }
+        let Device { offloads, queues, handle } = Device::create(name, wires.len(), self.settings.offloads)?;
+        let device = self.netlink.link(name)?.ok_or(AttachError::Os(Errno::NODEV))?.index;
+        if let Some(owner) = &self.settings.owner {
+            // The name first: what is kept without one nobody would find again.
+            self.netlink.set_alias(device, owner.alias())?;
+            handle.keep(true)?;
+        }
+        let mtu = self.settings.override_mtu.unwrap_or_else(|| device_mtu(physical_mtu));
+        self.netlink.set_mtu(device, mtu)?;
+        self.netlink.set_queue_len(device, QUEUE)?;
+        // A kernel that refuses hands over larger ones, which are cut all the same.
+        let _ = self.netlink.set_gso_max_segs(device, Sealed::SEGMENTS);
+        // Without IPv6 in the kernel there is nothing to keep it from.
+        let _ = self.netlink.set_no_link_local(device);
+        for net in wanted {
+            self.netlink.add_address(device, *net)?;
+        }
+        let had = self.netlink.addresses(Some(device))?;
+        let had: Vec<IpNet> = had.into_iter().map(|address| address.net).collect();
+        let stay = keep_family(wanted.to_vec(), &had);
+        for gone in had.iter().filter(|net| !stay.contains(net)) {
+            self.netlink.remove_address(device, *gone)?;
+        }
+        self.netlink.set_up(device, true)?;
+        let link = klips_link(physical_mtu, &self.settings);
+        let mut shared =
+            Shared::new(Arc::clone(&self.plane), Arc::clone(&self.wake), Arc::clone(&self.ike), link)?;
+        shared.offloads = offloads;
+        shared.merge_tcp = self.settings.merge_tcp;
+        shared.merge_udp = self.settings.merge_udp;
+        let shared = Arc::new(shared);
+        let workers = Workers::start(name, &shared, queues, wires, self.settings.shape)?;
+        Ok(Raised { device, mtu, offloads, handle, shared, workers })
     }
 
     /// Stops the workers of a device and removes it.
@@ -412,12 +473,21 @@ impl Interfaces {
         if !is_virtual(name) {
             return Err(AttachError::NotVirtual);
         }
-        self.attached.remove(name).map(drop).ok_or(AttachError::NotAttached)
+        let attached = self.attached.remove(name).ok_or(AttachError::NotAttached)?;
+        attached.open_beneath(&self.settings, &mut self.netlink);
+        Ok(())
     }
 
     /// Detaches all.
     pub fn clear(&mut self) {
-        self.attached.clear();
+        for (_, attached) in std::mem::take(&mut self.attached) {
+            attached.open_beneath(&self.settings, &mut self.netlink);
+        }
+    }
+
+    /// From now on the devices stay, closed, when this is dropped.
+    pub const fn leave(&mut self) {
+        self.leave = true;
     }
 
     /// Whether none is attached.
@@ -435,21 +505,29 @@ impl Interfaces {
         self.watch.as_fd()
     }
 
-    /// Follows what happened to the physical interfaces: gone, back, another MTU, other addresses. Returns one line for
-    /// the log for each change.
-    pub fn follow(&mut self) -> io::Result<Vec<String>> {
-        let mut log = Vec::new();
-        if !self.watch.take() {
-            return Ok(log);
+    /// Follows what happened to the interfaces: gone, back, another MTU, other addresses, other routes. Returns one line for
+    /// the log for each change, or `None` if nothing that happened can be of interest.
+    pub fn follow(&mut self) -> io::Result<Option<Vec<String>>> {
+        let devices: Vec<u32> = self.attached.values().map(|attached| attached.device).collect();
+        let heard = self.watch.take(&devices);
+        if !heard.any() {
+            return Ok(None);
         }
+        let mut log = Vec::new();
         let links = self.netlink.links()?;
+        for name in self.attached.keys().cloned().collect::<Vec<_>>() {
+            self.follow_device(&name, &links, &mut log)?;
+        }
         for (name, attached) in &mut self.attached {
             let found = links.iter().find(|link| link.name == attached.physical);
+            let routes = attached.routes.clone();
             attached.follow_link(name, found, &self.settings, &mut self.netlink, &mut log)?;
-            let link = klips_link(attached.physical_mtu, &self.settings);
-            attached.shared.link.store(link);
+            attached.shared.link.store(klips_link(attached.physical_mtu, &self.settings));
+            if attached.there {
+                attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
+            }
         }
-        Ok(log)
+        Ok(Some(log))
     }
 
     /// Every address of this host in this namespace: what "mine" means to PF_KEY.
@@ -491,6 +569,14 @@ impl Interfaces {
     }
 }
 
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        if !self.leave {
+            self.clear();
+        }
+    }
+}
+
 impl Attached {
     fn follow_link(
         &mut self,
@@ -522,14 +608,14 @@ impl Attached {
         }
         if link.mtu != self.physical_mtu {
             self.physical_mtu = link.mtu;
-            if settings.override_mtu.is_none() {
+            if settings.override_mtu.is_none() && self.there {
                 self.mtu = device_mtu(link.mtu);
                 netlink.set_mtu(self.device, self.mtu)?;
             }
             log.push(format!("{name}: MTU of {physical} is {}, ours {}", link.mtu, self.mtu));
         }
         // An interface that went away, or down, takes its addresses along; ours wait for its return.
-        if self.follow && self.present {
+        if self.follow && self.present && self.there {
             self.follow_addresses(name, netlink, log)?;
         }
         Ok(())
@@ -582,6 +668,8 @@ impl Attached {
             name: name.into(),
             physical: self.physical.clone(),
             present: self.present,
+            there: self.there,
+            up: self.up,
             mtu: self.mtu,
             effective_mtu: self.mtu,
             physical_mtu: self.physical_mtu,

@@ -39,6 +39,10 @@ pub struct Link {
     pub up: bool,
     /// Up, with carrier, and the kernel has taken notice: before that it drops what is sent.
     pub running: bool,
+    /// Somebody is at the other end: for a TUN device, it has a queue that is open.
+    pub carrier: bool,
+    /// What `ip link` shows as its alias.
+    pub alias: Option<String>,
     /// The loopback.
     pub loopback: bool,
 }
@@ -153,6 +157,11 @@ impl Netlink {
         self.set(link, LinkAttribute::GsoMaxSegs(segments))
     }
 
+    /// Sets what `ip link` shows as an interface's alias: at most 255 octets.
+    pub fn set_alias(&mut self, link: u32, alias: &str) -> io::Result<()> {
+        self.set(link, LinkAttribute::IfAlias(alias.into()))
+    }
+
     /// Keeps the kernel from giving an interface a link-local IPv6 address of its own, and from soliciting routers on it.
     pub fn set_no_link_local(&mut self, link: u32) -> io::Result<()> {
         let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
@@ -225,6 +234,39 @@ impl Netlink {
         }
     }
 
+    /// Adds a route that drops, made by `protocol`; not an error if there is a route with that metric.
+    pub fn add_blackhole(&mut self, dst: IpNet, metric: u32, protocol: u8) -> io::Result<()> {
+        let message = RouteNetlinkMessage::NewRoute(blackhole(dst, metric, protocol));
+        match self.request(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a route that drops; not an error if it is gone already.
+    pub fn remove_blackhole(&mut self, dst: IpNet, metric: u32, protocol: u8) -> io::Result<()> {
+        match self.request(RouteNetlinkMessage::DelRoute(blackhole(dst, metric, protocol)), NLM_F_ACK) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The routes that drop made by `protocol`: destination and metric.
+    pub fn blackholes(&mut self, protocol: u8) -> io::Result<Vec<(IpNet, u32)>> {
+        let replies = self.request(RouteNetlinkMessage::GetRoute(RouteMessage::default()), NLM_F_DUMP)?;
+        let ours = replies.into_iter().filter_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(mut message)
+                if message.header.kind == RouteType::BlackHole
+                    && message.header.protocol == RouteProtocol::Other(protocol) =>
+            {
+                message.header.kind = RouteType::Unicast;
+                route_of(&RouteNetlinkMessage::NewRoute(message))
+            }
+            _ => None,
+        });
+        Ok(ours.map(|route| (route.dst, route.metric)).collect())
+    }
+
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
@@ -261,7 +303,23 @@ impl Netlink {
     }
 }
 
-/// Says when links or addresses have changed.
+/// What has happened since last asked.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Links or addresses have changed, or something was missed.
+    pub changed: bool,
+    /// Routes into the devices asked for that came (true) and went (false), in their order.
+    pub routes: Vec<(bool, Route)>,
+}
+
+impl Heard {
+    /// Whether there was anything.
+    pub const fn any(&self) -> bool {
+        self.changed || !self.routes.is_empty()
+    }
+}
+
+/// Says when links, addresses or routes have changed.
 pub struct Watch {
     socket: Socket,
 }
@@ -269,24 +327,48 @@ pub struct Watch {
 impl Watch {
     /// Watches the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
-        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let addresses = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        let routes = libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
+        let groups = libc::RTMGRP_LINK | addresses | routes;
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind(&SocketAddr::new(0, groups.unsigned_abs()))?;
         socket.set_non_blocking(true)?;
         Ok(Self { socket })
     }
 
-    /// Forgets what was heard; says whether there was anything. An overrun counts as something.
-    pub fn take(&mut self) -> bool {
-        let mut any = false;
+    /// Takes what was heard. Of routes only those into one of `devices` count: a host may have a million others. An overrun
+    /// counts as a change.
+    pub fn take(&mut self, devices: &[u32]) -> Heard {
+        let mut heard = Heard::default();
         let mut buffer = Vec::with_capacity(65536);
         loop {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => any = true,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => any = true,
-                Err(_) => return any,
+                Ok(_) => messages(&buffer).for_each(|message| heard.message(message, devices)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard.changed = true,
+                Err(_) => return heard,
             }
+        }
+    }
+}
+
+impl Heard {
+    fn message(&mut self, message: Parsed, devices: &[u32]) {
+        let Ok(NetlinkPayload::InnerMessage(inner)) = message.map(|message| message.into_parts().1) else {
+            self.changed = true;
+            return;
+        };
+        let (came, route) = match inner {
+            RouteNetlinkMessage::NewRoute(route) => (true, route),
+            RouteNetlinkMessage::DelRoute(route) => (false, route),
+            _ => {
+                self.changed = true;
+                return;
+            }
+        };
+        let route = route_of(&RouteNetlinkMessage::NewRoute(route));
+        if let Some(route) = route.filter(|route| route.link.is_some_and(|link| devices.contains(&link))) {
+            self.routes.push((came, route));
         }
     }
 }
@@ -317,18 +399,22 @@ fn family(address: IpAddr) -> AddressFamily {
 fn link_of(message: &RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let flags = message.header.flags;
-    let (mut name, mut mtu) = (None, 0);
+    let (mut name, mut mtu, mut carrier, mut alias) = (None, 0, false, None);
     for attribute in &message.attributes {
-        if let LinkAttribute::IfName(value) = attribute {
-            name = Some(value.clone());
-        } else if let LinkAttribute::Mtu(value) = attribute {
-            mtu = *value;
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value.clone()),
+            LinkAttribute::Mtu(value) => mtu = *value,
+            LinkAttribute::Carrier(value) => carrier = *value != 0,
+            LinkAttribute::IfAlias(value) => alias = Some(value.clone()),
+            _ => {}
         }
     }
     Some(Link {
         index: message.header.index,
         name: name?,
         mtu,
+        carrier,
+        alias,
         up: flags.contains(LinkFlags::Up),
         running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
@@ -392,6 +478,14 @@ fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
     Some(Route { dst, via, link, src, metric })
 }
 
+fn blackhole(dst: IpNet, metric: u32, protocol: u8) -> RouteMessage {
+    let mut message = route_message(&Route { dst, via: None, link: None, src: None, metric });
+    message.header.kind = RouteType::BlackHole;
+    message.header.scope = RouteScope::Universe;
+    message.header.protocol = RouteProtocol::Other(protocol);
+    message
+}
+
 fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(route.dst.addr());
@@ -427,12 +521,12 @@ mod tests {
         one.run(|| {
             let mut netlink = Netlink::open().unwrap();
             let mut watch = Watch::open().unwrap();
-            assert!(!watch.take());
+            assert!(!watch.take(&[]).any());
             netlink.add_veth("left", "right").unwrap();
             let left = netlink.link("left").unwrap().unwrap();
             let right = netlink.link("right").unwrap().unwrap();
             assert!(!left.up);
-            assert!(watch.take());
+            assert!(watch.take(&[]).changed);
             netlink.move_link(right.index, two.as_fd()).unwrap();
             assert_eq!(netlink.link("right").unwrap(), None);
 

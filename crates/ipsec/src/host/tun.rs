@@ -1,9 +1,11 @@
 //! TUN devices with the virtio-net header: superpackets of up to 64 KiB in and out.
 //!
 //! Every read and write is one `virtio_net_hdr` of [`klips::Vnet::LEN`] octets and one IP packet. The device lasts as long
-//! as one of its queues is open: however the process ends, nothing stays behind.
-#![expect(unsafe_code, reason = "TUN is configured by ioctl alone; four calls, each beside its proof")]
+//! as one of its queues is open, or until it is told otherwise: one that is kept ([`Handle::keep`]) outlives the process, and drops
+//! what is routed into it meanwhile.
+#![expect(unsafe_code, reason = "TUN is configured by ioctl alone; five calls, each beside its proof")]
 
+use super::netlink::Netlink;
 use rustix::io::{Errno, read, writev};
 use std::ffi::CString;
 use std::fmt;
@@ -110,6 +112,24 @@ pub struct Device {
     pub offloads: Offloads,
     /// One for each worker.
     pub queues: Vec<Queue>,
+    /// What decides how long it lasts.
+    pub handle: Handle,
+}
+
+/// Decides whether a device outlives its queues. Holding it is holding a queue.
+#[derive(Debug)]
+pub struct Handle {
+    file: File,
+}
+
+impl Handle {
+    /// Whether the device stays when the last queue is closed, by whatever end of the process.
+    pub fn keep(&self, stays: bool) -> io::Result<()> {
+        // SAFETY: TUNSETPERSIST takes its flag by value.
+        let set =
+            unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(stays)) };
+        check(set).map_err(Into::into)
+    }
 }
 
 impl Device {
@@ -120,17 +140,27 @@ impl Device {
         if length == 0 || length >= libc::IFNAMSIZ || name.as_bytes().contains(&b'/') {
             return Err(TunError::Name);
         }
+        // A device of several queues lets others join; one that somebody holds is not ours to join.
+        let busy = Netlink::open().and_then(|mut netlink| netlink.link(name.to_str().unwrap_or_default()));
+        if busy
+            .map_err(|error| TunError::Os(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?
+            .is_some_and(|link| link.carrier)
+        {
+            return Err(TunError::Busy);
+        }
         let queues = queues.clamp(1, 256);
-        let multi = queues > 1;
         let mut files = Vec::with_capacity(queues);
         for _ in 0..queues {
-            files.push(open_queue(&name, multi)?);
+            // Always as one of several: a device that was kept can then have another number of queues.
+            files.push(open_queue(&name)?);
         }
+        let handle = files.first().map(File::try_clone).transpose().ok().flatten();
+        let handle = Handle { file: handle.ok_or(TunError::Os(Errno::MFILE))? };
         let offloads = files.first().map_or(Offloads::NONE, |file| agree(file, wanted));
         for file in &files {
             set_header(file).map_err(TunError::Os)?;
         }
-        Ok(Self { offloads, queues: files.into_iter().map(|file| Queue { file }).collect() })
+        Ok(Self { offloads, handle, queues: files.into_iter().map(|file| Queue { file }).collect() })
     }
 }
 
@@ -158,7 +188,7 @@ impl AsFd for Queue {
     }
 }
 
-fn open_queue(name: &CString, multi: bool) -> Result<File, TunError> {
+fn open_queue(name: &CString) -> Result<File, TunError> {
     let mut options = OpenOptions::new();
     let file =
         options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open("/dev/net/tun");
@@ -168,10 +198,7 @@ fn open_queue(name: &CString, multi: bool) -> Result<File, TunError> {
         Some(other) => TunError::Os(other),
         None => TunError::Missing,
     })?;
-    let mut flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-    if multi {
-        flags |= libc::IFF_MULTI_QUEUE;
-    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     match attach(&file, name, flags) {
         Ok(()) => Ok(file),
         Err(Errno::PERM | Errno::ACCESS) => Err(TunError::Forbidden),
@@ -217,7 +244,6 @@ fn check(result: libc::c_int) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::netlink::Netlink;
     use crate::host::netns::{Namespace, available};
 
     #[test]

@@ -33,6 +33,7 @@ impl From<Status> for Device {
             status.counters.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
         let more = [
             ("present", json!(present)),
+            ("device", json!({ "there": status.there, "up": status.up })),
             ("addresses", json!(addresses)),
             ("offloads", json!(status.offloads)),
             ("workers", json!(status.workers)),

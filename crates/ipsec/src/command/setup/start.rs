@@ -5,6 +5,7 @@ use crate::command::version::VERSION;
 use crate::conf::{Conf, Interface, Protostack, Setting};
 use crate::ctl::{Client, CtlError, Request, Settings};
 use crate::daemon::program;
+use crate::host::interfaces::keep::Mark;
 use crate::host::netlink::Netlink;
 use crate::log::Priority;
 use crate::pluto;
@@ -78,15 +79,25 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
             return End::Failed;
         }
     }
+    let mark = Mark::new(rundir.path());
+    // What an accident or a restart left closed stays so if this start fails.
+    let closed = Netlink::open().and_then(|mut netlink| netlink.links());
+    let closed = closed.is_ok_and(|links| links.iter().any(|link| mark.owns(link)));
     match bring_up(rundir, &wanted, &voice) {
         Ok(()) => {
+            if let Err(error) = mark.remove_left(false) {
+                voice.say(&format!("devices of an earlier configuration: {error}"));
+            }
             voice.log(&format!("...{NAME} started"));
             End::Done
         }
         Err(Failed { end, why }) => {
             voice.say(&why);
-            if let Err(why) = stop::take_down(rundir, &voice) {
+            if let Err(why) = stop::take_down(rundir, &voice, closed) {
                 voice.say(&why);
+            }
+            if closed {
+                voice.say("what was protected stays in and is dropped: `ipsec setup stop' lets it go");
             }
             voice.say(&format!("...unable to start {NAME}; nothing is left running"));
             end

@@ -5,6 +5,8 @@
 use super::{End, NAME, Turn, Voice, is_root};
 use crate::ctl::{Client, CtlError, Request};
 use crate::daemon::instance::{ClaimError, Instance};
+use crate::host::clock;
+use crate::host::interfaces::keep::Mark;
 use crate::log::Priority;
 use crate::process::Process;
 use crate::rundir::Rundir;
@@ -18,7 +20,8 @@ pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// How long the daemon may take after that before it is told more firmly.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn run(rundir: &Rundir) -> End {
+/// With `closed` only what runs is ended, and what it protected stays in.
+pub(super) fn run(rundir: &Rundir, closed: bool) -> End {
     let voice = Voice::new(Priority::DEFAULT);
     if !is_root(&voice) {
         return End::NotRoot;
@@ -30,7 +33,7 @@ pub(super) fn run(rundir: &Rundir) -> End {
         voice.say("stop ordered, but IPsec does not appear to be running!");
         voice.say("doing cleanup anyway...");
     }
-    let end = match take_down(rundir, &voice) {
+    let end = match take_down(rundir, &voice, closed) {
         Ok(()) if running => End::Done,
         Ok(()) => End::Already,
         Err(why) => {
@@ -58,7 +61,9 @@ pub(super) fn who_pluto(rundir: &Rundir) -> Option<Process> {
 }
 
 /// Ends the daemons if there are any, and removes what it and a start have made. Says everything that did not go smoothly.
-pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
+///
+/// With `closed` devices and the routes beneath stay: what was protected is dropped until there is a daemon again.
+pub(super) fn take_down(rundir: &Rundir, voice: &Voice, closed: bool) -> Result<(), String> {
     match who_pluto(rundir) {
         Some(pluto) => {
             end_pluto(pluto, voice).map_err(|error| format!("pluto (pid {}): {error}", pluto.pid))?;
@@ -69,15 +74,18 @@ pub(super) fn take_down(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
         None => {}
     }
     match who(rundir) {
-        Some(daemon) => {
-            end(rundir, daemon, voice).map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?
-        }
+        Some(daemon) => end(rundir, daemon, voice, closed)
+            .map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?,
         None if rundir.klips_pid().exists() => {
             voice.say(&format!("Removing orphaned {}:", rundir.klips_pid().display()));
         }
         None => {}
     }
-    clean(rundir)
+    clean(rundir)?;
+    if closed {
+        return Ok(());
+    }
+    Mark::new(rundir.path()).remove_left(true).map_err(|error| format!("cannot remove the devices: {error}"))
 }
 
 /// pluto is asked by SIGTERM, which it takes at any moment, and made to go if it does not.
@@ -94,22 +102,25 @@ fn end_pluto(pluto: Process, voice: &Voice) -> io::Result<()> {
     Err(io::Error::other("cannot be killed; `ps` says what it waits for"))
 }
 
-fn end(rundir: &Rundir, daemon: Process, voice: &Voice) -> io::Result<()> {
+fn end(rundir: &Rundir, daemon: Process, voice: &Voice, closed: bool) -> io::Result<()> {
     let Process { pid, .. } = daemon;
     // A daemon that is slow to answer may still have heard.
     let asked = match Client::connect(rundir).map(|client| client.within(FIRST)) {
-        Ok(client) => matches!(client?.call(Request::Stop), Ok(_) | Err(CtlError::Silent)),
+        Ok(client) => matches!(client?.call(Request::Stop { leave: closed }), Ok(_) | Err(CtlError::Silent)),
         Err(_) => false,
     };
     if asked && patiently("klips", daemon, voice)? {
         return Ok(());
     }
     voice.say("Attempt to shut klips down failed!  Trying kill:");
-    daemon.signal(Signal::TERM)?;
-    if patiently("klips", daemon, voice)? {
-        return Ok(());
+    // SIGTERM takes the devices along.
+    if !closed {
+        daemon.signal(Signal::TERM)?;
+        if patiently("klips", daemon, voice)? {
+            return Ok(());
+        }
+        voice.say(&format!("klips (pid {pid}) does not hear SIGTERM, killing it"));
     }
-    voice.say(&format!("klips (pid {pid}) does not hear SIGTERM, killing it"));
     daemon.signal(Signal::KILL)?;
     if patiently("klips", daemon, voice)? {
         return Ok(());
@@ -132,7 +143,17 @@ pub(super) fn clean(rundir: &Rundir) -> Result<(), String> {
         let _ = daemon.gone(PATIENCE);
     }
     // Claiming the directory removes what a daemon leaves; giving it back removes the rest.
-    match Instance::claim(rundir) {
+    let deadline = clock::now().after(PATIENCE);
+    let claimed = loop {
+        // One that is being killed has given up its files before the last of its threads gives up the lock.
+        match Instance::claim(rundir) {
+            Err(ClaimError::Taken(_)) if who(rundir).is_none() && clock::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            claimed => break claimed,
+        }
+    };
+    match claimed {
         Ok(instance) => drop(instance),
         Err(ClaimError::Io(why)) => return Err(why),
         Err(ClaimError::Taken(_)) => {

@@ -21,7 +21,7 @@ fn daemon(inbox: &Inbox, rows: usize) {
             let answer = match mail.ask {
                 Ask::Table(_) => Answer::Table(Snapshot::Discards(vec![("malformed", 7); rows])),
                 Ask::Do(Request::Clear) => Answer::Refused(Refusal::with("EBUSY", "not now")),
-                Ask::Do(Request::Stop) => return,
+                Ask::Do(Request::Stop { .. }) => return,
                 Ask::Do(other) => Answer::Done(json!({ "got": format!("{other:?}") })),
             };
             let _ = mail.reply.send(answer);
@@ -182,5 +182,5 @@ fn nobody_there_is_said_with_the_remedy() {
 fn a_stop_is_acknowledged_before_it_happens() {
     let server = server(1);
     let mut client = Client::connect(&server.rundir).unwrap();
-    assert_eq!(client.call(Request::Stop).unwrap(), Value::Null);
+    assert_eq!(client.call(Request::Stop { leave: false }).unwrap(), Value::Null);
 }

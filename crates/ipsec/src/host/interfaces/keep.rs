@@ -1,0 +1,196 @@
+//! What keeps protected traffic in when a daemon, its device or an address is gone.
+//!
+//! A device that has an owner is kept by the kernel when its daemon dies, with its addresses and routes, and drops what it is
+//! given. Beneath every route into it lies one that drops, the next in line when the route goes with its device or its source
+//! address. Both carry a mark of the run directory, so that `ipsec setup stop` finds them without the daemon and takes them away.
+
+use super::super::netlink::{Heard, Link, Netlink, Route};
+use super::{Attached, Interfaces, Raised, Settings};
+use ipnet::IpNet;
+use std::io;
+use std::path::Path;
+
+/// Who keeps a device: the run directory of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    alias: String,
+    protocol: u8,
+}
+
+impl Mark {
+    /// The mark of the instance with this run directory.
+    pub fn new(rundir: &Path) -> Self {
+        let name = rundir.to_string_lossy();
+        // FNV-1a: the same in every version of ours, for what an older one has left.
+        let hash = name
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193));
+        let tail: String = name.chars().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect();
+        // Numbers that no routing daemon is known by (rt_protos).
+        let protocol = 96 + u8::try_from(hash % 64).unwrap_or(0);
+        Self { alias: format!("tulips {hash:08x} {tail}"), protocol }
+    }
+
+    /// What `ip link` shows of it.
+    pub fn alias(&self) -> &str {
+        &self.alias
+    }
+
+    /// Whether the device is one that we or a daemon before us made.
+    pub fn owns(&self, link: &Link) -> bool {
+        link.alias.as_ref() == Some(&self.alias)
+    }
+
+    /// Removes devices that nobody holds, and with `all` the routes beneath as well.
+    pub fn remove_left(&self, all: bool) -> io::Result<()> {
+        let mut netlink = Netlink::open()?;
+        for link in netlink.links()?.iter().filter(|link| self.owns(link) && !link.carrier) {
+            netlink.remove_link(link.index)?;
+        }
+        if all {
+            for (dst, metric) in netlink.blackholes(self.protocol)? {
+                netlink.remove_blackhole(dst, metric, self.protocol)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is routed into a device.
+pub(super) fn routes_into(netlink: &mut Netlink, device: u32) -> io::Result<Vec<Route>> {
+    let mut routes = netlink.routes()?;
+    routes.retain(|route| route.link == Some(device) && is_kept(route.dst));
+    Ok(routes)
+}
+
+/// Not what every interface has for itself.
+fn is_kept(dst: IpNet) -> bool {
+    let own = match dst {
+        IpNet::V4(net) => net.network().is_multicast(),
+        IpNet::V6(net) => net.network().is_multicast() || net.network().is_unicast_link_local(),
+    };
+    !own
+}
+
+/// Whether a route that drops may lie beneath. One for everything, or for half of it, would also stop ESP itself, which looks
+/// for its way past the route into the device.
+fn is_closed(dst: IpNet) -> bool {
+    dst.prefix_len() > 1
+}
+
+impl Interfaces {
+    /// A device that was removed is made again, one that was renamed gets its name back, one that was down its addresses.
+    pub(super) fn follow_device(
+        &mut self,
+        name: &str,
+        links: &[Link],
+        log: &mut Vec<String>,
+    ) -> io::Result<()> {
+        let Some(attached) = self.attached.get_mut(name) else { return Ok(()) };
+        if let Some(link) = links.iter().find(|link| link.index == attached.device) {
+            if link.name != name {
+                let done = self.netlink.rename(link.index, name);
+                let what = done.map_or_else(|error| format!("which stays: {error}"), |()| "and back".into());
+                log.push(format!("{name}: was renamed to {}, {what}", link.name));
+            }
+            if link.up && !attached.up {
+                for net in &attached.addresses {
+                    self.netlink.add_address(attached.device, *net)?;
+                }
+            }
+            if link.up != attached.up {
+                log.push(format!("{name}: is {}", if link.up { "up" } else { "down" }));
+            }
+            attached.up = link.up;
+            return Ok(());
+        }
+        if attached.there {
+            attached.there = false;
+            log.push(format!("{name}: the device was removed; making it again"));
+        }
+        let (mtu, addresses) = (attached.physical_mtu, attached.addresses.clone());
+        let wires = attached.wires.clone();
+        let raised = self.raise(name, mtu, &addresses, &wires);
+        let Some(attached) = self.attached.get_mut(name) else { return Ok(()) };
+        match raised {
+            Ok(Raised { device, mtu, offloads, handle, shared, workers }) => {
+                // The old workers end here.
+                (attached.device, attached.mtu, attached.offloads) = (device, mtu, offloads);
+                (attached.handle, attached.shared, attached.workers) = (handle, shared, workers);
+                (attached.there, attached.up) = (true, true);
+                log.push(format!("{name}: is there again"));
+            }
+            Err(error) => log.push(format!("{name}: cannot be made again: {error}")),
+        }
+        Ok(())
+    }
+}
+
+impl Attached {
+    /// Routes that somebody took away are gone; those the kernel took along with an address or the device are put back.
+    pub(super) fn follow_routes(
+        &mut self,
+        heard: &Heard,
+        before: Vec<Route>,
+        settings: &Settings,
+        netlink: &mut Netlink,
+    ) -> io::Result<()> {
+        self.routes = before;
+        let now = if self.up { routes_into(netlink, self.device)? } else { Vec::new() };
+        // The kernel says of routes it takes along as much as of those that somebody takes: nothing can be learnt then.
+        if self.up && !heard.changed {
+            for (came, route) in heard.routes.iter().filter(|(_, route)| route.link == Some(self.device)) {
+                if !came && !now.contains(route) {
+                    self.routes.retain(|known| known != route);
+                    self.remove_beneath(route, settings, netlink)?;
+                }
+            }
+        }
+        if self.up {
+            for route in &mut self.routes {
+                route.link = Some(self.device);
+                let there = |known: &Route| (known.dst, known.metric) == (route.dst, route.metric);
+                if now.iter().any(there) {
+                    continue;
+                }
+                if netlink.add_route(route).is_err() {
+                    // Its source may be what has gone.
+                    route.src = None;
+                    netlink.add_route(route)?;
+                }
+            }
+        }
+        let mut all = now;
+        all.extend(self.routes.iter().copied());
+        let mut routes: Vec<Route> = Vec::new();
+        for route in all {
+            if !routes.iter().any(|known| (known.dst, known.metric) == (route.dst, route.metric)) {
+                routes.push(route);
+            }
+        }
+        self.routes = routes;
+        self.close_beneath(settings, netlink)
+    }
+
+    /// Lays a route that drops beneath each route into the device.
+    pub(super) fn close_beneath(&mut self, settings: &Settings, netlink: &mut Netlink) -> io::Result<()> {
+        let Some(owner) = &settings.owner else { return Ok(()) };
+        for route in self.routes.iter().filter(|route| is_closed(route.dst)) {
+            netlink.add_blackhole(route.dst, route.metric.saturating_add(1), owner.protocol)?;
+        }
+        Ok(())
+    }
+
+    fn remove_beneath(&self, route: &Route, settings: &Settings, netlink: &mut Netlink) -> io::Result<()> {
+        let Some(owner) = &settings.owner else { return Ok(()) };
+        netlink.remove_blackhole(route.dst, route.metric.saturating_add(1), owner.protocol)
+    }
+
+    /// The device goes for good, and nothing of it stays closed.
+    pub(super) fn open_beneath(self, settings: &Settings, netlink: &mut Netlink) {
+        for route in &self.routes {
+            let _ = self.remove_beneath(route, settings, netlink);
+        }
+        let _ = self.handle.keep(false);
+    }
+}
