@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 /// What answers: [`Control`], or a stand-in in tests.
@@ -79,7 +80,12 @@ pub struct KeySockets {
     by_socket: BTreeMap<SocketId, u64>,
     next: u64,
     buffer: Vec<u8>,
+    /// When a refusal was last logged, and how many there were since. Anybody may knock as often as he likes.
+    refused: (Option<Time>, u64),
 }
+
+/// One line about refusals in this time.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl KeySockets {
     /// The number of the listener's events; clients have larger ones.
@@ -89,14 +95,26 @@ impl KeySockets {
     pub fn bind(path: &Path, epoll: Arc<OwnedFd>, trust: Trust) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-        net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+        let at = |error: Errno| {
+            io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()))
+        };
+        net::bind(&listener, &SocketAddrUnix::new(path)?).map_err(at)?;
         // Anyone may connect, so that everyone is told EPERM in the protocol's own words; who may stay is seen by credentials.
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
         net::listen(&listener, 128)?;
         epoll::add(&epoll, &listener, EventData::new_u64(Self::FIRST), EventFlags::IN)?;
         let next = Self::FIRST + 1;
         let (clients, by_socket) = Default::default();
-        Ok(Self { epoll, listener, trust, clients, by_socket, next, buffer: vec![0; LONGEST + 1] })
+        Ok(Self {
+            epoll,
+            listener,
+            trust,
+            clients,
+            by_socket,
+            next,
+            buffer: vec![0; LONGEST + 1],
+            refused: (None, 0),
+        })
     }
 
     /// How many clients there are.
@@ -156,12 +174,12 @@ impl KeySockets {
             };
             let peer = match self.trust.look(&fd) {
                 Ok(peer) if !peer.trusted => {
-                    tracing::info!("PF_KEY socket: process {} may not use it", peer.pid);
+                    self.log_refusal(now, &format!("process {} may not use it", peer.pid));
                     refuse(peer.pid, Errno::PERM);
                     continue;
                 }
                 Ok(peer) if self.clients.len() >= CLIENTS => {
-                    tracing::warn!("PF_KEY socket: process {} sent away, {CLIENTS} are open", peer.pid);
+                    self.log_refusal(now, &format!("process {} sent away, {CLIENTS} are open", peer.pid));
                     refuse(peer.pid, Errno::NFILE);
                     continue;
                 }
@@ -183,6 +201,19 @@ impl KeySockets {
             self.by_socket.insert(socket, number);
             self.clients.insert(number, Client { fd, socket, waiting: None, watched: false });
         }
+    }
+
+    fn log_refusal(&mut self, now: Time, what: &str) {
+        let (last, more) = &mut self.refused;
+        if last.is_some_and(|last| now < last.after(QUIET)) {
+            *more = more.saturating_add(1);
+            return;
+        }
+        match std::mem::take(more) {
+            0 => tracing::info!("PF_KEY socket: {what}"),
+            more => tracing::info!("PF_KEY socket: {what}; {more} refusals before it were not logged"),
+        }
+        *last = Some(now);
     }
 
     fn read(

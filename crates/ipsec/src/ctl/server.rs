@@ -27,7 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Listens at `path`, which must not exist, and serves until the process ends.
 pub fn spawn(path: &Path, trust: Trust, mailbox: Mailbox) -> io::Result<()> {
-    let listener = UnixListener::bind(path)?;
+    let listener = UnixListener::bind(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     // Root alone: everything here changes or shows what root alone may.
     chmod(path, Mode::from_raw_mode(0o600))?;
     thread::Builder::new().name("ctl".into()).spawn(move || accept(&listener, trust, &mailbox))?;

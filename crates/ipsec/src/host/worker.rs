@@ -168,7 +168,7 @@ impl Workers {
             for (transmit, receive, suffix) in halves {
                 let turns = Loop::new(Arc::clone(shared), transmit, receive)?;
                 let thread = thread::Builder::new().name(format!("{name}.{index}{suffix}"));
-                workers.threads.push(thread.spawn(move || turns.run())?);
+                workers.threads.push(thread.spawn(move || turns.run_or_end())?);
             }
         }
         Ok(workers)
@@ -225,18 +225,32 @@ impl Loop {
         Ok(Self { shared, epoll, transmit, receive })
     }
 
-    fn run(mut self) {
+    /// A worker that fails must not leave a device that looks attached and carries nothing: the daemon ends, its devices stay
+    /// closed, and whoever looks after it starts another.
+    fn run_or_end(self) {
+        let name = thread::current().name().unwrap_or("a worker").to_owned();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run()));
+        let why = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked".into(),
+        };
+        tracing::error!("worker {name} has failed, ending: {why}");
+        std::process::abort();
+    }
+
+    fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(8);
         loop {
             events.clear();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
+                Err(error) => return Err(error.into()),
             }
             let now = clock::now();
             for event in &events {
                 match { event.data }.u64() {
-                    STOP => return,
+                    STOP => return Ok(()),
                     DEVICE => self.device(now),
                     RETURNED => self.returned(now),
                     source => {

@@ -38,8 +38,13 @@ impl Manager {
     /// The SPI in the next answer, whether more answers follow, and how many notices came before it.
     fn answer(&mut self) -> (Option<u32>, bool, usize) {
         for notices in 0.. {
-            let (length, _) =
-                net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()).expect("an answer");
+            let length = loop {
+                // A machine that is frozen and thawed interrupts receiving with a time limit.
+                match net::recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    received => break received.expect("an answer").0,
+                }
+            };
             match self.client.hear(&self.buffer[..length]).expect("a record") {
                 Heard::Answer { message, more, .. } => return (message.sa.map(|sa| sa.spi), more, notices),
                 Heard::Refused { fault, .. } => panic!("{fault}"),

@@ -425,3 +425,22 @@ fn a_log_that_nobody_reads_stops_nothing() {
     assert!(Process::now(child.id()).expect("alive").signal(Signal::TERM).expect("signal"));
     assert_eq!(child.wait().expect("wait").code(), Some(0));
 }
+
+#[test]
+fn a_device_without_an_address_is_refused_and_so_is_a_directory_in_the_place_of_a_socket() {
+    let Some(host) = Host::new("ipsec0=bare") else { return };
+    let made = host.namespace.run(|| ipsec::host::netlink::Netlink::open()?.add_veth("bare", "bare-end"));
+    made.expect("namespace").expect("interface");
+    let said = host.ipsec(&["setup", "start"]);
+    assert!(said.code == 1 && said.out.contains("unable to determine address of `bare'"), "{said:?}");
+    assert_eq!(host.left(), [""; 0]);
+    assert!(!host.has_device("ipsec0"));
+
+    host.configure("\tpluto=no\n\tinterfaces=%none\n");
+    for socket in [host.rundir.pf_key_sock(), host.rundir.klips_ctl()] {
+        fs::create_dir_all(&socket).expect("directory");
+        let said = host.ipsec(&["setup", "start"]);
+        assert!(said.code == 1 && said.out.contains(&socket.display().to_string()), "{said:?}");
+        fs::remove_dir(&socket).expect("still there");
+    }
+}

@@ -201,6 +201,11 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
         let (r#virtual, on) = (name.clone(), physical.clone());
         let device = client.call(Request::Attach { r#virtual, physical: on, addresses: None })?;
         let device: Device = serde_json::from_value(device).map_err(Failed::new)?;
+        // Sealed packets would have no source.
+        if device.more.get("addresses").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            let physical = device.physical.as_deref().unwrap_or(physical);
+            return Err(Failed::new(format!("unable to determine address of `{physical}'")));
+        }
         voice.log(&format!(
             "KLIPS {name} on {} mtu {}",
             device.physical.as_deref().unwrap_or(physical),
