@@ -4,8 +4,11 @@
 //! * [`host`]: devices, sockets, namespaces, threads.
 //! * [`conf`]: the grammar of ipsec.conf.
 //! * [`keyclient`]: a connection to the PF_KEY service.
+//! * [`print`]: standard output and standard error.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod command;
 pub mod conf;
@@ -18,6 +21,7 @@ pub mod keysock;
 pub mod log;
 pub mod peer;
 pub mod pluto;
+pub mod print;
 pub mod proc_fs;
 pub mod process;
 pub mod rundir;

@@ -1,9 +1,12 @@
 //! `ipsec COMMAND …`, also called as `ipsec-COMMAND`: the one command a person types.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use clap::{Parser, Subcommand};
 use ipsec::command;
 use ipsec::daemon::program;
 use ipsec::pluto;
+use ipsec::print;
 use ipsec::table::Table;
 use std::ffi::OsString;
 use std::path::Path;
@@ -92,11 +95,14 @@ fn main() -> ExitCode {
     let arguments = match command::optionsfrom::expand(arguments(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(why) => {
-            eprintln!("ipsec: {why}");
+            print::complain(format_args!("ipsec: {why}"));
             return ExitCode::from(2);
         }
     };
-    let cli = Cli::parse_from(arguments);
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(told) => return explain(&told),
+    };
     match cli.command {
         Some(Command::Eroute(args)) => command::eroute::run(&args),
         Some(Command::Spi(args)) => command::spi::run(&args),
@@ -116,6 +122,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Help and versions that were asked for go to standard output and can fail there; what was not understood goes to
+/// standard error.
+fn explain(told: &clap::Error) -> ExitCode {
+    let printed = told.print();
+    if told.use_stderr() {
+        return ExitCode::from(2);
+    }
+    command::finish_plain(printed.map_err(print::failed))
+}
+
 /// `ipsec-eroute --json` means `ipsec eroute --json`.
 fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let program = given.next().unwrap_or_else(|| "ipsec".into());
@@ -128,24 +144,26 @@ fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 fn facts(cli: &Cli) -> ExitCode {
+    let mut lines = Vec::new();
     if cli.version {
-        println!("{}\nSee `ipsec --copyright' for copyright information.", command::version::LINE);
+        lines.push(format!("{}\nSee `ipsec --copyright' for copyright information.", command::version::LINE));
     }
     if cli.versioncode {
-        println!("{}", command::version::VERSION);
+        lines.push(command::version::VERSION.to_owned());
     }
     if cli.directory
         && let Some(dir) = std::env::current_exe().ok().as_deref().and_then(Path::parent)
     {
-        println!("{}", dir.display());
+        lines.push(dir.display().to_string());
     }
     if cli.confdir {
-        println!("{}", ipsec::rundir::confs().display());
+        lines.push(ipsec::rundir::confs().display().to_string());
     }
     if cli.copyright {
-        println!(
+        lines.push(
             "tulips: MIT OR Apache-2.0, at your choice. The texts are in LICENSE-MIT and LICENSE-APACHE."
+                .to_owned(),
         );
     }
-    ExitCode::SUCCESS
+    command::finish_plain(lines.iter().try_for_each(print::line))
 }

@@ -11,6 +11,7 @@ mod traffic;
 mod witness;
 
 use super::{Failure, finish};
+use crate::print;
 use core::time::Duration;
 use nix::sys::signal::{SigSet, Signal};
 use scene::{Cast, Gateway, Scene};
@@ -60,7 +61,7 @@ fn show(args: &Args) -> Result<(), Failure> {
     let on_signal = cast.clone();
     thread::spawn(move || {
         if signals.wait().is_ok() {
-            eprintln!("\nstopped; cleaning up");
+            print::complain("\nstopped; cleaning up");
             on_signal.leave();
             std::process::exit(130);
         }
@@ -69,12 +70,16 @@ fn show(args: &Args) -> Result<(), Failure> {
     cast.leave();
     let facts = outcome?;
     let held = story.all_held();
-    if args.json {
-        println!("{}", json!({ "held": held, "checks": story.checks(), "facts": facts }));
+    let told = if args.json {
+        print::line(json!({ "held": held, "checks": story.checks(), "facts": facts }))
     } else {
-        story.end();
+        story.end()
+    };
+    if held {
+        Ok(told?)
+    } else {
+        Err(Failure::new("not all of it held; the lines marked NO say what did not"))
     }
-    if held { Ok(()) } else { Err(Failure::new("not all of it held; the lines marked NO say what did not")) }
 }
 
 fn play(args: &Args, as_root: bool, cast: &Cast, story: &mut Story) -> Result<Value, Failure> {

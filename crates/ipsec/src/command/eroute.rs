@@ -12,6 +12,7 @@ use super::said::{Af, SaidArgs};
 use super::service;
 use super::usage::Usage;
 use crate::ctl::{Client, Request};
+use crate::print;
 use crate::rundir::Rundir;
 use crate::table::Table;
 use ipnet::IpNet;
@@ -244,11 +245,9 @@ fn explain(flow: &Flow, json: bool) -> Result<(), Failure> {
     let mut client = Client::connect(&Rundir::from_env()).map_err(Failure::new)?;
     let answer = client.call(Request::Explain { src, dst, proto, sport, dport }).map_err(Failure::new)?;
     if json {
-        println!("{answer}");
-        return Ok(());
+        return Ok(print::line(answer)?);
     }
-    print!("{}", explanation(&answer));
-    Ok(())
+    Ok(print::text(explanation(&answer))?)
 }
 
 /// The daemon's answer for a person: the winner, the reason, and the others with what they lack.

@@ -18,6 +18,7 @@ mod store;
 mod words;
 
 use super::{Failure, Usage, finish};
+use crate::print as out;
 use grammar::{Command, Place};
 use pfkey::SaType;
 use session::{After, Session, Style};
@@ -138,14 +139,14 @@ fn source(path: &str) -> Result<Box<dyn Read>, Failure> {
         return Err(fail(&"not a regular file; - reads standard input"));
     }
     if about.mode() & 0o077 != 0 {
-        eprintln!("warning: others can read or change the keys in {path}; chmod 600 it");
+        out::complain(format_args!("warning: others can read or change the keys in {path}; chmod 600 it"));
     }
     let owners = [0, rustix::process::geteuid().as_raw()];
     if !owners.contains(&about.uid()) {
-        eprintln!(
+        out::complain(format_args!(
             "warning: {path} belongs to uid {}, who can change the keys; chown it to root",
             about.uid()
-        );
+        ));
     }
     Ok(Box::new(file))
 }
@@ -164,7 +165,7 @@ fn each(
             Ok(words) => words,
             Err(BadLine::Io(error)) => return Err(Failure::new(format_args!("{name}: {error}"))),
             Err(BadLine::Text { line, why }) => {
-                eprintln!("{name}:{line}: {why}");
+                out::complain(format_args!("{name}:{line}: {why}"));
                 wrong += 1;
                 continue;
             }
@@ -179,7 +180,7 @@ fn each(
             Ok(After::Quit) => break,
             Err((line, why)) => {
                 let command = words.first().map_or("", |word| word.text.as_str());
-                eprintln!("{name}:{line}: {command}: {why}");
+                out::complain(format_args!("{name}:{line}: {command}: {why}"));
                 wrong += 1;
             }
         }

@@ -2,14 +2,18 @@
 
 use super::Failure;
 use crate::ctl::{Client, CtlError};
+use crate::print::{self, Screen};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 impl From<CtlError> for Failure {
     fn from(error: CtlError) -> Self {
-        Self::new(error)
+        match error {
+            CtlError::Io(error) if print::is_unprinted(&error) => error.into(),
+            other => Self::new(other),
+        }
     }
 }
 
@@ -29,11 +33,7 @@ pub fn run(command: &str, table: Table, args: Args) -> ExitCode {
 /// Prints a table as the daemon has it now: in the form of its manual page, or as a JSON array.
 pub fn print(table: Table, json: bool) -> Result<(), Failure> {
     let mut client = Client::connect(&Rundir::from_env())?;
-    match write(&mut client, table, json, BufWriter::new(io::stdout().lock())) {
-        // Whoever reads has seen enough: `ipsec eroute | head`.
-        Err(CtlError::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
+    Ok(write(&mut client, table, json, Screen::buffered()?)?)
 }
 
 fn write(client: &mut Client, table: Table, json: bool, mut out: impl Write) -> Result<(), CtlError> {

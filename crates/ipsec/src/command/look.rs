@@ -3,6 +3,7 @@
 use super::{Failure, finish};
 use crate::ctl::{Client, Request};
 use crate::host::netlink::Netlink;
+use crate::print;
 use crate::rundir::Rundir;
 use crate::table::eroute::Line;
 use crate::table::{Form, Table};
@@ -37,8 +38,7 @@ fn object() -> Result<(), Failure> {
         })?;
         all.insert(name.into(), rows.into());
     }
-    println!("{}", serde_json::Value::from(all));
-    Ok(())
+    Ok(print::line(serde_json::Value::from(all))?)
 }
 
 fn table(client: &mut Client, table: Table) -> Result<String, Failure> {
@@ -55,19 +55,20 @@ fn text() -> Result<(), Failure> {
     let name = rustix::system::uname();
     // Local time is the business of a program that knows the time zones.
     let date = Command::new("date").output().map(|out| out.stdout).unwrap_or_default();
-    println!("{} {}", name.nodename().to_string_lossy(), String::from_utf8_lossy(&date).trim_end());
-    print!("{}", flows(&table(&mut client, Table::Eroute)?, &table(&mut client, Table::Spigrp)?));
+    let mut out =
+        format!("{} {}\n", name.nodename().to_string_lossy(), String::from_utf8_lossy(&date).trim_end());
+    out.push_str(&flows(&table(&mut client, Table::Eroute)?, &table(&mut client, Table::Spigrp)?));
     for line in table(&mut client, Table::Tncfg)?.lines() {
-        println!("{}", line.replace(" -> ", "->"));
+        let _ = writeln!(out, "{}", line.replace(" -> ", "->"));
     }
     let sas = table(&mut client, Table::Spi)?;
     let mut sas: Vec<&str> = sas.lines().collect();
     sas.sort_unstable();
     for line in sas {
-        println!("{line}");
+        let _ = writeln!(out, "{line}");
     }
-    print!("{}", routes().map_err(|error| Failure::new(format_args!("routes: {error}")))?);
-    Ok(())
+    out.push_str(&routes().map_err(|error| Failure::new(format_args!("routes: {error}")))?);
+    Ok(print::text(out)?)
 }
 
 /// Each eroute with the SAs it leads to, sorted by address.

@@ -2,7 +2,9 @@
 //!
 //! Exit codes are the same everywhere: 0 done, 1 failed with the reason on stderr, 2 not understood.
 
+use crate::print;
 use core::fmt;
+use std::io;
 use std::process::ExitCode;
 
 mod ask;
@@ -28,27 +30,52 @@ pub use usage::Usage;
 
 /// Why a command failed: one line that names the value and the remedy.
 #[derive(Debug)]
-pub struct Failure(String);
+pub enum Failure {
+    /// Nobody reads what is printed any more; not a failure to the person who closed the pipe.
+    Unread,
+    /// Anything else.
+    Because(String),
+}
 
 impl Failure {
     /// With this reason.
     pub fn new(why: impl fmt::Display) -> Self {
-        Self(why.to_string())
+        Self::Because(why.to_string())
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(match self {
+            Self::Unread => "nobody reads standard output",
+            Self::Because(why) => why,
+        })
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if print::unread(&error) { Self::Unread } else { Self::new(error) }
+    }
+}
+
+/// Turns the outcome of `ipsec` without a command into its exit code.
+pub fn finish_plain(printed: io::Result<()>) -> ExitCode {
+    match printed.map_err(Failure::from) {
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(why) => {
+            print::complain(format_args!("ipsec: {why}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
 /// Turns the outcome of `ipsec COMMAND` into its exit code, and says on stderr what went wrong.
 pub fn finish(command: &str, outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("ipsec {command}: {why}");
+            print::complain(format_args!("ipsec {command}: {why}"));
             ExitCode::FAILURE
         }
     }

@@ -9,6 +9,7 @@ mod stop;
 
 use crate::conf::{Conf, Problem};
 use crate::log::{Priority, Syslog};
+use crate::print;
 use crate::rundir::{self, Rundir};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -93,7 +94,8 @@ impl Voice {
     }
 
     fn say(&self, text: &str) {
-        println!("{TAG}: {text}");
+        // It is in the log, too, and starting does not depend on a terminal.
+        let _ = print::line(format_args!("{TAG}: {text}"));
         self.0.line(text);
     }
 
@@ -124,7 +126,7 @@ pub fn run(args: Args) -> ExitCode {
         }
         "status" => status::run(&rundir, lsb, args.json),
         _ => {
-            eprintln!("{USAGE}\nTry `ipsec setup --help'.");
+            print::complain(format_args!("{USAGE}\nTry `ipsec setup --help'."));
             ExitCode::from(2)
         }
     }

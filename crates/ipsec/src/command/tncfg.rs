@@ -1,7 +1,8 @@
 //! `ipsec tncfg`: which virtual device stands on which physical one.
 
-use super::{Failure, finish, listing};
+use super::{Failure, Usage, finish, listing};
 use crate::ctl::{Client, Request};
+use crate::print;
 use crate::rundir::Rundir;
 use crate::table::Table;
 use std::process::ExitCode;
@@ -46,8 +47,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     if args.virtual_device.is_some() && !args.attach && !args.detach {
-        eprintln!("ipsec tncfg: exactly one of --attach, --detach or --clear options must be specified.");
-        return ExitCode::from(2);
+        let why = "exactly one of --attach, --detach or --clear options must be specified.";
+        return Usage::new(why).report("tncfg");
     }
     finish("tncfg", act(args))
 }
@@ -65,7 +66,7 @@ fn act(args: Args) -> Result<(), Failure> {
     };
     let done = Client::connect(&Rundir::from_env())?.call(request)?;
     if json && attach {
-        println!("{done}");
+        print::line(done)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What was typed and cannot be meant.
 
+use crate::print;
 use core::fmt;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ impl Usage {
 
     /// Says so on stderr; the exit code of `ipsec COMMAND` is 2.
     pub fn report(&self, command: &str) -> ExitCode {
-        eprintln!("ipsec {command}: {self}\nTry `ipsec {command} --help'.");
+        print::complain(format_args!("ipsec {command}: {self}\nTry `ipsec {command} --help'."));
         ExitCode::from(2)
     }
 }

@@ -1,5 +1,7 @@
 //! `ipsec version`: which tulips this is.
 
+use super::{Failure, finish};
+use crate::print;
 use std::process::ExitCode;
 
 /// What `ipsec version` takes.
@@ -28,10 +30,6 @@ pub fn object() -> serde_json::Value {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
-    if args.json {
-        println!("{}", object());
-    } else {
-        print!("{}", file());
-    }
-    ExitCode::SUCCESS
+    let printed = if args.json { print::line(object()) } else { print::text(file()) };
+    finish("version", printed.map_err(Failure::from))
 }

@@ -1,6 +1,7 @@
 //! The asking side of `klips.ctl`.
 
 use super::{Envelope, LONGEST, Refusal, Request};
+use crate::print;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
@@ -55,7 +56,8 @@ impl core::error::Error for CtlError {}
 impl From<io::Error> for CtlError {
     fn from(error: io::Error) -> Self {
         // What a socket's time limit looks like depends on the system.
-        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) && !print::is_unprinted(&error)
+        {
             Self::Silent
         } else {
             Self::Io(error)

@@ -6,6 +6,7 @@ use crate::host::interfaces::keep::Mark;
 use crate::host::interfaces::{Settings, UnknownOffload};
 use crate::log::{self, Priority, Syslog};
 use crate::peer::Trust;
+use crate::print;
 use crate::rundir::Rundir;
 use clap::Parser;
 use nix::unistd::Group;
@@ -115,7 +116,7 @@ pub fn main() -> ExitCode {
             if args.left {
                 syslog.line(&why);
             }
-            eprintln!("klips: {why}");
+            print::complain(format_args!("klips: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -150,7 +151,7 @@ pub(crate) fn leave(name: &str) -> ExitCode {
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            eprintln!("{name}: cannot start in the background: {error}");
+            print::complain(format_args!("{name}: cannot start in the background: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -163,8 +164,8 @@ pub(crate) fn leave(name: &str) -> ExitCode {
     }
     match child.wait() {
         Ok(status) if status.code() == Some(1) => {}
-        Ok(status) => eprintln!("{name}: ended while starting: {status}"),
-        Err(error) => eprintln!("{name}: {error}"),
+        Ok(status) => print::complain(format_args!("{name}: ended while starting: {status}")),
+        Err(error) => print::complain(format_args!("{name}: {error}")),
     }
     ExitCode::FAILURE
 }

@@ -5,5 +5,6 @@ mod dump;
 mod host;
 mod key;
 mod keysock;
+mod print;
 mod setup;
 mod trap;

@@ -54,7 +54,7 @@ pub(super) fn watch(session: &mut Session, active: bool) -> Result<(), Stopped> 
     }
     let how = if active { "actively" } else { "passively" };
     if session.style.json {
-        eprintln!("Monitoring {how}.");
+        crate::print::complain(format_args!("Monitoring {how}."));
     } else {
         session.show(format!("Monitoring {how}.\n"))?;
     }

@@ -38,10 +38,10 @@ pub(super) fn converse(style: Style) -> Result<ExitCode, Failure> {
                     match outcome.and_then(|command| session.carry_out(&command)) {
                         Ok(After::More) => {}
                         Ok(After::Quit) => return Ok(ExitCode::SUCCESS),
-                        Err(why) => eprintln!("{why}"),
+                        Err(why) => crate::print::complain(why),
                     }
                 }
-                Err(why) => eprintln!("{why}"),
+                Err(why) => crate::print::complain(why),
             }
         }
     }

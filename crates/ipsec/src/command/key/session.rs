@@ -6,13 +6,12 @@ use super::{help, json, monitor, names, print, save, store};
 use crate::command::Failure;
 use crate::host::clock;
 use crate::keyclient::{KeyClient, LONGEST, PATIENCE};
+use crate::print::{self as out, Screen};
 use crate::rundir::Rundir;
 use core::net::IpAddr;
 use jiff::tz::TimeZone;
 use pfkey::{Base, Errno, Message, MessageType, SaType};
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use zeroize::Zeroizing;
 
 /// How to show things.
@@ -37,21 +36,6 @@ pub(super) enum After {
     Quit,
 }
 
-/// Standard output without a buffer of its own: what is printed here may be a key.
-#[derive(Debug)]
-pub(super) struct Screen(File);
-
-impl Screen {
-    fn new() -> io::Result<Self> {
-        Ok(Self(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
-    }
-
-    /// Shows text.
-    pub(super) fn show(&mut self, text: impl AsRef<[u8]>) -> io::Result<()> {
-        self.0.write_all(text.as_ref())
-    }
-}
-
 /// A PF_KEY connection, made when it is needed, and a screen.
 pub(super) struct Session {
     /// How to show things.
@@ -66,12 +50,6 @@ pub(super) struct Session {
 impl core::fmt::Debug for Session {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Session({:?})", self.style)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::new(error)
     }
 }
 
@@ -111,14 +89,14 @@ impl Session {
         };
         match outcome {
             Ok(()) => Ok(After::More),
-            Err(Stopped::Unread) => Ok(After::Quit),
-            Err(Stopped::Failed(why)) => Err(why),
+            Err(Stopped(Failure::Unread)) => Ok(After::Quit),
+            Err(Stopped(why)) => Err(why),
         }
     }
 
     /// Shows text.
     pub(super) fn show(&mut self, text: impl AsRef<[u8]>) -> Result<(), Stopped> {
-        Ok(self.screen.show(text)?)
+        Ok(self.screen.write_all(text.as_ref())?)
     }
 
     /// Shows a message, and a blank line after it if that is wanted.
@@ -159,7 +137,7 @@ impl Session {
         let built = build::build(ask, &mut |name| names::addresses(name), &mut next_seq, std::process::id());
         let Built { messages, warnings } = built.map_err(Failure::from)?;
         for warning in warnings {
-            eprintln!("warning: {warning}");
+            out::complain(format_args!("warning: {warning}"));
         }
         let mut buffer = core::mem::take(&mut self.buffer);
         buffer.resize(LONGEST, 0);
@@ -264,25 +242,17 @@ type Each<'a> = dyn FnMut(&mut Session, &[u8]) -> Result<(), Stopped> + 'a;
 
 /// Why a command ended before its end.
 #[derive(Debug)]
-pub(super) enum Stopped {
-    /// Nobody reads what we print: `ipsec key dump | head`.
-    Unread,
-    /// Something failed.
-    Failed(Failure),
-}
+pub(super) struct Stopped(Failure);
 
 impl From<Failure> for Stopped {
     fn from(why: Failure) -> Self {
-        Self::Failed(why)
+        Self(why)
     }
 }
 
 impl From<io::Error> for Stopped {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::Unread;
-        }
-        Self::Failed(Failure::new(error))
+        Self(error.into())
     }
 }
 

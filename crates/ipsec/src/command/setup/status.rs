@@ -2,6 +2,7 @@
 
 use super::stop;
 use crate::ctl::{Client, CtlError, Request};
+use crate::print;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use serde_json::{Value, json};
@@ -49,16 +50,19 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
     let found = look(rundir);
     let (headline, details, strange) = found.report(rundir);
-    if json {
-        println!("{}", found.object(&details, strange));
+    let printed = if json {
+        print::line(found.object(&details, strange))
     } else {
-        println!("{headline}");
-        if strange {
-            println!("but...");
-        }
-        for detail in &details {
-            println!("{detail}");
-        }
+        let but = strange.then_some("but...");
+        let lines: Vec<&str> =
+            [&*headline].into_iter().chain(but).chain(details.iter().map(String::as_str)).collect();
+        print::line(lines.join("\n"))
+    };
+    if let Err(error) = printed
+        && !print::unread(&error)
+    {
+        print::complain(format_args!("ipsec setup: {error}"));
+        return ExitCode::FAILURE;
     }
     let code = if lsb { found.lsb() } else { u8::from(strange) };
     code.into()

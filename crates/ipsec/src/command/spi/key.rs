@@ -1,6 +1,7 @@
 //! Keys as people write them, and from where they need not be seen.
 
 use super::Usage;
+use crate::print;
 use base64ct::{Base64, Encoding};
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -73,7 +74,7 @@ pub(super) fn check(
 fn from_file(path: &str) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     if file.metadata()?.mode() & 0o077 != 0 {
-        eprintln!("warning: others can read the key in {path}; chmod 600 it");
+        print::complain(format_args!("warning: others can read the key in {path}; chmod 600 it"));
     }
     line(&mut io::BufReader::new(file))
 }
