@@ -10,10 +10,10 @@ use std::process::ExitCode;
 
 impl From<CtlError> for Failure {
     fn from(error: CtlError) -> Self {
-        match error {
-            CtlError::Io(error) if print::is_unprinted(&error) => error.into(),
-            other => Self::new(other),
+        if let CtlError::Io(error) = error {
+            return if print::is_unprinted(&error) { error.into() } else { Self::new(CtlError::Io(error)) };
         }
+        Self::new(error)
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn run(rundir: &Rundir, lsb: bool, json: bool) -> ExitCode {
     } else {
         let but = strange.then_some("but...");
         let lines: Vec<&str> =
-            [&*headline].into_iter().chain(but).chain(details.iter().map(String::as_str)).collect();
+            [headline].into_iter().chain(but).chain(details.iter().map(String::as_str)).collect();
         print::line(lines.join("\n"))
     };
     if let Err(error) = printed
