@@ -3,6 +3,7 @@
 use super::{Failure, Usage};
 use crate::conf::{Conf, Problem, connection};
 use crate::pluto::{ports::Local, status};
+use crate::print;
 use crate::process::Process;
 use crate::rundir::{Rundir, confs};
 use clap::Args as ClapArgs;
@@ -192,13 +193,13 @@ pub fn run(args: &Args) -> ExitCode {
             "auto",
             ask(&json!({ "do": "listen" }))
                 .and_then(|_| ask(&json!({ "do": "reread_secrets" })))
-                .map(|answer| print(&answer)),
+                .and_then(|answer| tell(&answer)),
         );
     } else {
         Ok(json!({ "do": "reread_secrets" }))
     };
     match request {
-        Ok(request) => super::finish("auto", ask(&request).map(|answer| print(&answer))),
+        Ok(request) => super::finish("auto", ask(&request).and_then(|answer| tell(&answer))),
         Err(usage) => usage.report("auto"),
     }
 }
@@ -238,26 +239,22 @@ pub fn whack(args: &WhackArgs) -> ExitCode {
     if word == "rekey" {
         request["ike"] = json!(of.rekey_ike);
     }
-    super::finish("whack", ask(&request).map(|answer| print(&answer)))
+    super::finish("whack", ask(&request).and_then(|answer| tell(&answer)))
 }
 
 /// Prints what an answer has to say beyond that it is done.
-fn print(answer: &Value) {
+fn tell(answer: &Value) -> Result<(), Failure> {
     if let Some(lines) = answer.as_array() {
-        lines.iter().filter_map(Value::as_str).for_each(|line| println!("{line}"));
+        lines.iter().filter_map(Value::as_str).try_for_each(print::line)?;
     } else if let Some(line) = answer.as_str() {
-        println!("{line}");
+        print::line(line)?;
     }
+    Ok(())
 }
 
 fn show(json: bool) -> Result<(), Failure> {
     let answer = ask(&json!({ "do": "status" }))?;
-    if json {
-        println!("{answer}");
-    } else {
-        status::lines(&answer).iter().for_each(|line| println!("{line}"));
-    }
-    Ok(())
+    Ok(if json { print::line(answer) } else { status::lines(&answer).iter().try_for_each(print::line) }?)
 }
 
 /// Asks pluto, shows its progress, and returns what it answers.
@@ -284,7 +281,7 @@ fn ask(request: &Value) -> Result<Value, Failure> {
         let line = line.map_err(broken)?;
         let mut reply: Value = serde_json::from_str(&line).map_err(|error| broken(error.into()))?;
         if let Some(text) = reply.get("say").and_then(Value::as_str) {
-            println!("{text}");
+            print::line(text)?;
         } else if let Some(why) = reply.get("error").and_then(Value::as_str) {
             return Err(Failure::new(why));
         } else if let Some(answer) = reply.get_mut("ok") {
@@ -325,7 +322,7 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
         Ok(read) => warnings.extend(read.warnings),
         Err(problems) => errors.extend(problems),
     }
-    warnings.iter().for_each(|problem| eprintln!("warning: {problem}"));
+    warnings.iter().for_each(|problem| print::complain(format_args!("warning: {problem}")));
     if !errors.is_empty() {
         return Err(Failure::new(lines(&errors)));
     }
@@ -333,9 +330,6 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
         Some(name) if count == 0 => {
             Err(Failure::new(format_args!("no conn section \"{name}\" in ipsec.conf")))
         }
-        _ => {
-            println!("{count} connections, nothing wrong");
-            Ok(())
-        }
+        _ => Ok(print::line(format_args!("{count} connections, nothing wrong"))?),
     }
 }

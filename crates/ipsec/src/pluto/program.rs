@@ -72,7 +72,7 @@ pub fn main() -> ExitCode {
             if args.left {
                 syslog.line(&why);
             }
-            eprintln!("pluto: {why}");
+            crate::print::complain(format_args!("pluto: {why}"));
             ExitCode::FAILURE
         }
     }
