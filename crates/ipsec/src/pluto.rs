@@ -35,7 +35,7 @@ use ports::Ports;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -155,6 +155,8 @@ struct Pluto {
     inbox: Inbox,
     signals: SignalFd,
     watchers: Vec<Watcher>,
+    /// Connections that wait for an IKE SA that is being made, in order: all of one peer share one.
+    waiting: VecDeque<String>,
     buffer: Vec<u8>,
     stop: bool,
 }
@@ -178,6 +180,7 @@ impl Pluto {
             inbox,
             signals,
             watchers: Vec::new(),
+            waiting: VecDeque::new(),
             buffer: vec![0; ikesock::LONGEST],
             stop: false,
         })
@@ -441,6 +444,22 @@ impl Pluto {
     }
 
     fn event(&mut self, event: Event, now: Time) {
+        let most = match &event {
+            // Twice as many each time, and never more at once than an IKE SA queues.
+            Event::ChildUp(_) => 2,
+            Event::IkeUp { .. } | Event::IkeDown { .. } | Event::Failed { .. } => 1,
+            Event::IkeRekeyed { .. }
+            | Event::ChildInUse { .. }
+            | Event::ChildDown { .. }
+            | Event::ChildMoved { .. }
+            | Event::Progress { .. }
+            | Event::Again { .. } => 0,
+        };
+        self.happened(event, now);
+        self.go_on(most, now);
+    }
+
+    fn happened(&mut self, event: Event, now: Time) {
         match event {
             Event::ChildUp(child) => {
                 let name = child.connection.name.clone();
@@ -581,7 +600,43 @@ impl Pluto {
         let local =
             planned.ike.local_address.or_else(|| self.ports.address_towards(planned.ike.remote_address));
         let local = local.ok_or("this host has no address towards the peer")?;
+        if self.is_begun_by_another(name) {
+            if !self.waiting.iter().any(|waiting| waiting == name) {
+                self.waiting.push_back(name.to_owned());
+            }
+            return Ok(());
+        }
         self.endpoint.up(name, local, now).map_err(str::to_owned)
+    }
+
+    /// Whether an IKE SA between the same two ends is being made for another connection.
+    fn is_begun_by_another(&self, name: &str) -> bool {
+        let Some(own) = self.planned.get(name) else { return false };
+        self.endpoint.rows().iter().filter(|row| row.initiator && row.peer.is_none()).any(|row| {
+            let other = row
+                .connection
+                .as_ref()
+                .filter(|other| *other != name)
+                .and_then(|other| self.planned.get(other));
+            other.is_some_and(|other| {
+                let (one, two) = (&own.ike, &other.ike);
+                one.local_address == two.local_address
+                    && one.remote_address == two.remote_address
+                    && one.local_id == two.local_id
+                    && one.remote_id == two.remote_id
+            })
+        })
+    }
+
+    /// Lets some of those that wait go on.
+    fn go_on(&mut self, most: usize, now: Time) {
+        for _ in 0..most {
+            let Some(name) = self.waiting.pop_front() else { return };
+            if let Err(why) = self.up(&name, now) {
+                self.say(&name, &why);
+                self.finish(&name, &Err(why));
+            }
+        }
     }
 
     fn act(&mut self, Asked { request, reply }: Asked) {
@@ -613,6 +668,7 @@ impl Pluto {
                 }
             }
             Request::Down { name } => self.loaded(&name).map(|names| {
+                self.waiting.retain(|waiting| !names.contains(waiting));
                 names.iter().for_each(|name| self.endpoint.down(name, now));
                 Value::Null
             }),
@@ -715,6 +771,7 @@ impl Pluto {
     }
 
     fn delete(&mut self, name: &str, now: Time) {
+        self.waiting.retain(|waiting| waiting != name);
         self.endpoint.remove(name, now);
         self.settle();
         self.unroute(name);
