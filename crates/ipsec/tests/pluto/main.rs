@@ -393,7 +393,7 @@ fn what_is_protected_never_leaves_in_clear_before_during_or_after() {
 
 #[test]
 fn many_connections_of_one_peer_come_up_on_one_ike_sa_and_each_carries_its_own() {
-    const MANY: usize = 100;
+    const MANY: usize = 40;
     let conns = |auto: &str| {
         let mut text = format!("{CONN}\tauto={auto}\n");
         for n in 1..MANY {
@@ -414,7 +414,7 @@ fn many_connections_of_one_peer_come_up_on_one_ike_sa_and_each_carries_its_own()
     eprintln!("{MANY} connections up within {:?} of the start of the daemons", clock::now().since(began));
     assert_eq!(west.status()["ike_sas"].as_array().map(Vec::len), Some(1));
     assert_eq!((sas(&west), sas(&east)), (2 * MANY, 2 * MANY));
-    for n in [0, 1, 57, MANY - 1] {
+    for n in [0, 1, 17, MANY - 1] {
         let inside = |side: u8| IpAddr::from([10, side, u8::try_from(n).expect("small"), 1]);
         for (gateway, side) in [(&west, 1), (&east, 2)] {
             let added = gateway.namespace.run(|| {
