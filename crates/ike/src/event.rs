@@ -217,11 +217,9 @@ pub enum Why {
 impl core::fmt::Display for Why {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Silence(remote) => write!(
-                f,
-                "no answer from {remote}: is the peer running, and do UDP {} and 4500 pass the firewalls between?",
-                remote.port()
-            ),
+            Self::Silence(remote) => {
+                write!(f, "no answer from {remote}: is the peer running, and do UDP 500 and 4500 pass the firewalls between?")
+            }
             Self::Refused(what, kind) => {
                 write!(f, "the peer refused {what}: {kind}{}", hint(*kind))
             }
