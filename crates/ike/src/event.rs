@@ -218,7 +218,10 @@ impl core::fmt::Display for Why {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Silence(remote) => {
-                write!(f, "no answer from {remote}: is the peer running, and do UDP 500 and 4500 pass the firewalls between?")
+                write!(
+                    f,
+                    "no answer from {remote}: is the peer running, and do UDP 500 and 4500 pass the firewalls between?"
+                )
             }
             Self::Refused(what, kind) => {
                 write!(f, "the peer refused {what}: {kind}{}", hint(*kind))

@@ -119,3 +119,6 @@ pub(crate) fn notifications(message: &Message) -> impl Iterator<Item = &Notify> 
 pub(crate) fn refused(message: &Message) -> Option<&Notify> {
     notifications(message).find(|notify| notify.kind.is_error())
 }
+
+#[cfg(test)]
+mod tests;

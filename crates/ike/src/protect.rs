@@ -249,3 +249,52 @@ pub fn int_auth_header(header: &Header, payloads: &[Payload], inner: usize) -> V
     }
     octets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Flags, IkeSpi};
+    use ipsec_core::algorithm::Encryption;
+
+    fn pair() -> (Sealer, Opener) {
+        let cipher = || SkCipher::new(Encryption::AesGcm16, &[7; 20], None).unwrap();
+        (Sealer::new(cipher(), 0), Opener::new(cipher()))
+    }
+
+    fn header(id: u32) -> Header {
+        let flags = Flags { initiator: true, response: false };
+        Header { spi_i: IkeSpi(1), spi_r: IkeSpi(2), exchange: Exchange::Informational, flags, id }
+    }
+
+    fn fragment(sealer: &mut Sealer, id: u32, numbers: (u16, u16), text: &[u8]) -> Vec<u8> {
+        sealer.one(&header(id), 43, Some(numbers), text, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn fragments_that_together_are_too_long_are_given_up() {
+        let (mut sealer, mut opener) = pair();
+        let outcomes: Vec<Opening> =
+            (1..=64).map(|n| opener.open(&fragment(&mut sealer, 1, (n, 64), &[0; 2000]))).collect();
+        // Long before the last one: 65 000 octets are reached by the thirty-third.
+        assert!(outcomes.iter().position(|outcome| matches!(outcome, Opening::Malformed(..))) == Some(32));
+        assert!(!outcomes.iter().any(|outcome| matches!(outcome, Opening::Message(_))));
+    }
+
+    #[test]
+    fn numbers_that_no_fragment_has_are_refused_and_a_repetition_is_not_counted_twice() {
+        let (mut sealer, mut opener) = pair();
+        for numbers in [(0, 2), (3, 2), (1, 0), (1, 65)] {
+            let octets = fragment(&mut sealer, 1, numbers, &[0; 8]);
+            assert!(matches!(opener.open(&octets), Opening::Forged), "{numbers:?}");
+        }
+        // A Vendor ID of eight octets in two pieces, the first of them twice.
+        let payload = [0, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8];
+        let (first, second) = payload.split_at(6);
+        let one = fragment(&mut sealer, 2, (1, 2), first);
+        assert!(matches!(opener.open(&one), Opening::Fragment));
+        assert!(matches!(opener.open(&one), Opening::Fragment));
+        let two = sealer.one(&header(2), 0, Some((2, 2)), second, &mut |_| {}).unwrap();
+        let Opening::Message(opened) = opener.open(&two) else { panic!() };
+        assert_eq!(opened.message.payloads, [Payload::Vendor(vec![1, 2, 3, 4, 5, 6, 7, 8])]);
+    }
+}

@@ -264,7 +264,7 @@ impl Pause {
 }
 
 /// The answers a handler has so far, in the order it asks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Answers {
     given: Vec<Answer>,
     next: usize,

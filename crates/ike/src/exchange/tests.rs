@@ -1,0 +1,120 @@
+//! What only a peer that breaks the rules would send, for which two honest engines are no test.
+
+use super::*;
+use crate::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
+use crate::identity::{Id, IdPattern};
+use crate::keys::{IkeKeys, Seed};
+use crate::message::{Flags, Header, IkeSpi, TrafficSelector};
+use crate::outbox::{Config, Outbox, Random};
+use crate::proposal::{Offer, Protocol};
+use crate::sa::{Handshake, Stage};
+use ipsec_core::algorithm::Encryption;
+use ipsec_core::kex::Group;
+use ipsec_core::prf::Prf;
+use ipsec_core::{Secret, Time};
+
+struct Count(u8);
+
+impl Random for Count {
+    fn fill(&mut self, octets: &mut [u8]) {
+        for octet in octets {
+            self.0 = self.0.wrapping_add(1);
+            *octet = self.0;
+        }
+    }
+}
+
+fn net(text: &str) -> TrafficSelector {
+    TrafficSelector::of(text.parse().unwrap(), 0, 0)
+}
+
+fn connection() -> Connection {
+    let gcm = vec![(Encryption::AesGcm16, 128)];
+    Connection {
+        name: "net".to_owned(),
+        local_address: None,
+        remote_address: None,
+        remote_port: 500,
+        local_id: Id::parse("@us").unwrap(),
+        remote_id: IdPattern::Any,
+        ike: vec![Offer {
+            encryption: gcm.clone(),
+            prf: vec![Prf::HmacSha256],
+            groups: vec![Group::X25519],
+            additional: vec![vec![Some(Group::MlKem768)]],
+            ..Offer::default()
+        }],
+        child: ChildPolicy {
+            offers: vec![Offer { encryption: gcm, esn: vec![false], ..Offer::default() }],
+            mode: Mode::Tunnel,
+            local: vec![net("10.1.0.0/16")],
+            remote: vec![net("10.2.0.0/16")],
+            replay_window: 64,
+        },
+        times: Times::default(),
+        encapsulation: Encapsulation::Auto,
+        fragmentation: true,
+        attempts: None,
+        when_gone: WhenGone::Clear,
+        unique: true,
+    }
+}
+
+fn ike_sa(stage: Stage) -> IkeSa {
+    let ends = ("192.0.2.1:500".parse().unwrap(), "192.0.2.2:500".parse().unwrap());
+    IkeSa::new(IkeSpi(1), false, ends, stage, Time::ZERO)
+}
+
+fn message(exchange: Exchange, payloads: Vec<Payload>) -> Message {
+    let flags = Flags { initiator: true, response: false };
+    Message { header: Header { spi_i: IkeSpi(2), spi_r: IkeSpi(1), exchange, flags, id: 1 }, payloads }
+}
+
+#[test]
+fn a_responder_that_widens_what_was_asked_is_not_believed() {
+    let (sa, connection) = (ike_sa(Stage::Closed), connection());
+    let grant = |ts_i: &str, ts_r: &str| {
+        let proposal = connection.child.offers[0].proposal(1, Protocol::Esp, vec![0, 0, 0x10, 0]);
+        let payloads =
+            vec![Payload::Sa(vec![proposal]), Payload::TsI(vec![net(ts_i)]), Payload::TsR(vec![net(ts_r)])];
+        child::confirm(&sa, &message(Exchange::IkeAuth, payloads), &connection, false).is_ok()
+    };
+    assert!(grant("10.1.0.0/16", "10.2.0.0/16"));
+    assert!(grant("10.1.7.0/24", "10.2.0.1/32"));
+    assert!(!grant("10.1.0.0/16", "0.0.0.0/0"));
+    assert!(!grant("10.0.0.0/8", "10.2.0.0/16"));
+    assert!(!grant("10.2.0.0/16", "10.1.0.0/16"));
+}
+
+#[test]
+fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
+    let connection = connection();
+    let chosen = connection.ike[0].choose(&connection.ike[0].proposal(1, Protocol::Ike, vec![])).unwrap();
+    let seed = Seed { ni: &[1; 32], nr: &[2; 32], spi_i: IkeSpi(2), spi_r: IkeSpi(1) };
+    let keys = IkeKeys::initial(&chosen, Prf::HmacSha256, &Secret::from(&[3; 32][..]), seed);
+    let mut config = Config::default();
+    config.connections.insert("net".to_owned(), connection.into());
+    let mut out = Outbox::default();
+    let mut cx = Context { now: Time::ZERO, config: &config, out: &mut out, random: &mut Count(0) };
+    let outcome = |left: usize, cx: &mut Context<'_>| {
+        let handshake = Handshake {
+            init_i: vec![1],
+            init_r: vec![2],
+            ni: vec![1; 32],
+            nr: vec![2; 32],
+            int_auth: Default::default(),
+            additional: std::iter::repeat_n(Group::MlKem768, left).collect(),
+        };
+        let mut sa = ike_sa(Stage::Keyed(Box::new(handshake)));
+        sa.channel = init::channel(false, cx, chosen.clone(), keys.clone());
+        let id = Payload::IdI(Id::parse("@peer").unwrap().body());
+        let message = message(Exchange::IkeAuth, vec![id, Payload::Auth { method: 2, data: vec![0; 32] }]);
+        match auth::answer(&mut sa, cx, &message, &mut Answers::default()) {
+            Err(Pause::Refuse(notify, _)) => notify.kind,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(outcome(1, &mut cx), NotifyKind::InvalidSyntax);
+    // With nothing left to exchange the same message is judged by its AUTH.
+    assert_eq!(outcome(0, &mut cx), NotifyKind::AuthenticationFailed);
+}
