@@ -7,4 +7,5 @@ mod key;
 mod keysock;
 mod print;
 mod setup;
+mod steps;
 mod trap;
