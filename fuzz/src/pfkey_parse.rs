@@ -198,7 +198,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     outer(&mut acquire);
     keep("inverse-acquire", acquire);
     let mut options = request(M::Socket, SaType::Unspec);
-    options.socket_options(&SocketOptions { loopback: false });
+    options.socket_options(&SocketOptions { loopback: false, quiet: false });
     keep("socket", options);
     all
 }

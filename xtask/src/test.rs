@@ -42,6 +42,7 @@ pub(crate) fn test(args: &Args) -> Result<(), Failed> {
     with_peers(&mut tests);
     // The programs the namespace tests start.
     step("build", &mut cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
+    step("shim", &mut cargo(&["build", "--quiet", "-p", "pfkey-preload"]))?;
     step("tests", tests.args(&args.filter))?;
     if args.filter.is_none() {
         step("documentation tests", &mut cargo(&["test", "--quiet", "--workspace", "--doc"]))?;

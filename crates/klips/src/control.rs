@@ -177,7 +177,9 @@ impl Control {
                 if loopback {
                     self.set_loopback(from, true);
                 }
-                self.echo(from, rule, ask, None);
+                if !ask.socket.is_some_and(|options| options.quiet) {
+                    self.echo(from, rule, ask, None);
+                }
                 self.set_loopback(from, loopback);
                 Ok(())
             }

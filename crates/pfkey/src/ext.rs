@@ -301,11 +301,13 @@ pub struct SaParams {
     pub esn: bool,
 }
 
-/// Native: socket options. 8 octets: at 4 the flags (bit 0: SO_USELOOPBACK).
+/// Native: socket options. 8 octets: at 4 the flags (bit 0: SO_USELOOPBACK; bit 1: no answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {
     /// SO_USELOOPBACK: off, the socket hears nothing at all.
     pub loopback: bool,
+    /// Whoever asks does not want to be told: an answer would lie among what the socket's program is to read.
+    pub quiet: bool,
 }
 
 /// Native: the counters of an SA. 40 octets of five u64 after the first word, which is reserved: 48 in all.

@@ -521,7 +521,7 @@ fn sa_params(octets: &[u8]) -> Option<SaParams> {
 
 fn socket(octets: &[u8]) -> Option<SocketOptions> {
     let (options, []) = numbers(octets)?;
-    (options <= 1).then_some(SocketOptions { loopback: options == 1 })
+    (options <= 3).then_some(SocketOptions { loopback: options & 1 != 0, quiet: options & 2 != 0 })
 }
 
 fn counters(octets: &[u8]) -> Option<Counters> {

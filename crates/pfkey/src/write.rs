@@ -241,7 +241,7 @@ impl Writer {
 
     /// Native: socket options.
     pub fn socket_options(&mut self, options: &SocketOptions) -> &mut Self {
-        self.numbers(ExtType::SocketOptions, u32::from(options.loopback), &[])
+        self.numbers(ExtType::SocketOptions, u32::from(options.loopback) | u32::from(options.quiet) << 1, &[])
     }
 
     /// Native: counters of an SA.

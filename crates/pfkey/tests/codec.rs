@@ -46,7 +46,7 @@ fn everything() -> Vec<u8> {
         .group(&GROUP)
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
-        .socket_options(&SocketOptions { loopback: false })
+        .socket_options(&SocketOptions { loopback: false, quiet: false })
         .counters(&Counters { packets: 1, forged: 2, replayed: 3, sequence: 4 });
     w.finish().unwrap()
 }
@@ -97,7 +97,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.ereg, Some(&[2, 3][..]));
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
-    assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false });
+    assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
     assert_eq!(m.counters.unwrap(), Counters { packets: 1, forged: 2, replayed: 3, sequence: 4 });
     let mut echo = Writer::new(&m.base);
     m.extensions().for_each(|extension| {

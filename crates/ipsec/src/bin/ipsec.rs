@@ -74,6 +74,8 @@ enum Command {
     Auto(command::auto::Args),
     /// The same in the words of whack
     Whack(command::auto::WhackArgs),
+    /// Run a program that opens a PF_KEY socket, unmodified, on our PF_KEY service
+    Run(command::run::Args),
     /// Start, stop, restart the subsystem, or say how it is
     Setup(command::setup::Args),
     /// Show which SAs are applied together
@@ -113,6 +115,7 @@ fn main() -> ExitCode {
         Some(Command::PfKey(args)) => command::pf_key::run(args),
         Some(Command::Auto(args)) => command::auto::run(&args),
         Some(Command::Whack(args)) => command::auto::whack(&args),
+        Some(Command::Run(args)) => command::run::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::listing::run("spigrp", Table::Spigrp, args),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),

@@ -17,6 +17,7 @@ pub mod listing;
 pub mod look;
 pub mod optionsfrom;
 pub mod pf_key;
+pub mod run;
 mod said;
 mod service;
 pub mod setup;

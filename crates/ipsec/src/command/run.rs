@@ -1,0 +1,217 @@
+//! `ipsec run`: an unmodified program that opens `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` gets our PF_KEY service.
+
+use super::{Failure, finish};
+use crate::rundir::Rundir;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// What `ipsec run` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  ipsec run -- ./keymanager -d        a key manager written from pf_key(7P)
+  ipsec run -- strace -f ./keymanager with everything it starts
+
+The program is started in place of this one, with libpfkey_preload.so in
+LD_PRELOAD: its PF_KEY sockets are connections to pf_key.sock of the run
+directory, and nothing else about it changes. What it starts inherits that.
+A C program for it includes <net/pfkeyv2.h>.
+
+It needs a dynamically linked program that gains no privileges when it is
+started: the dynamic linker of others does not look at LD_PRELOAD.")]
+pub struct Args {
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
+/// The shim's file.
+const SHIM: &str = "libpfkey_preload.so";
+/// What the shim reads.
+const SOCKET: &str = "IPSEC_PFKEY_SOCKET";
+/// Interpreters of interpreters, as many as Linux follows.
+const SCRIPTS: usize = 4;
+
+/// Runs the command. Returns only if that could not be done.
+pub fn run(args: &Args) -> ExitCode {
+    finish("run", start(&args.program))
+}
+
+fn start(words: &[OsString]) -> Result<(), Failure> {
+    let (name, arguments) = words.split_first().ok_or_else(|| Failure::new("what is to be run?"))?;
+    let program = find(name)?;
+    can_be_shimmed(&program)?;
+    let shim = shim()?;
+    let mut preload = shim.into_os_string();
+    // Whoever preloads something else goes on doing so, behind us.
+    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
+        preload.push(":");
+        preload.push(others);
+    }
+    let mut command = Command::new(&program);
+    command.arg0(name).args(arguments);
+    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().pf_key_sock());
+    let error = command.exec();
+    Err(Failure::new(format_args!("{}: {error}", program.display())))
+}
+
+/// Where a program is, as a shell would find it.
+fn find(name: &OsStr) -> Result<PathBuf, Failure> {
+    let executable =
+        |path: &Path| fs::metadata(path).is_ok_and(|at| at.is_file() && at.permissions().mode() & 0o111 != 0);
+    if name.as_encoded_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|dir| dir.join(name)).find(|path| executable(path));
+    found.ok_or_else(|| Failure::new(format_args!("{}: no such program in PATH", name.display())))
+}
+
+/// Beside this program, or where a package puts libraries.
+fn shim() -> Result<PathBuf, Failure> {
+    let exe = env::current_exe().map_err(|error| Failure::new(format_args!("who am I: {error}")))?;
+    let dir = exe.parent().unwrap_or(Path::new("/"));
+    let places = [dir.join(SHIM), dir.join("../lib/tulips").join(SHIM), dir.join("../lib").join(SHIM)];
+    let found = places.iter().find(|place| place.is_file()).ok_or_else(|| {
+        Failure::new(format_args!(
+            "no {SHIM} in {} or ../lib; `cargo build -p pfkey-preload` builds it",
+            dir.display()
+        ))
+    })?;
+    // The dynamic linker takes blanks and colons for separators and says nothing.
+    let found = fs::canonicalize(found)
+        .map_err(|error| Failure::new(format_args!("{}: {error}", found.display())))?;
+    if found.as_os_str().as_encoded_bytes().iter().any(|octet| b" :".contains(octet)) {
+        return Err(Failure::new(format_args!(
+            "{}: LD_PRELOAD cannot name a file with a blank or a colon in its path; move it",
+            found.display()
+        )));
+    }
+    Ok(found)
+}
+
+/// Refuses what the dynamic linker would start without the shim, and says why.
+fn can_be_shimmed(program: &Path) -> Result<(), Failure> {
+    let mut file = program.to_path_buf();
+    for _ in 0..=SCRIPTS {
+        let refuse = |why: &str| Failure::new(format_args!("{}: {why}", file.display()));
+        let read = |error: io::Error| refuse(&error.to_string());
+        gains_nothing(&file).map_err(refuse)?;
+        let start = {
+            use std::io::Read as _;
+            let mut start = Vec::new();
+            fs::File::open(&file).and_then(|f| f.take(1 << 16).read_to_end(&mut start)).map_err(read)?;
+            start
+        };
+        if let Some(line) = start.strip_prefix(b"#!") {
+            let line = line.split(|octet| *octet == b'\n').next().unwrap_or_default();
+            let interpreter = line.split(|octet| b" \t".contains(octet)).find(|word| !word.is_empty());
+            let interpreter = interpreter.ok_or_else(|| refuse("a script that names no interpreter"))?;
+            let interpreter = String::from_utf8_lossy(interpreter).into_owned();
+            file = interpreter.into();
+            continue;
+        }
+        return is_dynamic(&start).map_err(refuse);
+    }
+    Err(Failure::new(format_args!("{}: scripts that interpret scripts", program.display())))
+}
+
+/// Secure execution (ld.so(8)): LD_PRELOAD is not looked at.
+fn gains_nothing(file: &Path) -> Result<(), &'static str> {
+    let Ok(at) = fs::metadata(file) else { return Ok(()) };
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    if at.mode() & 0o4000 != 0 && at.uid() != uid || at.mode() & 0o2000 != 0 && at.gid() != gid {
+        return Err("it is setuid or setgid, so LD_PRELOAD has no effect on it; run it as its owner");
+    }
+    let mut value = [0_u8; 64];
+    let capabilities = rustix::fs::getxattr(file, "security.capability", value.as_mut_slice());
+    if capabilities.is_ok() && uid != 0 {
+        return Err("it has file capabilities, so LD_PRELOAD has no effect on it; run it as root");
+    }
+    Ok(())
+}
+
+/// Whether an ELF program of our kind names a dynamic linker (PT_INTERP), and one that can load the shim.
+fn is_dynamic(elf: &[u8]) -> Result<(), &'static str> {
+    const PT_INTERP: u32 = 3;
+    let ours = fs::read("/proc/self/exe").ok().and_then(|exe| exe.get(..20).map(<[u8]>::to_vec));
+    if elf.get(..4) != Some(b"\x7fELF") {
+        return Err("neither an ELF program nor a script that names its interpreter");
+    }
+    // Class, byte order and machine.
+    let kind = |elf: &[u8]| Some((elf.get(4..6)?.to_vec(), elf.get(18..20)?.to_vec()));
+    if ours.as_deref().and_then(kind) != kind(elf) {
+        return Err("it is for another kind of machine than the shim");
+    }
+    let word = |at: usize, len: usize| -> Option<u64> {
+        let octets = elf.get(at..at.checked_add(len)?)?;
+        let mut whole = [0_u8; 8];
+        whole.get_mut(..len)?.copy_from_slice(octets);
+        Some(u64::from_le_bytes(whole))
+    };
+    // Elf64: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
+    let table = || Some((usize::try_from(word(32, 8)?).ok()?, word(54, 2)?, word(56, 2)?));
+    let (at, size, count) = table().ok_or("an ELF program cut short")?;
+    for index in 0..count {
+        let here = usize::try_from(index * size).ok().and_then(|more| at.checked_add(more));
+        let Some(here) = here else { break };
+        if word(here, 4) == Some(u64::from(PT_INTERP)) {
+            let range = || {
+                let from = usize::try_from(word(here + 8, 8)?).ok()?;
+                elf.get(from..from.checked_add(usize::try_from(word(here + 32, 8)?).ok()?)?)
+            };
+            let linker = range().unwrap_or_default();
+            if linker.windows(7).any(|part| part == b"ld-musl") {
+                return Err("it is linked with musl, and the shim with glibc");
+            }
+            return Ok(());
+        }
+    }
+    Err(
+        "it is statically linked, so nothing can be put before its socket(); it would need to speak to pf_key.sock itself (pf_key(7))",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_dynamic_linker_would_shim_is_started() {
+        can_be_shimmed(Path::new("/proc/self/exe")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, octets: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, octets).unwrap();
+            path
+        };
+        let why = |path: &Path| can_be_shimmed(path).unwrap_err().to_string();
+        let mut elf = fs::read("/proc/self/exe").unwrap();
+        elf.truncate(1 << 16);
+        // Without PT_INTERP it is static: every program header becomes PT_NULL.
+        let (at, size, count) = (64, 56, usize::from(elf[56]));
+        for index in 0..count {
+            elf[at + index * size..][..4].fill(0);
+        }
+        assert!(why(&file("static", &elf)).contains("statically linked"));
+        elf[18] ^= 0xff;
+        assert!(why(&file("machine", &elf)).contains("another kind of machine"));
+        assert!(why(&file("text", b"hello")).contains("neither an ELF"));
+        let script = file("script", format!("#! {}/static\n", dir.path().display()).as_bytes());
+        assert!(why(&script).contains("statically linked"));
+        file("loop", format!("#!{}/loop\n", dir.path().display()).as_bytes());
+        assert!(why(&dir.path().join("loop")).contains("scripts that interpret"));
+        if rustix::process::geteuid().is_root() {
+            let theirs = file("setuid", &fs::read("/proc/self/exe").unwrap()[..1 << 16]);
+            std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
+            fs::set_permissions(&theirs, fs::Permissions::from_mode(0o4755)).unwrap();
+            assert!(why(&theirs).contains("setuid"));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Which descriptors are PF_KEY sockets of ours.
+
+use crate::real;
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicU64, Ordering};
+use libc::socklen_t;
+
+/// The priority of a socket that hears the service, and of one with SO_USELOOPBACK off. The kernel gives it no meaning on
+/// a Unix socket, keeps it with the open socket, and asks for no privilege.
+pub(crate) const HEARS: c_int = 5;
+pub(crate) const DEAF: c_int = 6;
+
+/// Descriptor numbers below this are remembered; others are looked at each time.
+const REMEMBERED: usize = 1 << 16;
+const WORDS: usize = REMEMBERED / 64;
+type Set = [AtomicU64; WORDS];
+
+/// Numbers that were looked at, and those of them that were ours. What is not ours can only become so through `socket`,
+/// `dup`, `fcntl` or `recvmsg`, which say so here; what is ours is looked at again on each use.
+static LOOKED_AT: Set = [const { AtomicU64::new(0) }; WORDS];
+static OURS: Set = [const { AtomicU64::new(0) }; WORDS];
+
+fn place(fd: c_int) -> Option<(usize, u64)> {
+    let number = usize::try_from(fd).ok().filter(|number| *number < REMEMBERED)?;
+    Some((number / 64, 1 << (number % 64)))
+}
+
+fn contains(set: &Set, (word, bit): (usize, u64)) -> bool {
+    set.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+}
+
+fn put(set: &Set, (word, bit): (usize, u64), there: bool) {
+    if let Some(word) = set.get(word) {
+        if there {
+            word.fetch_or(bit, Ordering::Relaxed)
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed)
+        };
+    }
+}
+
+pub(crate) fn errno() -> c_int {
+    // SAFETY: the address is that of this thread's errno, always.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = value }
+}
+
+/// Fails as a function of C does.
+pub(crate) fn fail<T: From<i8>>(error: c_int) -> T {
+    set_errno(error);
+    T::from(-1)
+}
+
+/// A socket option that is an int.
+pub(crate) fn option(fd: c_int, name: c_int) -> Option<c_int> {
+    let mut value: c_int = 0;
+    let mut len = size_of::<c_int>() as socklen_t;
+    // SAFETY: the value has as many octets as `len` says.
+    let done = unsafe { real::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut len) };
+    (done == 0).then_some(value)
+}
+
+/// Sets a socket option that is an int.
+pub(crate) fn set_option(fd: c_int, name: c_int, value: c_int) -> c_int {
+    let len = size_of::<c_int>() as socklen_t;
+    // SAFETY: the value has as many octets as `len` says.
+    unsafe { real::setsockopt(fd, libc::SOL_SOCKET, name, (&raw const value).cast::<c_void>(), len) }
+}
+
+/// Asks the kernel. Leaves errno as it is.
+pub(crate) fn look(fd: c_int) -> bool {
+    let before = errno();
+    let ours = option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+        && option(fd, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET)
+        && option(fd, libc::SO_PRIORITY).is_some_and(|priority| [HEARS, DEAF].contains(&priority));
+    set_errno(before);
+    if let Some(place) = place(fd) {
+        put(&OURS, place, ours);
+        put(&LOOKED_AT, place, true);
+    }
+    ours
+}
+
+/// Whether it is a PF_KEY socket of ours.
+#[inline]
+pub(crate) fn is_ours(fd: c_int) -> bool {
+    match place(fd) {
+        Some(place) if contains(&LOOKED_AT, place) && !contains(&OURS, place) => false,
+        Some(_) => look(fd),
+        None => fd >= 0 && look(fd),
+    }
+}

@@ -1,0 +1,261 @@
+//! Reaching the service: opening a socket, sending to it, hearing that it has gone.
+
+use crate::ours::{DEAF, HEARS, errno, fail, look, option, set_errno, set_option};
+use crate::real;
+use core::ffi::{CStr, c_int};
+use libc::{SO_PRIORITY, iovec, msghdr, sockaddr_un, socklen_t, ssize_t};
+
+/// The variable that names the service's socket.
+const PATH: &CStr = c"IPSEC_PFKEY_SOCKET";
+const PF_KEY_V2: c_int = 2;
+/// The sequence number of the question that finds out whether the service lets us in.
+const KNOCK: u32 = 0x6b6e_6f63;
+/// How long the service may take, where a kernel takes no time at all.
+const PATIENCE_MS: c_int = 5000;
+
+/// `sadb_msg_type`s that matter here: ACQUIRE has no answer; the other is the native one for socket options.
+const SADB_ACQUIRE: u8 = 6;
+const SOCKET_OPTIONS: u8 = 134;
+/// Flags in that message.
+const LOOPBACK: u32 = 1;
+const NO_ANSWER: u32 = 2;
+
+/// A native message about socket options (pf_key(7)).
+fn options(flags: u32, seq: u32) -> [u8; 24] {
+    let mut octets = [0; 24];
+    // SAFETY: getpid has no preconditions.
+    let pid = unsafe { libc::getpid() };
+    let fields: [(usize, &[u8]); 7] = [
+        (0, &[2, SOCKET_OPTIONS, 0, 0]),
+        (4, &3_u16.to_ne_bytes()),
+        (8, &seq.to_ne_bytes()),
+        (12, &pid.to_ne_bytes()),
+        (16, &1_u16.to_ne_bytes()),
+        (18, &131_u16.to_ne_bytes()),
+        (20, &flags.to_ne_bytes()),
+    ];
+    for (at, value) in fields {
+        if let Some(field) = octets.get_mut(at..at + value.len()) {
+            field.copy_from_slice(value);
+        }
+    }
+    octets
+}
+
+/// The address of the service; `None` if nothing names it.
+fn address() -> Option<sockaddr_un> {
+    // SAFETY: the name ends in NUL; what comes back is null or a string of the environment.
+    let path = unsafe {
+        let path = libc::getenv(PATH.as_ptr());
+        if path.is_null() {
+            return None;
+        }
+        CStr::from_ptr(path)
+    };
+    let mut address = sockaddr_un { sun_family: libc::AF_UNIX as u16, sun_path: [0; 108] };
+    let octets = path.to_bytes_with_nul();
+    if octets.len() < 2 {
+        return None;
+    }
+    for (to, from) in address.sun_path.get_mut(..octets.len())?.iter_mut().zip(octets) {
+        *to = from.cast_signed();
+    }
+    Some(address)
+}
+
+/// `socket(PF_KEY, …)`. `None` if no service is named: then the kernel is asked.
+pub(crate) fn open(kind: c_int, protocol: c_int) -> Option<c_int> {
+    let address = address()?;
+    let flags = kind & (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+    if kind & !flags != libc::SOCK_RAW {
+        return Some(fail(libc::ESOCKTNOSUPPORT));
+    }
+    if protocol != PF_KEY_V2 {
+        return Some(fail(libc::EPROTONOSUPPORT));
+    }
+    let kind = libc::SOCK_SEQPACKET | flags & libc::SOCK_CLOEXEC;
+    // SAFETY: numbers only.
+    let fd = unsafe { real::socket(libc::AF_UNIX, kind, 0) };
+    if fd < 0 {
+        return Some(fd);
+    }
+    if let Err(error) = enter(fd, &address, flags & libc::SOCK_NONBLOCK != 0) {
+        // SAFETY: it was opened above and nobody else knows it.
+        unsafe { libc::close(fd) };
+        return Some(fail(error));
+    }
+    Some(fd)
+}
+
+fn done(result: c_int) -> Result<(), c_int> {
+    if result < 0 { Err(errno()) } else { Ok(()) }
+}
+
+fn enter(fd: c_int, address: &sockaddr_un, nonblocking: bool) -> Result<(), c_int> {
+    let len = size_of::<sockaddr_un>() as socklen_t;
+    // SAFETY: the address has as many octets as `len` says.
+    done(unsafe { real::connect(fd, core::ptr::from_ref(address).cast(), len) }).map_err(
+        |error| match error {
+            // No service is what a kernel without PF_KEY is.
+            libc::ENOENT | libc::ECONNREFUSED => libc::EAFNOSUPPORT,
+            libc::EACCES => libc::EPERM,
+            other => other,
+        },
+    )?;
+    // A kernel refuses in socket(). The service accepts everybody and then says who may not: ask.
+    let knock = options(LOOPBACK, KNOCK);
+    // SAFETY: the buffer has as many octets as the call says.
+    let sent = unsafe { real::send(fd, knock.as_ptr().cast(), knock.len(), libc::MSG_NOSIGNAL) };
+    // One that was refused at once may find the door shut; the reason lies behind it.
+    if sent < 0 && errno() != libc::EPIPE {
+        return Err(errno());
+    }
+    loop {
+        wait(fd, PATIENCE_MS)?;
+        let mut head = [0_u8; 16];
+        // SAFETY: as above. Longer records are cut.
+        let len = unsafe { real::recv(fd, head.as_mut_ptr().cast(), head.len(), libc::MSG_DONTWAIT) };
+        if len < 0 && [libc::EINTR, libc::EAGAIN].contains(&errno()) {
+            continue;
+        }
+        if len < 16 {
+            return Err(if len < 0 { errno() } else { libc::EAFNOSUPPORT });
+        }
+        let [_, kind, error, ..] = head;
+        if kind == 0 && error != 0 {
+            return Err(error.into());
+        }
+        if head.get(8..12) == Some(&KNOCK.to_ne_bytes()) {
+            break;
+        }
+    }
+    if nonblocking {
+        let flag = core::ptr::without_provenance_mut(libc::O_NONBLOCK as usize);
+        // SAFETY: numbers only.
+        done(unsafe { real::fcntl(fd, libc::F_SETFL, flag) })?;
+    }
+    done(set_option(fd, SO_PRIORITY, HEARS))?;
+    look(fd);
+    Ok(())
+}
+
+/// Waits until there is something to read.
+fn wait(fd: c_int, milliseconds: c_int) -> Result<(), c_int> {
+    let mut one = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    loop {
+        // SAFETY: one entry, as the count says.
+        match unsafe { libc::poll(&raw mut one, 1, milliseconds) } {
+            0 => return Err(libc::ETIMEDOUT),
+            1.. => return Ok(()),
+            _ if errno() == libc::EINTR => {}
+            _ => return Err(errno()),
+        }
+    }
+}
+
+/// Octets that lie ready to be read.
+fn ready(fd: c_int) -> c_int {
+    let mut octets: c_int = 0;
+    // SAFETY: the request writes one int.
+    let done = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut octets) };
+    if done == 0 { octets } else { 0 }
+}
+
+/// Sends one record in parts. Returns when its answer is there, as a kernel's `send` does: OpenIKED waits for one
+/// millisecond after it.
+///
+/// # Safety
+/// As sendmsg(2) says.
+pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let parts = unsafe {
+        if message.is_null() || (*message).msg_iovlen > 0 && (*message).msg_iov.is_null() {
+            return fail(libc::EFAULT);
+        }
+        core::slice::from_raw_parts(
+            if (*message).msg_iovlen == 0 {
+                core::ptr::NonNull::dangling().as_ptr()
+            } else {
+                (*message).msg_iov
+            },
+            (*message).msg_iovlen,
+        )
+    };
+    // Nothing is no message, and to the service it would be the end.
+    if parts.iter().all(|part: &iovec| part.iov_len == 0) {
+        return 0;
+    }
+    let before = ready(fd);
+    // Addresses and descriptors are no part of PF_KEY.
+    // SAFETY: all zero is a valid msghdr.
+    let mut plain: msghdr = unsafe { core::mem::zeroed() };
+    plain.msg_iov = parts.as_ptr().cast_mut();
+    plain.msg_iovlen = parts.len();
+    // SAFETY: the parts are the caller's.
+    let sent = unsafe { real::sendmsg(fd, &raw const plain, flags | libc::MSG_NOSIGNAL) };
+    if sent < 0 {
+        return gone(sent);
+    }
+    let after = errno();
+    if answered(parts) && option(fd, SO_PRIORITY) == Some(HEARS) {
+        settle(fd, before);
+    }
+    set_errno(after);
+    sent
+}
+
+/// Whether the service answers such a message.
+fn answered(parts: &[iovec]) -> bool {
+    let mut skip = 1;
+    for part in parts {
+        if skip < part.iov_len {
+            // SAFETY: it was just sent from there, so it can be read.
+            let kind = unsafe { *part.iov_base.cast::<u8>().add(skip) };
+            return kind != SADB_ACQUIRE;
+        }
+        skip -= part.iov_len;
+    }
+    // Too short to be a message; it is refused all the same.
+    true
+}
+
+/// Waits until more lies ready than before. What has piled up unread makes `poll` useless; then it is looked at in turns.
+fn settle(fd: c_int, before: c_int) {
+    let nap = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    if before == 0 {
+        let _ = wait(fd, PATIENCE_MS);
+        return;
+    }
+    // A reader beside us may take the answer before it is seen here, so this does not wait for long.
+    for _ in 0..40 {
+        if ready(fd) != before {
+            return;
+        }
+        // SAFETY: the time is valid, what remains of it is not asked for.
+        unsafe { libc::nanosleep(&raw const nap, core::ptr::null_mut()) };
+    }
+}
+
+/// What a program is told when the service has gone: its PF_KEY is down. Other errors are as they are.
+pub(crate) fn gone(result: ssize_t) -> ssize_t {
+    if result < 0 && [libc::EPIPE, libc::ECONNRESET, libc::ENOTCONN].contains(&errno()) {
+        return fail(libc::ENETDOWN);
+    }
+    result
+}
+
+/// The same after a read of `wanted` octets: the end of a record socket is that of the service.
+pub(crate) fn heard(result: ssize_t, wanted: usize) -> ssize_t {
+    if result == 0 && wanted > 0 { fail(libc::ENETDOWN) } else { gone(result) }
+}
+
+/// SO_USELOOPBACK.
+pub(crate) fn set_loopback(fd: c_int, on: bool) -> c_int {
+    let message = options(NO_ANSWER | if on { LOOPBACK } else { 0 }, 0);
+    // SAFETY: the buffer has as many octets as the call says.
+    let sent = unsafe { real::send(fd, message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    if gone(sent) < 0 {
+        return -1;
+    }
+    set_option(fd, SO_PRIORITY, if on { HEARS } else { DEAF })
+}
