@@ -76,7 +76,8 @@ enum Host {
 }
 
 /// Keys that would change what is protected or who is believed, and that nothing here acts on.
-const UNSUPPORTED: [(&str, &str); 12] = [
+const UNSUPPORTED: [(&str, &str); 13] = [
+    ("ppk", "post-quantum preshared keys are not mixed in: pq=require"),
     ("ah", "AH is not negotiated: use esp="),
     ("aggrmode", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
     ("aggressive", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
@@ -138,6 +139,21 @@ pub fn auto(conn: &Conn) -> Result<Auto, Problem> {
     })
 }
 
+/// Keys that are understood and that nothing acts on yet: who wrote them should know.
+const NO_EFFECT: [&str; 11] = [
+    "failureshunt",
+    "ipsec-max-bytes",
+    "ipsec-max-packets",
+    "mobike",
+    "mtu",
+    "narrowing",
+    "nat-keepalive",
+    "negotiationshunt",
+    "priority",
+    "reauth",
+    "rekey",
+];
+
 struct Plan<'c> {
     conn: &'c Conn,
     errors: Vec<Problem>,
@@ -163,6 +179,10 @@ impl<'c> Plan<'c> {
         }
         if let Some(setting) = conn.setting("compress").filter(|s| flag(&s.value) == Some(true)) {
             self.refuse(setting, "IPComp is not negotiated: compress=no");
+        }
+        for setting in conn.settings.iter().filter(|setting| NO_EFFECT.contains(&setting.key.as_str())) {
+            self.warnings
+                .push(Problem::new(&setting.at, format!("parameter has no effect yet [{}]", setting.key)));
         }
         self.authby();
         let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;
@@ -715,6 +735,18 @@ mod tests {
             let said = planned(&format!("{BASE}\t{line}\n"), &WEST).unwrap_err();
             assert!(said.contains(what) && said.starts_with("f:"), "{line}: {said}");
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let conf = Conf::parse("f", &format!("conn a\n{BASE}\tmobike=yes\n")).unwrap();
+        let mut warnings = Vec::new();
+        plan(&conf.conns[0], &WEST, &mut warnings).unwrap();
+        assert_eq!(
+            warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["f:9: parameter has no effect yet [mobike]"]
+        );
+        assert!(planned(&format!("{BASE}\tppk=insist\n"), &WEST).is_err());
     }
 
     #[test]
