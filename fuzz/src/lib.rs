@@ -4,6 +4,8 @@
 //! has the same targets for `cargo fuzz`, which sees coverage and explores for as long as it is left alone.
 
 pub mod esp_open;
+pub mod ike_dialogue;
+pub mod ike_message;
 pub mod ip_walk;
 mod packets;
 pub mod pfkey_parse;
@@ -23,4 +25,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pfkey_parse", run: pfkey_parse::run, seeds: pfkey_parse::seeds },
     Target { name: "ip_walk", run: ip_walk::run, seeds: ip_walk::seeds },
     Target { name: "esp_open", run: esp_open::run, seeds: esp_open::seeds },
+    Target { name: "ike_message", run: ike_message::run, seeds: ike_message::seeds },
+    Target { name: "ike_dialogue", run: ike_dialogue::run, seeds: ike_dialogue::seeds },
 ];
