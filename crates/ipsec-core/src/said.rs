@@ -217,6 +217,11 @@ fn split(text: &str) -> Result<(&str, u32, IpAddr), SaIdError> {
     };
     // KLIPS kept the low 32 bits of a longer number: a typing error then named an SA nobody meant.
     let spi = spi.ok().and_then(|spi| u32::try_from(spi).ok()).ok_or(SaIdError::Spi)?;
+    // Tables put an IPv6 address in brackets where a protocol follows.
+    let address = match address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) if family == Family::V6 => inner,
+        _ => address,
+    };
     let address = text::address(address, Some(family)).map_err(|_| SaIdError::Address)?;
     Ok((word, spi, address))
 }

@@ -121,7 +121,8 @@ fn dotted(text: &str) -> Result<Ipv4Addr, TextError> {
     Ok(octets.into())
 }
 
-/// A subnet and the port written after it, `address/bits[:port]` or `address/mask[:port]`; host bits are cleared.
+/// A subnet and the port written after it, `address/bits[:port]` or `address/mask[:port]`; host bits are cleared. IPv6
+/// may also be written as tables have it, `[address/bits]:port`.
 ///
 /// `%default` is everything of the known family. A mask may be dotted or `0x` and hexadecimal (IPv4 only); port 0 is
 /// no port.
@@ -136,12 +137,20 @@ pub fn subnet(text: &str, family: Option<Family>) -> Result<(IpNet, Option<u16>)
     if text.is_empty() {
         return Err(TextError::Empty);
     }
-    let (host, mask) = text.split_once('/').ok_or(TextError::NoSlash)?;
-    let (mask, port) = match mask.split_once(':') {
-        Some((mask, port)) => (mask, Some(u16::try_from(number(port)?).map_err(|_| TextError::Port)?)),
-        None => (mask, None),
+    // `[2001:db8::/64]:25`, as tables write IPv6 with a port.
+    let bracketed = text.strip_prefix('[');
+    let (host, rest) = bracketed.unwrap_or(text).split_once('/').ok_or(TextError::NoSlash)?;
+    let (mask, port) = match (bracketed, rest.split_once(':')) {
+        (None, Some((mask, port))) => (mask, Some(port)),
+        (None, None) => (rest, None),
+        (Some(_), Some((mask, port))) => (mask.strip_suffix(']').ok_or(TextError::Mask)?, Some(port)),
+        (Some(_), None) => (rest.strip_suffix(']').ok_or(TextError::Mask)?, None),
     };
+    let port = port.map(|port| u16::try_from(number(port)?).map_err(|_| TextError::Port)).transpose()?;
     let host = address(host, family)?;
+    if bracketed.is_some() && host.is_ipv4() {
+        return Err(TextError::Address);
+    }
     let net = IpNet::new(host, prefix_len(mask, host)?).map_err(|_| TextError::MaskBits)?;
     Ok((net.trunc(), port.filter(|&port| port != 0)))
 }

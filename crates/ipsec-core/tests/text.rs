@@ -114,6 +114,22 @@ fn magic_words_are_not_sas() {
 }
 
 #[test]
+fn what_tables_write_in_brackets_is_read() {
+    let net = "3049:1::/64".parse().unwrap();
+    assert_eq!(subnet("[3049:1::/64]:25", None), Ok((net, Some(25))));
+    assert_eq!(subnet("[3049:1::/64]", Some(Family::V6)), Ok((net, None)));
+    for wrong in
+        ["[3049:1::/64", "3049:1::/64]", "[10.0.0.0/8]:25", "[3049:1::/64]25", "[3049:1::]/64", "[]/[]"]
+    {
+        assert!(subnet(wrong, None).is_err(), "{wrong}");
+    }
+    assert_eq!("tun:130@[3058:4::5]".parse::<SaId>(), "tun:130@3058:4::5".parse());
+    for wrong in ["tun.130@[1.2.3.4]", "tun:130@[3058:4::5", "tun:130@3058:4::5]"] {
+        assert_eq!(wrong.parse::<SaId>(), Err(SaIdError::Address), "{wrong}");
+    }
+}
+
+#[test]
 fn numbers() {
     let mut checked = 0;
     for row in table(include_str!("data/misc.md"), 2) {

@@ -2,7 +2,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use ipsec::command;
 use ipsec::daemon::program;
 use ipsec::pluto;
@@ -101,6 +101,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // `ipsec COMMAND --version` says what `ipsec --version` does.
+    if let [_, name, flag] = &arguments[..]
+        && flag == "--version"
+        && Cli::command().find_subcommand(name).is_some()
+    {
+        return command::finish_plain(print::line(command::version::LINE));
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(told) => return explain(&told),

@@ -30,7 +30,7 @@ pub struct Args {
     /// Detach all
     #[arg(long, conflicts_with_all = ["virtual_device", "physical"])]
     clear: bool,
-    /// The device, ipsec and a number
+    /// The device, ipsec and a number of at most four digits
     #[arg(long = "virtual", value_name = "ipsecN")]
     virtual_device: Option<String>,
     /// An interface of this host, or %defaultroute

@@ -66,6 +66,17 @@ fn a_full_disk_is_an_error_with_its_name_and_a_closed_pipe_is_none() {
 }
 
 #[test]
+fn every_command_tells_its_version() {
+    for command in ["eroute", "spi", "key", "tncfg", "look", "pf_key", "setup", "spigrp", "version"] {
+        let told = Command::new(IPSEC).args([command, "--version"]).output().expect("ipsec");
+        let text = String::from_utf8_lossy(&told.stdout);
+        assert!(told.status.success() && text.contains(env!("CARGO_PKG_VERSION")), "{command}: {text}");
+    }
+    let unknown = Command::new(IPSEC).args(["nonsense", "--version"]).output().expect("ipsec");
+    assert_eq!(unknown.status.code(), Some(2));
+}
+
+#[test]
 fn a_reason_that_cannot_be_told_changes_no_exit_code() {
     for (args, code) in [(&["spi", "--nonsense"][..], 2), (&["spi", "--del"], 2), (&["look"], 1)] {
         let full = File::options().write(true).open("/dev/full").expect("/dev/full");
