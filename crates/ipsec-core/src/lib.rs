@@ -5,6 +5,7 @@
 //! * [`algorithm`]: the one table of algorithms, with the numbers, key sizes and ICV lengths of each.
 //! * [`transform`]: the one place where crypto libraries are called.
 //! * [`prf`], [`kex`]: what IKE needs besides: key derivation and key exchange.
+//! * [`sign`]: keys and signatures that say who somebody is.
 //! * [`text`]: addresses, subnets, numbers, protocols and ports as people write them.
 //! * [`Time`]: time as an argument; nothing here reads a clock.
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod prf;
 mod said;
 mod secret;
 mod selector;
+pub mod sign;
 pub mod text;
 mod time;
 pub mod transform;
