@@ -124,6 +124,8 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("delete-ike", Exchange::Informational, vec![Payload::Delete(Delete::IkeSa)]),
         ("liveness", Exchange::Informational, vec![]),
         ("intermediate", Exchange::IkeIntermediate, vec![ke]),
+        // Longer than a datagram: it goes in fragments.
+        ("long", Exchange::IkeAuth, vec![Payload::Vendor(vec![4; 1500]), Payload::Eap(vec![1, 2, 0, 5, 1])]),
         ("eap", Exchange::IkeAuth, vec![Payload::Eap(vec![1, 2, 0, 5, 1])]),
     ];
     all.into_iter()
