@@ -18,6 +18,7 @@ pub(crate) mod flag;
 mod flows;
 mod inverse;
 mod keys;
+mod movesa;
 mod pair;
 mod register;
 mod remove;
@@ -156,7 +157,7 @@ impl Control {
         let kind = ask.base.kind().ok_or(unknown)?;
         let rule = rules::rule(kind).ok_or(unknown)?;
         match kind {
-            MessageType::Expire => Err(Fault::errno(Errno::EOPNOTSUPP)),
+            MessageType::Expire | MessageType::NewMapping => Err(Fault::errno(Errno::EOPNOTSUPP)),
             MessageType::Acquire => self.acquire(from, ask),
             MessageType::InverseAcquire => self.inverse_acquire(from, ask),
             MessageType::Register => self.register(from, ask),
@@ -195,7 +196,8 @@ impl Control {
             | MessageType::Delete
             | MessageType::Get
             | MessageType::UpdatePair
-            | MessageType::DelPair => {
+            | MessageType::DelPair
+            | MessageType::MoveSa => {
                 rule.takes(ask.base.satype_number)?;
                 address::fix(ask, &self.locals)?;
                 rules::possible(ask, ask.base.satype().unwrap_or(SaType::Unspec))?;
@@ -247,6 +249,12 @@ impl Control {
                     let message = self.describe(&answer(&ask.base), record, record.state() as u8, Show::Keys);
                     self.sockets.deliver(Hearers::Sender(from), message);
                 }
+                Ok(())
+            }
+            MessageType::MoveSa => {
+                rule.complete(ask)?;
+                self.move_sa(ask)?;
+                self.echo(from, rule, ask, None);
                 Ok(())
             }
             MessageType::Delete if ask.sa.is_none() => {
@@ -529,6 +537,8 @@ fn echoed(ask: &Message<'_>, sa: Option<pfkey::Sa>, base: &Base) -> Vec<u8> {
             ExtType::AddressInnerDst => ask.inner_dst,
             ExtType::AddressNattLoc => ask.natt_loc,
             ExtType::AddressNattRem => ask.natt_rem,
+            ExtType::NewSrc => ask.new_src,
+            ExtType::NewDst => ask.new_dst,
             _ => None,
         };
         match address {

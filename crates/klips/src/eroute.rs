@@ -63,6 +63,18 @@ impl Eroute {
         }
     }
 
+    /// The same entry with another action; it goes on counting.
+    pub(crate) fn redirected(&self, action: Action) -> Self {
+        Self {
+            selector: self.selector,
+            action,
+            src_identity: self.src_identity.clone(),
+            dst_identity: self.dst_identity.clone(),
+            packets: AtomicU64::new(self.packets.load(Ordering::Relaxed)),
+            last_use: AtomicU64::new(self.last_use.load(Ordering::Relaxed)),
+        }
+    }
+
     /// Counts `n` packets matched at once.
     pub(crate) fn count(&self, n: u64, now: Time) {
         self.packets.fetch_add(n, Ordering::Relaxed);
@@ -196,6 +208,11 @@ impl Eroutes {
             }
             _ => None,
         }
+    }
+
+    /// All of them in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Eroute>> {
+        self.v4.all().chain(self.v6.all())
     }
 
     /// All of them in table order: family, source, destination, protocol, ports; the longer prefix first where the

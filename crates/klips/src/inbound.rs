@@ -167,7 +167,7 @@ impl Inbound {
         // Duplicates and stragglers are turned away before paying for cryptography.
         let mut candidates = Candidates::default();
         {
-            let window = sa.window.as_ref().map(|window| window.lock());
+            let window = sa.live.window.as_ref().map(|window| window.lock());
             for (packet, at) in run.drain(..) {
                 let judged = if esp::fits(transform, packet.len()) {
                     number(sa, window.as_deref(), packet)
@@ -185,7 +185,7 @@ impl Inbound {
         let mut newest = false;
         {
             let opened = candidates.open(transform);
-            let mut window = sa.window.as_ref().map(|window| window.lock());
+            let mut window = sa.live.window.as_ref().map(|window| window.lock());
             for packet in opened {
                 let fresh = packet.and_then(|packet| match &mut window {
                     Some(window) => {

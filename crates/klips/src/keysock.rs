@@ -112,6 +112,8 @@ pub(crate) enum Hearers {
     SenderAndPlain(SocketId, u8),
     /// Sockets with a plain REGISTER for the SA type.
     Plain(u8),
+    /// Sockets registered for the SA type, either way.
+    Registered(u8),
     /// Sockets with an extended REGISTER.
     Extended,
     /// The socket that asked, and those with an extended REGISTER.
@@ -205,6 +207,7 @@ impl<H> KeySockets<H> {
                 id == sender || (!socket.extended && socket.is_registered(satype))
             }
             Hearers::Plain(satype) => !socket.extended && socket.is_registered(satype),
+            Hearers::Registered(satype) => socket.is_registered(satype),
             Hearers::Extended => socket.extended,
         };
         let wanted = |id: SocketId, socket: &Socket<H>| {

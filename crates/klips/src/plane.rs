@@ -1,7 +1,7 @@
 //! What control and workers share.
 
 use crate::discard::{Counters, Discard};
-use crate::eroute::{Change, Eroutes};
+use crate::eroute::{Action, Change, Eroutes};
 use crate::hold::{Trapped, Traps};
 use crate::sa::{Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -115,6 +115,35 @@ impl Plane {
         if let Some(sa) = self.sas.pin().remove(id) {
             sa.advance(SaState::Dead);
             // Its keys are wiped when the last of those who remember it lets go of it, idle workers too.
+            self.tell_returned();
+        }
+    }
+
+    /// An SA goes on as `sa`, between other addresses; what policy says of `old` it says of `sa` from then on. There is no
+    /// moment at which neither is found.
+    pub(crate) fn move_sa(&self, old: &SaId, sa: Arc<Sa>) {
+        let new = sa.id;
+        let replaced = self.sas.pin().insert(new, sa).cloned();
+        if new != *old {
+            let named: Vec<_> = {
+                let eroutes = self.eroutes();
+                eroutes
+                    .all()
+                    .filter(|eroute| eroute.action == Action::Protect(*old))
+                    .map(Arc::clone)
+                    .collect()
+            };
+            if !named.is_empty() {
+                self.change_eroutes(|eroutes| {
+                    for eroute in &named {
+                        eroutes.replace(eroute.redirected(Action::Protect(new)));
+                    }
+                });
+            }
+        }
+        let left = if new == *old { replaced } else { self.sas.pin().remove(old).cloned() };
+        if let Some(left) = left {
+            left.supersede();
             self.tell_returned();
         }
     }

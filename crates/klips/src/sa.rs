@@ -12,7 +12,7 @@ use ipsec_core::algorithm::Suite;
 use ipsec_core::transform::{KeyError, Transform};
 use ipsec_core::{Flow, SaId, Selector, Time};
 use parking_lot::Mutex;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 /// Tunnel or transport mode (RFC 4301 §4.1).
@@ -116,6 +116,14 @@ pub struct Sa {
     /// UDP encapsulation: our port. That of the peer is below, for a NAT may change it.
     local_port: Option<u16>,
     remote_port: AtomicU16,
+    /// It has moved: there is another of the same keys and numbers, between other addresses.
+    superseded: AtomicBool,
+    pub(crate) live: Arc<Live>,
+}
+
+/// What of an SA stays the same wherever it moves.
+#[derive(Debug)]
+pub(crate) struct Live {
     keys: Keys,
     transform: OnceLock<Result<Box<Transform>, KeyError>>,
     state: AtomicU8,
@@ -160,43 +168,52 @@ impl Sa {
             local_port: b.encapsulation.map(|udp| udp.local),
             remote_port: AtomicU16::new(b.encapsulation.map_or(0, |udp| udp.remote)),
             selector: b.selector,
-            keys: b.keys,
-            transform: OnceLock::new(),
-            state: AtomicU8::new(SaState::Mature as u8),
-            // With ESN the window also says which high half a packet means (RFC 4303 §2.2.1), so it is always there.
-            window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
-            receives_only: AtomicBool::new(false),
-            either_family: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
-            soft_bytes: AtomicU64::new(b.limits.soft_bytes),
-            hard_bytes: AtomicU64::new(b.limits.hard_bytes),
-            told_soft: AtomicU8::new(0),
-            bytes: AtomicU64::new(0),
-            packets: AtomicU64::new(0),
-            first_use: AtomicU64::new(0),
-            last_use: AtomicU64::new(0),
+            superseded: AtomicBool::new(false),
+            live: Arc::new(Live {
+                keys: b.keys,
+                transform: OnceLock::new(),
+                state: AtomicU8::new(SaState::Mature as u8),
+                // With ESN the window also says which high half a packet means (RFC 4303 §2.2.1), so it is always there.
+                window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
+                receives_only: AtomicBool::new(false),
+                either_family: AtomicBool::new(false),
+                sent: AtomicU64::new(0),
+                soft_bytes: AtomicU64::new(b.limits.soft_bytes),
+                hard_bytes: AtomicU64::new(b.limits.hard_bytes),
+                told_soft: AtomicU8::new(0),
+                bytes: AtomicU64::new(0),
+                packets: AtomicU64::new(0),
+                first_use: AtomicU64::new(0),
+                last_use: AtomicU64::new(0),
+            }),
         }
     }
 
     /// The keyed algorithms; the key schedule is built on first use, so an idle SA stays small.
     pub(crate) fn transform(&self) -> Option<&Transform> {
-        self.transform
+        self.live
+            .transform
             .get_or_init(|| {
-                Transform::new(self.suite, &self.keys.encryption, &self.keys.auth, &self.keys.iv)
-                    .map(Box::new)
+                Transform::new(
+                    self.suite,
+                    &self.live.keys.encryption,
+                    &self.live.keys.auth,
+                    &self.live.keys.iv,
+                )
+                .map(Box::new)
             })
             .as_deref()
             .ok()
     }
 
     /// The keys, for GET and DUMP alone (pf_key(7P)).
-    pub(crate) const fn keys(&self) -> &Keys {
-        &self.keys
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.live.keys
     }
 
     /// Where the SA is in its life.
     pub fn state(&self) -> SaState {
-        match self.state.load(Ordering::Acquire) {
+        match self.live.state.load(Ordering::Acquire) {
             0 => SaState::Larval,
             1 => SaState::Mature,
             2 => SaState::Dying,
@@ -206,18 +223,40 @@ impl Sa {
 
     /// Moves the SA on in its life. There is no way back: a smaller state is ignored.
     pub(crate) fn advance(&self, state: SaState) {
-        self.state.fetch_max(state as u8, Ordering::AcqRel);
+        self.live.state.fetch_max(state as u8, Ordering::AcqRel);
     }
 
     /// Says whether packets may use it: mature or dying.
     pub fn is_alive(&self) -> bool {
-        matches!(self.state(), SaState::Mature | SaState::Dying)
+        matches!(self.state(), SaState::Mature | SaState::Dying) && !self.superseded.load(Ordering::Acquire)
+    }
+
+    /// The same SA between other addresses or ports: keys, numbers, window and counters are shared, so that whoever still
+    /// sends on this one gives out no number twice.
+    pub(crate) fn moved(&self, id: SaId, src: IpAddr, encapsulation: Option<Encapsulation>) -> Self {
+        Self {
+            id,
+            src,
+            mode: self.mode,
+            suite: self.suite,
+            esn: self.esn,
+            local_port: encapsulation.map(|udp| udp.local),
+            remote_port: AtomicU16::new(encapsulation.map_or(0, |udp| udp.remote)),
+            selector: self.selector,
+            superseded: AtomicBool::new(false),
+            live: Arc::clone(&self.live),
+        }
+    }
+
+    /// It has moved: whoever remembers this one looks again.
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Ordering::Release);
     }
 
     /// Changes the byte limits (UPDATE).
     pub(crate) fn limit(&self, limits: Limits) {
-        self.soft_bytes.store(limits.soft_bytes, Ordering::Relaxed);
-        self.hard_bytes.store(limits.hard_bytes, Ordering::Relaxed);
+        self.live.soft_bytes.store(limits.soft_bytes, Ordering::Relaxed);
+        self.live.hard_bytes.store(limits.hard_bytes, Ordering::Relaxed);
     }
 
     /// Reserves up to `n` sequence numbers and returns the first and how many there are, or `None` when none is left: they
@@ -229,6 +268,7 @@ impl Sa {
         let end = if self.esn { u64::MAX } else { u64::from(u32::MAX) };
         let granted = |sent: u64| n.min(end.saturating_sub(sent));
         let sent = self
+            .live
             .sent
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sent| {
                 sent.checked_add(granted(sent)).filter(|last| *last > sent)
@@ -239,17 +279,17 @@ impl Sa {
 
     /// Packets come on this SA and never go.
     pub(crate) fn only_receive(&self) {
-        self.receives_only.store(true, Ordering::Relaxed);
+        self.live.receives_only.store(true, Ordering::Relaxed);
     }
 
     /// Whether packets may go on it now.
     pub(crate) fn may_send(&self) -> bool {
-        self.is_alive() && !self.receives_only.load(Ordering::Relaxed)
+        self.is_alive() && !self.live.receives_only.load(Ordering::Relaxed)
     }
 
     /// It carries inner packets of either family.
     pub(crate) fn carry_either_family(&self) {
-        self.either_family.store(true, Ordering::Relaxed);
+        self.live.either_family.store(true, Ordering::Relaxed);
     }
 
     /// UDP encapsulation as it is now.
@@ -267,7 +307,7 @@ impl Sa {
     /// Whether an inner packet of this flow may travel on it (RFC 4301 §5.2).
     pub(crate) fn entitles(&self, flow: &Flow) -> bool {
         self.selector.is_none_or(|selector| selector.matches(flow))
-            || self.either_family.load(Ordering::Relaxed)
+            || self.live.either_family.load(Ordering::Relaxed)
     }
 
     /// Accounts for `n` packets of `size` inner octets each, all at once, and says how many of them may pass.
@@ -275,88 +315,94 @@ impl Sa {
     /// The hard limit is reached by the packet that would bring the total to it; that packet and those after it are
     /// refused and not counted (pf_key(7P) as illumos does it).
     pub(crate) fn charge(&self, n: u64, size: u64, now: Time) -> Charge {
-        let hard = self.hard_bytes.load(Ordering::Relaxed);
+        let hard = self.live.hard_bytes.load(Ordering::Relaxed);
         let mut admitted = n;
         let before = if hard == 0 {
-            self.bytes.fetch_add(n.saturating_mul(size), Ordering::Relaxed)
+            self.live.bytes.fetch_add(n.saturating_mul(size), Ordering::Relaxed)
         } else {
-            let mut current = self.bytes.load(Ordering::Relaxed);
+            let mut current = self.live.bytes.load(Ordering::Relaxed);
             loop {
                 let room = hard.saturating_sub(1).saturating_sub(current);
                 admitted = room.checked_div(size).map_or(n, |fit| fit.min(n));
                 let next = current.saturating_add(admitted.saturating_mul(size));
-                match self.bytes.compare_exchange_weak(current, next, Ordering::Relaxed, Ordering::Relaxed) {
+                match self.live.bytes.compare_exchange_weak(
+                    current,
+                    next,
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                ) {
                     Ok(before) => break before,
                     Err(other) => current = other,
                 }
             }
         };
-        self.packets.fetch_add(admitted, Ordering::Relaxed);
-        self.last_use.store(now.as_nanos(), Ordering::Relaxed);
-        let first = self.first_use.load(Ordering::Relaxed) == 0
+        self.live.packets.fetch_add(admitted, Ordering::Relaxed);
+        self.live.last_use.store(now.as_nanos(), Ordering::Relaxed);
+        let first = self.live.first_use.load(Ordering::Relaxed) == 0
             && self
+                .live
                 .first_use
                 .compare_exchange(0, now.as_nanos().max(1), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         let after = before.saturating_add(admitted.saturating_mul(size));
-        let limit = self.soft_bytes.load(Ordering::Relaxed);
-        let soft = limit != 0 && after >= limit && self.told_soft.swap(1, Ordering::Relaxed) == 0;
+        let limit = self.live.soft_bytes.load(Ordering::Relaxed);
+        let soft = limit != 0 && after >= limit && self.live.told_soft.swap(1, Ordering::Relaxed) == 0;
         Charge { admitted, first, soft, hard: admitted < n && self.die() }
     }
 
     /// Whether it carries only so many bytes.
     pub(crate) fn is_limited(&self) -> bool {
-        self.hard_bytes.load(Ordering::Relaxed) != 0
+        self.live.hard_bytes.load(Ordering::Relaxed) != 0
     }
 
     /// Makes the SA dead; true for the one caller who did it.
     pub(crate) fn die(&self) -> bool {
-        self.state.fetch_max(SaState::Dead as u8, Ordering::AcqRel) < SaState::Dead as u8
+        self.live.state.fetch_max(SaState::Dead as u8, Ordering::AcqRel) < SaState::Dead as u8
     }
 
     /// Inner octets carried.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.live.bytes.load(Ordering::Relaxed)
     }
 
     /// Packets carried.
     pub fn packets(&self) -> u64 {
-        self.packets.load(Ordering::Relaxed)
+        self.live.packets.load(Ordering::Relaxed)
     }
 
     /// The last sequence number sent.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.live.sent.load(Ordering::Relaxed)
     }
 
     /// The highest sequence number received; 0 if none, or without a window to remember it.
     pub fn received(&self) -> u64 {
-        self.window.as_ref().map_or(0, |window| window.lock().right())
+        self.live.window.as_ref().map_or(0, |window| window.lock().right())
     }
 
     /// Continues sending after `last` (SADB_X_EXT_REPLAY_VALUE, tests near the end of the numbers), unless it is further
     /// already: whatever message comes, and whenever, no number is given out twice.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn continue_after(&self, last: u64) {
-        self.sent.fetch_max(last, Ordering::Relaxed);
+        self.live.sent.fetch_max(last, Ordering::Relaxed);
     }
 
     /// Takes every number up to `last` for received (SADB_X_EXT_REPLAY_VALUE of an inbound SA), unless the window is
     /// further already: what was recorded before an SA was saved is refused after it was loaded.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn received_up_to(&self, last: u64) {
-        if let Some(window) = &self.window {
+        if let Some(window) = &self.live.window {
             window.lock().skip_to(last);
         }
     }
 
     /// When the first packet passed.
     pub fn first_use(&self) -> Option<Time> {
-        Some(self.first_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
+        Some(self.live.first_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
     }
 
     /// When the last packet passed.
     pub fn last_use(&self) -> Option<Time> {
-        Some(self.last_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
+        Some(self.live.last_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
     }
 }

@@ -27,10 +27,31 @@
 //! | [`Flush`](MessageType::Flush) | all SAs go | all |
 //! | [`Promisc`](MessageType::Promisc) | to hear everything, as it is said | the sender |
 //! | native: [`AddFlow`](MessageType::AddFlow) … [`DumpFlows`](MessageType::DumpFlows) | eroutes: added, replaced, deleted, flushed, listed | all, or the sender |
+//! | native: [`MoveSa`](MessageType::MoveSa) | an SA and its pair go on between other addresses or ports | all |
+//! | native: [`NewMapping`](MessageType::NewMapping) | nothing: a peer sends from another address or port now | the registered |
 //! | native: [`Socket`](MessageType::Socket) | socket options (`SO_USELOOPBACK`) | the sender |
 //!
 //! A refusal is the base header alone, and goes to whom the answer would have gone to. Keys leave in GET and DUMP and
 //! nowhere else.
+//!
+//! # Moving an SA
+//!
+//! MOVESA names an SA by `Sa`, `AddressSrc` and `AddressDst` as they are, and says in `NewSrc` and `NewDst`, at least one of
+//! them, where it goes on (MOBIKE, RFC 4555; a NAT that chose another port). The flags NATT_LOC or NATT_REM in `Sa` mean
+//! ESP in UDP from then on, between the ports of `NewSrc` and `NewDst` (0 is 4500); without them it is plain ESP. The partner
+//! of a paired SA moves with it. Keys, sequence numbers, replay window, limits and counters stay, and eroutes that name the SA
+//! follow. Refused, nothing has changed: EEXIST where there is an SA of the new name, ESRCH for one that is not there or
+//! dead, EINVAL for a larval one, for other families and for addresses that cannot be.
+//!
+//! NEWMAPPING is told to those registered for ESP: `Sa`, `AddressSrc` and `AddressDst` as they are, in `NewSrc` where the
+//! newest packet came from, `KmCookie` if there is one. An SA in UDP follows the port by itself; to another
+//! address it goes only when its key manager moves it.
+//!
+//! # Changing SAs under traffic
+//!
+//! Each message is one change, and no packet sees half of it. Several make one change in this order: UPDATE the inbound SA,
+//! so that what the peer sends is understood; ADD the outbound one; REPLACEFLOW, which takes effect for a packet whole or not at all;
+//! only then DELETE the old ones. In the other order, packets meet an eroute whose SA is not there, and are dropped.
 //!
 //! # The life of an SA
 //!

@@ -233,6 +233,10 @@ pub struct Message<'m> {
     pub socket: Option<SocketOptions>,
     /// Native: counters of an SA.
     pub counters: Option<Counters>,
+    /// Native: the source from now on, or where a packet came from.
+    pub new_src: Option<Address>,
+    /// Native: the destination from now on.
+    pub new_dst: Option<Address>,
     seen: u64,
 }
 
@@ -301,6 +305,8 @@ impl<'m> Message<'m> {
             sa_params: None,
             socket: None,
             counters: None,
+            new_src: None,
+            new_dst: None,
             seen: 0,
         }
     }
@@ -368,6 +374,8 @@ impl<'m> Message<'m> {
             ExtType::SaParams => self.sa_params = Some(sa_params(octets).ok_or(D::BadExtlen)?),
             ExtType::SocketOptions => self.socket = Some(socket(octets).ok_or(D::BadExtlen)?),
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
+            ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
+            ExtType::NewDst => self.new_dst = Some(address(octets).ok_or(D::MalformedDst)?),
         }
         Ok(())
     }
@@ -419,7 +427,9 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::SaParams
         | ExtType::Group
         | ExtType::SocketOptions
-        | ExtType::Counters => D::None,
+        | ExtType::Counters
+        | ExtType::NewSrc
+        | ExtType::NewDst => D::None,
     }
 }
 

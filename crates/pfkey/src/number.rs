@@ -75,6 +75,10 @@ numbers! {
         GroupSa = 133,
         /// Native: socket options a Unix socket does not have (SO_USELOOPBACK).
         Socket = 134,
+        /// Native: an SA, and its pair, goes on between other addresses or ports; keys, numbers and counters stay.
+        MoveSa = 135,
+        /// Native: the service says that a peer's newest authentic packet came from another address or port.
+        NewMapping = 136,
     }
 }
 
@@ -145,6 +149,10 @@ numbers! {
         SocketOptions = 131,
         /// Native: packets, failures and sequence number of an SA.
         Counters = 132,
+        /// Native: the source from now on, or where a packet came from; an address extension with its port.
+        NewSrc = 133,
+        /// Native: the destination from now on.
+        NewDst = 134,
     }
 }
 

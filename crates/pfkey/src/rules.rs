@@ -111,6 +111,8 @@ pub const RULES: &[Rule] = {
         rule(M::FlushFlows, Anything, &[], Base, Everyone, Sender),
         rule(M::DumpFlows, Anything, &[], Own, Sender, Sender),
         rule(M::GroupSa, Anything, &[DST, GROUP], Echo, Everyone, Sender),
+        rule(M::MoveSa, Type, &[DST, SRC, SA], Echo, Everyone, Sender),
+        rule(M::NewMapping, Anything, &[], Nothing, Registered, Sender),
         rule(M::Socket, Anything, &[OPTIONS], Echo, Sender, Sender),
     ]
 };

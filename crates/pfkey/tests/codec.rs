@@ -47,6 +47,8 @@ fn everything() -> Vec<u8> {
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
         .socket_options(&SocketOptions { loopback: false, quiet: false })
+        .address(ExtType::NewSrc, &Address::host("192.0.2.9".parse().unwrap()))
+        .address(ExtType::NewDst, &Address::host("192.0.2.8".parse().unwrap()))
         .counters(&Counters { packets: 1, forged: 2, replayed: 3, sequence: 4 });
     w.finish().unwrap()
 }
@@ -98,6 +100,8 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
+    assert_eq!(m.new_src.unwrap(), Address::host("192.0.2.9".parse().unwrap()));
+    assert_eq!(m.new_dst.unwrap(), Address::host("192.0.2.8".parse().unwrap()));
     assert_eq!(m.counters.unwrap(), Counters { packets: 1, forged: 2, replayed: 3, sequence: 4 });
     let mut echo = Writer::new(&m.base);
     m.extensions().for_each(|extension| {
@@ -197,7 +201,7 @@ fn the_first_fault_is_the_one_reported() {
     assert_eq!(fault(&with(0, 0, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(28, 1, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(127, 9, &[])), Fault::invalid(D::UnknownExt));
-    assert_eq!(fault(&with(133, 1, &[])), Fault::invalid(D::UnknownExt));
+    assert_eq!(fault(&with(135, 1, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(1, 0, &[])), Fault::invalid(D::BadExtlen));
     assert_eq!(fault(&with(1, 3, &[0; 12])), Fault::invalid(D::BadExtlen));
     assert_eq!(fault(&with(1, u16::MAX, &[0; 12])), Fault::invalid(D::BadExtlen));

@@ -408,6 +408,7 @@ fn extras(ask: &Message<'_>) -> Option<Box<Extras>> {
             idle: ask
                 .idle
                 .map_or(TimeLimits::default(), |l| TimeLimits { addtime: l.addtime, usetime: l.usetime }),
+            mapping: None,
             idle_told: Time::ZERO,
         })
     })

@@ -127,7 +127,7 @@ impl Control {
         w.finish().unwrap_or_default()
     }
 
-    fn wire_sa(&self, record: &Record, state: u8) -> pfkey::Sa {
+    pub(super) fn wire_sa(&self, record: &Record, state: u8) -> pfkey::Sa {
         let used = record.sa.as_ref().is_some_and(|sa| sa.first_use().is_some());
         pfkey::Sa {
             spi: record.id.spi.0,
@@ -152,7 +152,7 @@ impl Control {
     }
 }
 
-fn outer(w: &mut Writer, record: &Record) {
+pub(super) fn outer(w: &mut Writer, record: &Record) {
     let address = |ip: IpAddr, port: u16| Address {
         proto: record.ports.proto,
         prefix: 0,

@@ -6,6 +6,7 @@ use super::{Control, Hearers};
 use crate::plane::Event;
 use crate::sa::SaState;
 use crate::sadb::{Due, Record};
+use core::net::SocketAddr;
 use ipsec_core::{SaId, Time};
 
 /// Which limit an EXPIRE is about.
@@ -31,11 +32,14 @@ impl Control {
         }
     }
 
-    /// The answers to a peer behind a NAT go to the port its packets come from (RFC 3948 §3).
-    fn moved(&self, id: &SaId, port: u16) {
+    /// The answers to a peer behind a NAT go to the port its packets come from (RFC 3948 §3), and key managers hear of it.
+    fn moved(&mut self, id: &SaId, port: u16) {
         let partner = self.sadb.find(id).and_then(|record| record.partner());
         if let Some(sa) = partner.and_then(|id| self.sadb.find(&id)).and_then(|record| record.sa.as_ref()) {
             sa.follow(port);
+        }
+        if let Some(src) = self.sadb.find(id).map(|record| record.src) {
+            self.tell_mapping(id, SocketAddr::new(src, port));
         }
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Extras {
     pub(crate) natt_loc: Option<SocketAddr>,
     pub(crate) natt_rem: Option<SocketAddr>,
     pub(crate) idle: TimeLimits,
+    /// What other address and port its key manager was last told of.
+    pub(crate) mapping: Option<SocketAddr>,
     /// When idleness was last told.
     pub(crate) idle_told: Time,
 }

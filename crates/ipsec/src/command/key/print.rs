@@ -58,6 +58,8 @@ pub(super) fn type_word(number: u8) -> &'static str {
         Some(MessageType::DumpFlows) => "DUMP FLOWS",
         Some(MessageType::GroupSa) => "GROUP SA",
         Some(MessageType::Socket) => "SOCKET",
+        Some(MessageType::MoveSa) => "MOVE SA",
+        Some(MessageType::NewMapping) => "NEW MAPPING",
         None => "<unknown>",
     }
 }
@@ -188,6 +190,8 @@ fn block(
         ExtType::AddressInnerDst => address(out, "IND", "Inner destination address", message.inner_dst, look),
         ExtType::AddressNattLoc => address(out, "NLC", "NAT-T local address", message.natt_loc, look),
         ExtType::AddressNattRem => address(out, "NRM", "NAT-T remote address", message.natt_rem, look),
+        ExtType::NewSrc => address(out, "NSR", "New source address", message.new_src, look),
+        ExtType::NewDst => address(out, "NDS", "New destination address", message.new_dst, look),
         ExtType::KeyAuth => key(out, "AKY", "Authentication key", message.auth_key, look.paranoid),
         ExtType::KeyEncrypt => key(out, "EKY", "Encryption key", message.encrypt_key, look.paranoid),
         ExtType::IdentitySrc => identity(out, "SID", "Source identity", message.src_identity),
