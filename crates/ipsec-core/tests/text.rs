@@ -8,11 +8,12 @@ use ipsec_core::text::{Family, ProtoPort, TextError, address, number, number_in,
 use ipsec_core::{SaId, SaIdError, Said};
 
 /// Inputs where we differ on purpose: `(input, what we say, why)`.
-const BETTER: [(&str, &str, &str); 13] = [
+const BETTER: [(&str, &str, &str); 14] = [
     ("::ffff:1.2.3.4", "::ffff:1.2.3.4", "RFC 4291 §2.2 form 3"),
     ("1:2:3:4:5:6:7::", "1:2:3:4:5:6:7:0", "a :: may stand for one group"),
     ("::2:3:4:5:6:7:8", "0:2:3:4:5:6:7:8", "a :: may stand for one group"),
     ("3049:1::192.168.0.1/28", "3049::/28", "RFC 4291 §2.2 form 3"),
+    ("[3049:1::/64]:25", "3049:1::/64:25", "a port after an IPv6 subnet, as tables write it"),
     ("1.2.3.0/24:65536", "ERR", "meant no port at all"),
     ("esp4294967296@1.2.3.4", "ERR", "named SPI 0"),
     ("esp0x100000000@1.2.3.4", "ERR", "named SPI 0"),
