@@ -132,12 +132,15 @@ impl Control {
         }
         let inner = fix_inner_proto(ask)?;
         if wire.flags & flag::TUNNEL != 0 && inner.is_none() {
-            return Err(Fault::invalid(D::MissingInnerSrc));
+            return Err(Fault::invalid(D::BadSaflags));
         }
         let suite = keymat.suite;
         let combined = suite.encryption.is_some_and(Encryption::is_combined);
         // Integrity twice over is no suite.
-        if keymat.misfit || (combined && suite.auth.is_some()) {
+        if keymat.misfit {
+            return Err(Fault::errno(Errno::EINVAL));
+        }
+        if combined && suite.auth.is_some() {
             return Err(Fault::invalid(D::BadCtx));
         }
         if ask.replay_value.is_some_and(|value| value.low == 0 && value.high != 0) {
@@ -355,7 +358,7 @@ fn fix_inner_proto(ask: &mut Message<'_>) -> Result<Option<Selector>, Fault> {
         match outer.proto {
             0 => outer.proto = carrier,
             proto if proto == carrier => {}
-            _ => return Err(Fault { errno: Errno::EPROTOTYPE, diagnostic: D::InnerAfMismatch }),
+            _ => return Err(Fault::errno(Errno::EPROTOTYPE)),
         }
     }
     let net = |ip: IpAddr, prefix: u8, fault: D| IpNet::new(ip, prefix).map_err(|_| Fault::invalid(fault));

@@ -62,7 +62,7 @@ impl Control {
             return Err(Fault::invalid(D::BadSaflags));
         }
         if ask.current.is_some() {
-            return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::MissingLifetime });
+            return Err(Fault::errno(Errno::EOPNOTSUPP));
         }
         check_lifetimes(ask)?;
         if has_label(ask) {
@@ -70,7 +70,7 @@ impl Control {
         }
         let partner = record.partner().and_then(|partner| self.sadb.find(&partner));
         if record.state() == SaState::Dead || partner.is_some_and(|p| p.state() == SaState::Dead) {
-            return Err(Fault::errno(Errno::ESRCH));
+            return Err(Fault { errno: Errno::ESRCH, diagnostic: D::SaExpired });
         }
         if let Some(asked) = ask.km_cookie {
             if asked.proto != 0 && record.km.proto != 0 && asked.proto != record.km.proto {

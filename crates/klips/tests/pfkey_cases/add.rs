@@ -93,7 +93,7 @@ pub(crate) fn add_esp_faults(r: &mut Table) {
     r.bad("a GCM key without its salt", sa(0, GCM16, 0).key(EKEY, 16), EINVAL, 45);
     r.bad("a GCM key too long", sa(0, GCM16, 0).key(EKEY, 40), EINVAL, 45);
     r.bad("an AES key too short", sa(SHA256, AES_CBC, 0).key(EKEY, 8).key(AKEY, 32), EINVAL, 45);
-    r.bad("an AES key of 160 bits", sa(SHA256, AES_CBC, 0).key(EKEY, 20).key(AKEY, 32), EINVAL, 80);
+    r.bad("an AES key of 160 bits", sa(SHA256, AES_CBC, 0).key(EKEY, 20).key(AKEY, 32), EINVAL, 0);
     let with_iv = sa(0, GCM16, 0).key_full(EKEY, 224, 64, &[9; 28]);
     r.good("a GCM key with an initial IV", with_iv, ALL);
     let tdes = |key: &[u8]| sa(SHA256, TDES, 0).key_full(EKEY, 192, 0, key).key(AKEY, 32);
@@ -156,11 +156,11 @@ pub(crate) fn insertion(r: &mut Table) {
     r.good("a tunnel", tunnel("10.1.0.0/16", "10.2.0.0/16", 0), ALL);
     r.good("a tunnel that says so", tunnel("10.1.0.0/16", "10.2.0.0/16", 4), ALL);
     r.good("an IPv6 tunnel", tunnel("2001:db8:1::/48", "2001:db8:2::/48", 41), ALL);
-    r.bad("IPv4 in protocol 41", tunnel("10.1.0.0/16", "10.2.0.0/16", 41), EPROTOTYPE, 67);
-    r.bad("IPv6 in protocol 4", tunnel("2001:db8:1::/48", "2001:db8:2::/48", 4), EPROTOTYPE, 67);
-    r.bad("IPv4 in TCP", tunnel("10.1.0.0/16", "10.2.0.0/16", 6), EPROTOTYPE, 67);
+    r.bad("IPv4 in protocol 41", tunnel("10.1.0.0/16", "10.2.0.0/16", 41), EPROTOTYPE, 0);
+    r.bad("IPv6 in protocol 4", tunnel("2001:db8:1::/48", "2001:db8:2::/48", 4), EPROTOTYPE, 0);
+    r.bad("IPv4 in TCP", tunnel("10.1.0.0/16", "10.2.0.0/16", 6), EPROTOTYPE, 0);
     let bare = msg(ADD, ESP).sa_full(1, 0, MATURE, 0, GCM16, F_TUNNEL).src(PEER).dst(LOCAL).key(EKEY, 20);
-    r.bad("a tunnel without inner addresses", bare, EINVAL, 58);
+    r.bad("a tunnel without inner addresses", bare, EINVAL, 42);
     r.bad("a wide replay value alone", add_esp(1, PEER, LOCAL).replay(0, 5), EOPNOTSUPP, 81);
     r.good("a replay value", add_esp(1, PEER, LOCAL).replay(5, 0), ALL);
     r.bad("a pair with SPI 0", add_esp(1, PEER, LOCAL).pair(0), EINVAL, 73);

@@ -171,9 +171,9 @@ const ADD_ESP: &[Fault] = &[
 
 /// After the keys: insertion.
 const INSERTION: &[Fault] = &[
-    ("inner family", EPROTOTYPE, 67, |p| (p.outer_proto, p.inner) = (6, Some(("10.0.0.0/8", "10.0.0.0/8")))),
-    ("tunnel without inner addresses", EINVAL, 58, |p| (p.flags, p.inner) = (p.flags | F_TUNNEL, None)),
-    ("keys that fit no cipher", EINVAL, 80, |p| p.encrypt_key = 20),
+    ("inner family", EPROTOTYPE, 0, |p| (p.outer_proto, p.inner) = (6, Some(("10.0.0.0/8", "10.0.0.0/8")))),
+    ("tunnel without inner addresses", EINVAL, 42, |p| (p.flags, p.inner) = (p.flags | F_TUNNEL, None)),
+    ("keys that fit no cipher", EINVAL, 0, |p| p.encrypt_key = 20),
     ("replay value", EOPNOTSUPP, 81, |p| p.replay = Some((0, 9))),
     ("collision", EEXIST, 0, |p| p.spi = IN),
     ("pair", EINVAL, 73, |p| p.pair = Some(0x9999)),
@@ -204,7 +204,7 @@ const UPDATES: &[Fault] = &[
     ("encryption key", EINVAL, 37, |p| p.encrypt_key = 16),
     ("state", EINVAL, 43, |p| p.state = DYING),
     ("flags", EINVAL, 42, |p| p.flags |= F_TUNNEL),
-    ("current lifetime", EOPNOTSUPP, 82, |p| p.current = true),
+    ("current lifetime", EOPNOTSUPP, 0, |p| p.current = true),
     ("bytes", EINVAL, 15, |p| p.soft.1 = 2),
     ("usetime", EINVAL, 17, |p| p.soft.3 = 2),
     ("label", EINVAL, 83, |p| p.label = true),

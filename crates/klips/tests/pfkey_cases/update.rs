@@ -32,11 +32,11 @@ pub(crate) fn updates(r: &mut Table) {
         let m = msg(UPDATE, ESP).sa_full(OUT, 0, MATURE, 0, 0, flag).src(LOCAL).dst(PEER);
         r.bad(&format!("flag {flag:#x}"), m, EINVAL, 42);
     }
-    r.bad("a current lifetime", update(OUT, LOCAL, PEER).lifetime(CURRENT, 0, 0, 0, 0), EOPNOTSUPP, 82);
+    r.bad("a current lifetime", update(OUT, LOCAL, PEER).lifetime(CURRENT, 0, 0, 0, 0), EOPNOTSUPP, 0);
     let life = update(OUT, LOCAL, PEER).lifetime(SOFT, 0, 0, 2, 0).lifetime(HARD, 0, 0, 1, 0);
     r.bad("soft above hard", life, EINVAL, 16);
     r.bad("a label", update(OUT, LOCAL, PEER).ext(SENS, &[0; 12]), EINVAL, 83);
-    r.bad("a dead SA", update(DEAD_ONE, LOCAL, PEER), ESRCH, 0);
+    r.bad("a dead SA", update(DEAD_ONE, LOCAL, PEER), ESRCH, 79);
     r.good("a dying SA", update(DYING_ONE, LOCAL, PEER), ALL);
     r.bad("a replay value of a mature SA", update(OUT, LOCAL, PEER).replay(5, 0), EINVAL, 43);
     let kmc = |proto, cookie| update(OUT, LOCAL, PEER).kmc(proto, cookie);
@@ -61,7 +61,7 @@ pub(crate) fn updates(r: &mut Table) {
         43,
     );
     r.good("a larval SA, a tunnel", hatch(F_TUNNEL).inner("10.0.0.0/8", "10.0.0.0/8"), ALL);
-    r.bad("a larval SA, a tunnel to nowhere", hatch(F_TUNNEL), EINVAL, 58);
+    r.bad("a larval SA, a tunnel to nowhere", hatch(F_TUNNEL), EINVAL, 42);
     r.good("a larval SA with a partner", hatch(0).pair(OUT), ALL);
     r.bad("a larval SA with a partner that has one", hatch(0).pair(PAIR_OUT), EINVAL, 75);
     let mut fresh = hatch(0);
