@@ -93,6 +93,7 @@ pub(crate) fn add_esp_faults(r: &mut Table) {
     r.bad("a GCM key without its salt", sa(0, GCM16, 0).key(EKEY, 16), EINVAL, 45);
     r.bad("a GCM key too long", sa(0, GCM16, 0).key(EKEY, 40), EINVAL, 45);
     r.bad("an AES key too short", sa(SHA256, AES_CBC, 0).key(EKEY, 8).key(AKEY, 32), EINVAL, 45);
+    r.bad("integrity twice over", sa(SHA256, GCM16, 0).key(EKEY, 20).key(AKEY, 32), EINVAL, 80);
     r.bad("an AES key of 160 bits", sa(SHA256, AES_CBC, 0).key(EKEY, 20).key(AKEY, 32), EINVAL, 0);
     let with_iv = sa(0, GCM16, 0).key_full(EKEY, 224, 64, &[9; 28]);
     r.good("a GCM key with an initial IV", with_iv, ALL);

@@ -412,6 +412,7 @@ fn unreachable(diagnostic: Diagnostic) -> Option<&'static str> {
     use Diagnostic as D;
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is reachable")]
     match diagnostic {
+        Diagnostic::MissingLifetime => Some("later versions say it of an UPDATE with a current lifetime"),
         D::NoSadbs => Some("there is always a database"),
         D::WeakAkey => Some("no authentication algorithm has weak keys"),
         D::DuplicateNattLoc | D::DuplicateNattRem => Some("two of them have no words of their own"),
