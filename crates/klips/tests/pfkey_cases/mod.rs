@@ -412,14 +412,12 @@ fn unreachable(diagnostic: Diagnostic) -> Option<&'static str> {
     use Diagnostic as D;
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is reachable")]
     match diagnostic {
-        Diagnostic::MissingLifetime => Some("later versions say it of an UPDATE with a current lifetime"),
+        D::MissingLifetime => Some("later versions say it of an UPDATE with a current lifetime"),
         D::NoSadbs => Some("there is always a database"),
         D::WeakAkey => Some("no authentication algorithm has weak keys"),
         D::DuplicateNattLoc | D::DuplicateNattRem => Some("two of them have no words of their own"),
         D::DuplicateNattPorts => Some("defined, never produced"),
         D::InnerProtoMismatch | D::PairAddMismatch | D::BadSaDirection => Some("defined, never produced"),
-        // V08 has it, V21 has ESRCH/0 instead; the order of V21's checks is ours, so is its answer.
-        D::SaExpired => Some("UPDATE of a dead SA is ESRCH without a diagnostic"),
         D::MissingAstr | D::DuplicateAstr | D::MalformedAstr => Some("TCP-MD5 has no database here"),
         _ => None,
     }
