@@ -4,7 +4,7 @@
 //! * [`host`]: devices, sockets, namespaces, threads.
 //! * [`conf`]: the grammar of ipsec.conf.
 //! * [`keyclient`]: a connection to the PF_KEY service.
-//! * [`print`]: standard output and standard error.
+//! * [`mod@print`]: standard output and standard error.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
 
