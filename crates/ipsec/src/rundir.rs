@@ -83,6 +83,11 @@ impl Rundir {
         self.0.join("pluto.sas")
     }
 
+    /// Which peer was given which address.
+    pub fn pluto_leases(&self) -> PathBuf {
+        self.0.join("pluto.leases")
+    }
+
     /// Held locked by the key daemon for as long as it lives.
     pub fn pluto_lock(&self) -> PathBuf {
         self.0.join("pluto.lock")

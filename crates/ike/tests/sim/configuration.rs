@@ -154,7 +154,7 @@ fn a_peer_gets_nothing_but_the_address_it_was_given() {
 }
 
 #[test]
-fn a_gateway_that_gives_no_address_is_not_served_and_one_that_gives_another_family_neither() {
+fn a_gateway_that_gives_no_address_is_not_served() {
     let mut world = road(("10.9.0.10", "10.9.0.20"));
     // East has no pool, and takes whatever network the west has.
     world.change(1, |c| {

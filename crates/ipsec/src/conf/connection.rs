@@ -3,9 +3,9 @@
 //! Which of left and right is this host is found out from its addresses, so that one file serves both ends. A section with
 //! several subnets becomes a connection for each pair of them, `NAME/1x1`, `NAME/1x2` …: one pair of SAs carries one pair.
 
+use super::inside;
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
-use super::inside;
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
@@ -370,7 +370,10 @@ impl<'c> Plan<'c> {
             Err(why) => self.refuse(setting, &why),
         }
         if !theirs.is_empty() {
-            self.refuse(setting, "what is on the peers' side is the addresses they are given: remove their subnet");
+            self.refuse(
+                setting,
+                "what is on the peers' side is the addresses they are given: remove their subnet",
+            );
         }
         // A network of everything is no news to anybody.
         provision.subnets = ours.iter().copied().filter(|net| net.prefix_len() != 0).collect();
@@ -841,12 +844,17 @@ mod tests {
         assert_eq!(provision.domains, ["corp.example.org"]);
         assert_eq!(provision.subnets, ["10.1.0.0/16".parse().unwrap()]);
         assert!(one.child.remote.is_empty() && one.request.is_none());
-        let road = "\tleft=%defaultroute\n\tleftsourceip=%config\n\tright=198.51.100.7\n\trightsubnet=0.0.0.0/0\n";
+        let road =
+            "\tleft=%defaultroute\n\tleftsourceip=%config\n\tright=198.51.100.7\n\trightsubnet=0.0.0.0/0\n";
         let one = planned(road, &WEST).unwrap().remove(0);
         let request = one.ike.request.expect("a request");
         assert_eq!((request.ipv4, request.ipv6, one.source), (true, false, None));
         assert!(one.ike.child.local.is_empty());
-        let both = planned(&road.replace("0.0.0.0/0", "0.0.0.0/0,::/0").replace("rightsubnet", "rightsubnets"), &WEST).unwrap();
+        let both = planned(
+            &road.replace("0.0.0.0/0", "0.0.0.0/0,::/0").replace("rightsubnet", "rightsubnets"),
+            &WEST,
+        )
+        .unwrap();
         assert!(both.len() == 2 && both.iter().all(|one| one.ike.request.is_some_and(|r| r.ipv4 && r.ipv6)));
         for (body, what) in [
             (format!("{gateway}\trightaddresspool=10.9.0.9-10.9.0.1\n"), "FIRST-LAST"),

@@ -29,11 +29,10 @@ fn words(value: &str) -> impl Iterator<Item = &str> {
 pub(super) fn pools(value: &str) -> Result<Vec<(IpAddr, IpAddr)>, String> {
     let mut pools = Vec::new();
     for word in words(value) {
-        let wrong = || format!("{word}: write FIRST-LAST or a network, such as 10.9.0.10-10.9.0.99 or 10.9.0.0/24");
+        let wrong =
+            || format!("{word}: write FIRST-LAST or a network, such as 10.9.0.10-10.9.0.99 or 10.9.0.0/24");
         let pool = match word.split_once('-') {
-            Some((first, last)) => {
-                (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?)
-            }
+            Some((first, last)) => (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?),
             None => prefix(word.parse().map_err(|_| wrong())?),
         };
         let (first, last): (IpAddr, IpAddr) = pool;
