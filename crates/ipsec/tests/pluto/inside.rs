@@ -37,7 +37,7 @@ conn west-east
 ";
 
 const IKE: &str = "aes256gcm16-prfsha256-x25519";
-const ESP: &str = "aes256gcm16-noesn";
+const ESP: &str = "aes256gcm16-x25519-noesn";
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
