@@ -2,6 +2,7 @@
 
 use super::{Failure, finish};
 use crate::rundir::Rundir;
+use pfkey::dialect::Dialect;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -17,15 +18,19 @@ use std::process::{Command, ExitCode};
 Examples:
   ipsec run -- ./keymanager -d        a key manager written from pf_key(7P)
   ipsec run -- strace -f ./keymanager with everything it starts
+  ipsec run --dialect linux -- iked -d one written for Linux or KAME
 
 The program is started in place of this one, with libpfkey_preload.so in
 LD_PRELOAD: its PF_KEY sockets are connections to pf_key.sock of the run
-directory, and nothing else about it changes. What it starts inherits that.
-A C program for it includes <net/pfkeyv2.h>.
+directory, or to that of another dialect, and nothing else about it changes.
+What it starts inherits that. A C program for it includes <net/pfkeyv2.h>.
 
 It needs a dynamically linked program that gains no privileges when it is
 started: the dynamic linker of others does not look at LD_PRELOAD.")]
 pub struct Args {
+    /// The PF_KEY that the program was written for
+    #[arg(long, value_name = "DIALECT", default_value = "native", value_parser = dialect)]
+    dialect: Dialect,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -40,10 +45,15 @@ const SCRIPTS: usize = 4;
 
 /// Runs the command. Returns only if that could not be done.
 pub fn run(args: &Args) -> ExitCode {
-    finish("run", start(&args.program))
+    finish("run", start(&args.program, args.dialect))
 }
 
-fn start(words: &[OsString]) -> Result<(), Failure> {
+fn dialect(name: &str) -> Result<Dialect, String> {
+    let known = || Dialect::ALL.iter().map(|dialect| dialect.name()).collect::<Vec<_>>().join(", ");
+    Dialect::from_name(name).ok_or_else(|| format!("no such dialect; there are {}", known()))
+}
+
+fn start(words: &[OsString], dialect: Dialect) -> Result<(), Failure> {
     let (name, arguments) = words.split_first().ok_or_else(|| Failure::new("what is to be run?"))?;
     let program = find(name)?;
     can_be_shimmed(&program)?;
@@ -56,7 +66,7 @@ fn start(words: &[OsString]) -> Result<(), Failure> {
     }
     let mut command = Command::new(&program);
     command.arg0(name).args(arguments);
-    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().pf_key_sock());
+    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().dialect_sock(dialect));
     let error = command.exec();
     Err(Failure::new(format_args!("{}: {error}", program.display())))
 }
