@@ -221,7 +221,7 @@ impl Pair {
             counters,
             sealed: Sealed::new(2 << 20),
             opened: Opened::new(4096),
-            arrival: Arrival { src, dst, carrier, tos: 0 },
+            arrival: Arrival { src, dst, carrier, tos: 0, header: 0 },
             rx: vec![0; 4 << 20],
         }
     }

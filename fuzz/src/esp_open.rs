@@ -95,7 +95,7 @@ pub fn run(data: &[u8]) {
     let counters = plane.new_counters();
     let mut inbound = Inbound::new(Arc::clone(&plane), Arc::clone(&counters));
     let carrier = if udp { Carrier::Udp { local: 4500, remote: 4500 } } else { Carrier::Esp };
-    let arrival = Arrival { src: [192, 0, 2, 1].into(), dst, carrier, tos: options >> 6 };
+    let arrival = Arrival { src: [192, 0, 2, 1].into(), dst, carrier, tos: options >> 6, header: 0 };
 
     // One receive buffer, as a worker has it: all arrivals lie in it.
     let mut rx = Vec::new();
@@ -125,9 +125,7 @@ pub fn run(data: &[u8]) {
     );
     for write in out.writes() {
         let mut head = Vec::new();
-        for &(at, length) in write.pieces {
-            let piece =
-                rx.get(at as usize..at as usize + length as usize).expect("a piece outside the buffer");
+        for piece in write.octets(&rx) {
             head.extend(piece.iter().take(20 - head.len().min(20)));
         }
         // Whatever the peer wrote inside: what is delivered is within the selectors (RFC 4301 §5.2).

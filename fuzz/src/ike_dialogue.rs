@@ -112,8 +112,6 @@ fn connection(side: usize) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
-        provision: None,
-        request: None,
     }
 }
 

@@ -81,7 +81,7 @@ pub fn run(data: &[u8]) {
                     );
                 }
                 // What goes out or back as a whole packet has a length that is its own.
-                Route::Clear(_) | Route::Back => assert!(octets.len() >= 20),
+                Route::Whole(_) | Route::Clear(_) | Route::Back => assert!(octets.len() >= 20),
             }
         }
     }

@@ -36,7 +36,6 @@ mod exchange;
 pub mod identity;
 pub mod job;
 pub mod keys;
-mod lease;
 pub mod message;
 mod outbox;
 pub mod proposal;

@@ -447,6 +447,11 @@ const _: () = {
 };
 
 impl Suite {
+    /// Whether what it seals cannot be changed without being noticed.
+    pub fn has_integrity(&self) -> bool {
+        self.auth.is_some() || self.encryption.is_some_and(Encryption::is_combined)
+    }
+
     /// Octets of key material, salt included, are right for the algorithms and the algorithms for each other.
     pub fn has_keymat(&self, encryption: usize, auth: usize) -> bool {
         let cipher = self.encryption.is_none_or(|e| e.row().has_keymat(encryption));

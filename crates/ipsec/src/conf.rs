@@ -22,7 +22,6 @@
 
 mod conn;
 pub mod connection;
-mod inside;
 mod read;
 pub mod secrets;
 mod setup;

@@ -25,7 +25,6 @@ use klips::{Arrival, Carrier, Config, Control, Discard, Plane, SpiPolicy};
 use mailbox::{Answer, Ask, Inbox, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use pfkey::dialect::Dialect;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -153,8 +152,7 @@ impl Daemon {
         let spis = SpiPolicy { workers, ..SpiPolicy::default() };
         let control =
             Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, spis, ..config });
-        let paths = Dialect::ALL.iter().map(|dialect| (*dialect, rundir.dialect_sock(*dialect)));
-        let sockets = KeySockets::bind(paths, Arc::clone(&epoll), options.trust)?;
+        let sockets = KeySockets::bind(&rundir.pf_key_sock(), Arc::clone(&epoll), options.trust)?;
         let (mailbox, inbox) = mailbox::mailbox()?;
         ctl::server::spawn(&rundir.klips_ctl(), Trust::default(), mailbox.clone())?;
         let now = UNIX_EPOCH + Duration::from_secs(clock::epoch().saturating_add(clock::now().as_secs()));
@@ -182,7 +180,7 @@ impl Daemon {
                     (SocketAddr::new(arrival.dst, local), SocketAddr::new(arrival.src, remote));
                 queue.push(local, remote, message, clock::now())
             }
-            Carrier::Esp => false,
+            Carrier::Esp | Carrier::Ah => false,
         });
         let interfaces = Interfaces::new(Arc::clone(&plane), workers.fd(), ike, options.interfaces.clone())?;
         let mut daemon = Self {
@@ -344,7 +342,7 @@ impl Daemon {
         match table {
             Table::Eroute => Snapshot::Eroute(self.plane.eroutes().list()),
             Table::Spi => Snapshot::Spi(self.control.sas().collect(), clock::now()),
-            Table::Spigrp => Snapshot::Spigrp(self.control.sas().map(|sa| sa.id).collect()),
+            Table::Spigrp => Snapshot::Spigrp(self.control.sas().map(|sa| (sa.id, sa.group)).collect()),
             Table::Tncfg => Snapshot::Tncfg(self.interfaces.list().into_iter().map(Into::into).collect()),
             Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
             Table::Version => Snapshot::Version,

@@ -61,8 +61,8 @@ pub enum Snapshot {
     Eroute(Vec<Arc<Eroute>>),
     /// Security associations, and the second at which ages are counted.
     Spi(Vec<SaRow>, Time),
-    /// The outermost SA of each group.
-    Spigrp(Vec<SaId>),
+    /// Each SA, and the SAs it is applied together with.
+    Spigrp(Vec<(SaId, Option<Arc<[SaId]>>)>),
     /// Devices.
     Tncfg(Vec<Device>),
     /// Debug flags.
@@ -85,7 +85,9 @@ impl Snapshot {
         match self {
             Self::Eroute(rows) => Box::new(rows.iter().map(move |row| eroute::line(row, form))),
             Self::Spi(rows, now) => Box::new(rows.iter().map(move |row| sa::line(row, *now, form))),
-            Self::Spigrp(rows) => Box::new(rows.iter().map(move |row| sa::group(row, form))),
+            Self::Spigrp(rows) => {
+                Box::new(rows.iter().filter_map(move |(id, group)| sa::group(id, group.as_deref(), form)))
+            }
             Self::Tncfg(rows) => Box::new(rows.iter().map(move |row| device::line(row, form))),
             Self::Klipsdebug(flags) => Box::new(flags.rows().map(move |row| row.line(form))),
             Self::Version => Box::new(core::iter::once(device::version(form))),

@@ -16,6 +16,7 @@ mod describe;
 mod expire;
 pub(crate) mod flag;
 mod flows;
+mod group;
 mod inverse;
 mod keys;
 mod movesa;
@@ -294,8 +295,7 @@ impl Control {
                 },
             )?;
         let id = SaId { dst, protocol, spi };
-        let mut larva = Record::larval(id, src, now);
-        larva.policy = ask.sa_policy.unwrap_or_default();
+        let larva = Record::larval(id, src, now);
         self.sadb.insert(Box::new(larva)).map_err(|_| Fault::errno(Errno::EEXIST))?;
         Ok(spi)
     }
@@ -362,8 +362,8 @@ impl Control {
                 self.sockets.start_dump(from, Dump { what, header: answer(&ask.base), used_since: None });
                 return Ok(());
             }
-            // Bundles of several SAs are not carried by this version.
-            _ => return Err(Fault::errno(Errno::EOPNOTSUPP)),
+            MessageType::GroupSa => self.group(ask)?,
+            _ => return Err(Fault::invalid(D::UnknownMsg)),
         }
         self.echo(from, rule, ask, None);
         Ok(())

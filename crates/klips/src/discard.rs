@@ -42,8 +42,10 @@ discards! {
     Hold = "hold",
     /// No SA of that name, or it is not mature or dying.
     NoSa = "no_sa",
-    /// The SA is not in tunnel mode, and this version carries nothing in transport mode.
-    NotTunnel = "not_tunnel",
+    /// Outbound: transport mode, but the packet is not between the hosts of the SA.
+    OtherHosts = "other_hosts",
+    /// Outbound: transport mode, but the packet is a fragment (RFC 4303 §3.3.4: whole packets only).
+    Fragment = "fragment",
     /// The SA's hard lifetime is reached.
     Expired = "expired",
     /// Outbound: the SA has used its last sequence number (RFC 4303 §3.3.3).
@@ -64,6 +66,12 @@ discards! {
     Dummy = "dummy",
     /// Inbound: the next header is not one this SA may carry.
     BadNextHeader = "bad_next_header",
+    /// Inbound: an SA of a bundle without all of those outside of it, or with another inside than belongs there.
+    WrongBundle = "wrong_bundle",
+    /// Inbound: what IPComp carries cannot be decompressed.
+    BadCompression = "bad_compression",
+    /// Inbound: what IPComp carries would be longer than any IP packet, or there is too much of it at once.
+    Bomb = "compression_bomb",
     /// Inbound: the inner packet is outside the SA's selectors (RFC 4301 §5.2).
     PolicyMismatch = "policy_mismatch",
     /// Inbound: UDP encapsulation where the SA has none, or the other way round, or from another peer.

@@ -1,11 +1,11 @@
-//! What a worker remembers of the flows it carried last: the eroute that decides and the SA it names.
+//! What a worker remembers of the flows it carried last: the eroute that decides and the bundle it names.
 //!
 //! Direct-mapped and bounded. When the policy changes, the flows are forgotten that the change touches
 //! ([`Plane::changes_since`]); an SA that died is looked up again; that an SA was *missing* is never remembered, so a new one is found at once.
 
+use crate::bundle::Bundle;
 use crate::eroute::Eroute;
 use crate::plane::Plane;
-use crate::sa::Sa;
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::IpAddr;
 use foldhash::fast::RandomState;
@@ -19,7 +19,7 @@ const SLOTS: usize = 4096;
 struct Entry {
     flow: Flow,
     eroute: Arc<Eroute>,
-    sa: Option<Arc<Sa>>,
+    bundle: Option<Bundle>,
 }
 
 /// The cache of one worker.
@@ -58,7 +58,7 @@ impl FlowCache {
     /// Lets go of SAs that have died.
     pub(crate) fn forget_dead(&mut self) {
         for slot in &mut self.slots {
-            slot.take_if(|entry| entry.sa.as_ref().is_some_and(|sa| !sa.is_alive()));
+            slot.take_if(|entry| entry.bundle.as_ref().is_some_and(|bundle| !bundle.is_alive()));
         }
     }
 
@@ -78,19 +78,19 @@ impl FlowCache {
 
     /// What is remembered of a flow, if it still holds.
     #[inline]
-    pub(crate) fn get(&self, flow: &Flow) -> Option<(&Arc<Eroute>, Option<&Arc<Sa>>)> {
+    pub(crate) fn get(&self, flow: &Flow) -> Option<(&Arc<Eroute>, Option<&Bundle>)> {
         let entry = self.slots.get(self.slot(flow))?.as_ref()?;
-        if entry.flow != *flow || entry.sa.as_ref().is_some_and(|sa| !sa.is_alive()) {
+        if entry.flow != *flow || entry.bundle.as_ref().is_some_and(|bundle| !bundle.is_alive()) {
             return None;
         }
-        Some((&entry.eroute, entry.sa.as_ref()))
+        Some((&entry.eroute, entry.bundle.as_ref()))
     }
 
     /// Remembers a flow in the place of the one that was there.
-    pub(crate) fn put(&mut self, flow: Flow, eroute: Arc<Eroute>, sa: Option<Arc<Sa>>) {
+    pub(crate) fn put(&mut self, flow: Flow, eroute: Arc<Eroute>, bundle: Option<Bundle>) {
         let slot = self.slot(&flow);
         if let Some(slot) = self.slots.get_mut(slot) {
-            *slot = Some(Entry { flow, eroute, sa });
+            *slot = Some(Entry { flow, eroute, bundle });
         }
     }
 }

@@ -8,10 +8,11 @@
 //! * Packets of a flow keep their order: a packet joins only its flow's last write, or begins a new one after it.
 //! * ECN has been carried inwards before, and packets with different marks are never merged (RFC 6040 §4.2).
 
+use crate::admit::Admitted;
 use crate::checksum::{Sum, pseudo};
-use crate::opened::Opened;
 use crate::packet::{Gso, Vnet};
 use arrayvec::ArrayVec;
+use core::ops::Range;
 
 /// Pieces of one superpacket.
 const PIECES: u32 = 64;
@@ -34,7 +35,7 @@ const DONT_FRAGMENT: u16 = 0x4000;
 /// GRE in UDP (RFC 8086), WireGuard.
 const TUNNEL_PORTS: [u16; 6] = [4789, 6081, 8472, 2152, 4754, 51820];
 
-/// The packets of one write, linked through [`Opened::next`].
+/// The packets of one write, linked through [`Merged::next`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chain {
     head: u32,
@@ -91,17 +92,55 @@ enum Class {
 /// The flows that are collecting, and the chain each collects in.
 type Flows = ArrayVec<(Key, usize), OPEN>;
 
-/// See [`Opened::merge`].
-pub(crate) fn merge(opened: &mut Opened, rx: &mut [u8], tcp: bool, udp: bool) {
-    opened.chains.clear();
-    opened.next.clear();
-    opened.pieces.clear();
-    opened.writes.clear();
+/// A range of the buffer that packets were merged in: offset and length.
+pub(crate) type Piece = (u32, u32);
+
+/// What the packets of one buffer became. Nothing is allocated once the batches have reached their usual size.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    chains: Vec<Chain>,
+    /// For each packet, the one that follows it in its superpacket.
+    next: Vec<u32>,
+    pieces: Vec<Piece>,
+    writes: Vec<(Vnet, Range<u32>)>,
+}
+
+impl Merged {
+    /// Room for `packets`.
+    pub(crate) fn new(packets: usize) -> Self {
+        Self {
+            chains: Vec::with_capacity(packets),
+            next: Vec::with_capacity(packets),
+            pieces: Vec::with_capacity(packets),
+            writes: Vec::with_capacity(packets),
+        }
+    }
+
+    /// Forgets everything; keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.chains.clear();
+        self.next.clear();
+        self.pieces.clear();
+        self.writes.clear();
+    }
+
+    /// The writes, each a header and the pieces of one packet or superpacket, in the order they must happen.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (Vnet, &[Piece])> {
+        self.writes.iter().map(|(vnet, pieces)| {
+            (*vnet, self.pieces.get(pieces.start as usize..pieces.end as usize).unwrap_or_default())
+        })
+    }
+}
+
+/// Merges segments of one flow where that changes nothing for the receiver, if `tcp` and `udp` allow it. Edits headers in
+/// `buffer`, in which the packets lie.
+pub(crate) fn merge(packets: &[Admitted], buffer: &mut [u8], (tcp, udp): (bool, bool), merged: &mut Merged) {
+    merged.clear();
     let mut flows = Flows::new();
-    for (index, packet) in opened.packets.iter().enumerate() {
+    for (index, packet) in packets.iter().enumerate() {
         let index = index as u32;
-        opened.next.push(END);
-        let octets = rx.get(packet.range()).unwrap_or_default();
+        merged.next.push(END);
+        let octets = buffer.get(packet.range()).unwrap_or_default();
         let class = if tcp || udp { classify(octets, tcp, udp) } else { Class::Stranger };
         let (key, shape) = match class {
             Class::Segment(key, shape) => (Some(key), Some(shape)),
@@ -115,10 +154,10 @@ pub(crate) fn merge(opened: &mut Opened, rx: &mut [u8], tcp: bool, udp: bool) {
         let position = key.and_then(|key| flows.iter().position(|(open, _)| *open == key));
         if let (Some(position), Some(shape)) = (position, shape)
             && let Some((_, chain)) = flows.get(position)
-            && let Some(chain) = opened.chains.get_mut(*chain)
-            && chain.takes(&shape, octets, opened.packets.get(chain.head as usize).map(|p| p.range()), rx)
+            && let Some(chain) = merged.chains.get_mut(*chain)
+            && chain.takes(&shape, octets, packets.get(chain.head as usize).map(Admitted::range), buffer)
         {
-            if let Some(link) = opened.next.get_mut(chain.tail as usize) {
+            if let Some(link) = merged.next.get_mut(chain.tail as usize) {
                 *link = index;
             }
             if !chain.append(index, &shape) {
@@ -137,40 +176,40 @@ pub(crate) fn merge(opened: &mut Opened, rx: &mut [u8], tcp: bool, udp: bool) {
             if flows.is_full() {
                 flows.remove(0);
             }
-            flows.push((key, opened.chains.len()));
+            flows.push((key, merged.chains.len()));
         }
-        opened.chains.push(chain);
+        merged.chains.push(chain);
     }
-    write_out(opened, rx);
+    write_out(packets, buffer, merged);
 }
 
 /// Turns chains into writes and gives superpackets their headers.
-fn write_out(opened: &mut Opened, rx: &mut [u8]) {
-    for chain in &opened.chains {
-        let begin = opened.pieces.len() as u32;
+fn write_out(packets: &[Admitted], buffer: &mut [u8], merged: &mut Merged) {
+    for chain in &merged.chains {
+        let begin = merged.pieces.len() as u32;
         let mut index = chain.head;
         let mut skip = 0;
         let mut last_flags = 0;
-        while let Some(packet) = opened.packets.get(index as usize) {
+        while let Some(packet) = packets.get(index as usize) {
             let range = packet.range();
             if let Some(shape) = chain.shape.filter(|shape| shape.kind != Gso::Udp) {
                 let flags = range.start.saturating_add(shape.transport).saturating_add(13);
-                last_flags = rx.get(flags).copied().unwrap_or_default();
+                last_flags = buffer.get(flags).copied().unwrap_or_default();
             }
             let piece = (range.start.saturating_add(skip) as u32, range.len().saturating_sub(skip) as u32);
-            opened.pieces.push(piece);
+            merged.pieces.push(piece);
             skip = chain.shape.map_or(0, |shape| shape.headers);
-            index = opened.next.get(index as usize).copied().unwrap_or(END);
+            index = merged.next.get(index as usize).copied().unwrap_or(END);
         }
-        let end = opened.pieces.len() as u32;
-        let head = opened.packets.get(chain.head as usize).and_then(|head| rx.get_mut(head.range()));
+        let end = merged.pieces.len() as u32;
+        let head = packets.get(chain.head as usize).and_then(|head| buffer.get_mut(head.range()));
         let vnet = match (chain.shape, head) {
             (Some(shape), Some(head)) if chain.count > 1 => {
                 superheader(&shape, chain.len, last_flags, head).unwrap_or_default()
             }
             _ => Vnet::default(),
         };
-        opened.writes.push((vnet, begin..end));
+        merged.writes.push((vnet, begin..end));
     }
 }
 
@@ -234,13 +273,7 @@ impl Chain {
     }
 
     /// Whether a packet carries this superpacket on.
-    fn takes(
-        &mut self,
-        shape: &Shape,
-        octets: &[u8],
-        head: Option<core::ops::Range<usize>>,
-        rx: &[u8],
-    ) -> bool {
+    fn takes(&mut self, shape: &Shape, octets: &[u8], head: Option<Range<usize>>, rx: &[u8]) -> bool {
         let (Some(first), Some(head)) = (self.shape, head.and_then(|head| rx.get(head))) else {
             return false;
         };
@@ -273,7 +306,7 @@ impl Chain {
 
 /// Whether two packets of one flow differ in nothing but lengths, checksums, identification, sequence number, FIN and PSH.
 fn same_headers(shape: &Shape, a: &[u8], b: &[u8]) -> bool {
-    let same = |range: core::ops::Range<usize>| match (a.get(range.clone()), b.get(range)) {
+    let same = |range: Range<usize>| match (a.get(range.clone()), b.get(range)) {
         (Some(a), Some(b)) => a == b,
         _ => false,
     };

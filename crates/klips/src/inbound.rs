@@ -1,67 +1,44 @@
-//! The inbound path: wire → SA → replay check → open → replay advance → policy → device (RFC 4301 §5.2).
+//! The inbound path: wire → bundle → replay check → open → replay advance → policy → device (RFC 4301 §5.2).
 //!
 //! Nothing about the ciphertext is believed before its ICV: a forged packet costs one lookup and one opening, and moves no
 //! window, no counter of use and no lifetime. Each step asks for the proof the step before it made:
-//! [`Authenticated`] for the window, [`Admitted`] for delivery.
+//! [`Verified`](crate::open::Verified) for the window, [`Admitted`](crate::admit::Admitted) for delivery. What is here is the
+//! fast way, ESP in tunnel mode; [`unwrap`] is the general one.
 
+mod unwrap;
+
+use crate::admit::{Entitled, tunnelled};
+use crate::ah;
+use crate::arrival::{Arrival, Carrier};
+use crate::bundle::Bundle;
+use crate::comp::Codec;
 use crate::discard::{Counters, Discard};
-use crate::ecn;
-use crate::esp::{self, Authenticated, Candidates, Payload, RUN};
+use crate::open::{self, Authenticated, Candidates, RUN};
 use crate::opened::Opened;
-use crate::packet::Parsed;
-use crate::plane::{Event, Plane};
-use crate::sa::{Mode, Sa, SaState};
+use crate::plane::Plane;
+use crate::sa::{Sa, SaState};
 use crate::window::Window;
 use arrayvec::ArrayVec;
-use core::net::IpAddr;
 use core::ops::Range;
-use ipsec_core::{Protocol, SaId, Spi, Time};
+use ipsec_core::{SaId, Spi, Time};
 use std::sync::Arc;
-
-/// The IP protocol numbers that tunnel mode carries.
-const IPV4: u8 = 4;
-const IPV6: u8 = 41;
-
-/// How octets reached us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
-    /// In IP protocol 50.
-    Esp,
-    /// In UDP, with these ports (host order); the local one is ours.
-    Udp {
-        /// Our port.
-        local: u16,
-        /// The peer's port.
-        remote: u16,
-    },
-}
-
-/// The outer header of received datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Outer source.
-    pub src: IpAddr,
-    /// Outer destination.
-    pub dst: IpAddr,
-    /// Raw or in UDP.
-    pub carrier: Carrier,
-    /// TOS or traffic class, for ECN (RFC 6040 §4.2).
-    pub tos: u8,
-}
 
 /// One worker's inbound engine.
 pub struct Inbound {
     plane: Arc<Plane>,
     counters: Arc<Counters>,
-    /// The SA of the last run: most runs are followed by another of the same SA.
-    last: Option<Arc<Sa>>,
-    /// The flow of the last packet that SA was found entitled to carry.
-    entitled: Option<Plain>,
+    /// The bundle of the last run: most runs are followed by another of the same.
+    last: Option<Bundle>,
+    /// The flow of the last packet that its SA was found entitled to carry.
+    entitled: Option<Entitled>,
+    /// For the general way.
+    codec: Codec,
+    scratch: Vec<u8>,
 }
 
 /// What a datagram is, before any SA is asked.
 enum Class {
-    Esp(u32),
+    Protected(u32),
     Ike,
     Refused(Discard),
 }
@@ -71,13 +48,13 @@ type Run<'p> = ArrayVec<(&'p mut [u8], usize), RUN>;
 
 impl Inbound {
     /// An engine on `plane`.
-    pub const fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
-        Self { plane, counters, last: None, entitled: None }
+    pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
+        Self { plane, counters, last: None, entitled: None, codec: Codec::default(), scratch: Vec::new() }
     }
 
-    /// Lets go of the SA of the last run if it has died, and so of its keys.
+    /// Lets go of the SAs of the last run if one has died, and so of their keys.
     pub fn forget_dead(&mut self) {
-        self.last.take_if(|sa| !sa.is_alive());
+        self.last.take_if(|bundle| !bundle.is_alive());
     }
 
     /// Takes datagrams of one arrival, `stride` octets apart in `rx[range]` (the last may be shorter), as `UDP_GRO`
@@ -95,9 +72,16 @@ impl Inbound {
     ) {
         let mut at = range.start;
         let stride = stride.max(1);
-        let Some(octets) = rx.get_mut(range) else {
+        let Some((before, octets)) =
+            rx.get_mut(..range.end).and_then(|rx| rx.split_at_mut_checked(range.start))
+        else {
             return self.refuse(Discard::Internal, 1);
         };
+        let header = before.len().checked_sub(arrival.header).and_then(|at| before.get(at..));
+        let Some(header) = header else {
+            return self.refuse(Discard::Internal, 1);
+        };
+        let from = (arrival, header);
         if octets.is_empty() {
             return self.refuse(Discard::Short, 1);
         }
@@ -105,9 +89,9 @@ impl Inbound {
         let mut run_spi = 0;
         for datagram in octets.chunks_mut(stride) {
             match classify(arrival.carrier, datagram) {
-                Class::Esp(spi) => {
+                Class::Protected(spi) => {
                     if spi != run_spi || run.is_full() {
-                        self.run(arrival, run_spi, &mut run, now, out);
+                        self.run(from, run_spi, &mut run, now, out);
                     }
                     run_spi = spi;
                     run.push((datagram, at));
@@ -120,42 +104,53 @@ impl Inbound {
             }
             at = at.saturating_add(stride);
         }
-        self.run(arrival, run_spi, &mut run, now, out);
+        self.run(from, run_spi, &mut run, now, out);
     }
 
     /// Takes a run of packets of one SA from lookup to delivery.
-    fn run(&mut self, arrival: &Arrival, spi: u32, run: &mut Run<'_>, now: Time, out: &mut Opened) {
+    fn run(&mut self, from: (&Arrival, &[u8]), spi: u32, run: &mut Run<'_>, now: Time, out: &mut Opened) {
         if run.is_empty() {
             return;
         }
-        let id = SaId { dst: arrival.dst, protocol: Protocol::Esp, spi: Spi(spi) };
+        let (arrival, _) = from;
+        let id = SaId { dst: arrival.dst, protocol: arrival.carrier.protocol(), spi: Spi(spi) };
         match self.find(&id, arrival) {
-            Ok(sa) => {
-                self.open(&sa, arrival, run, now, out);
-                self.last = Some(sa);
+            Ok(bundle) => {
+                match &bundle {
+                    Bundle::Tunnel(sa) => self.open(sa, arrival, run, now, out),
+                    Bundle::Chain(chain) => self.unwrap(chain, from, run, now, out),
+                }
+                self.last = Some(bundle);
             }
             Err(why) => self.refuse(why, run.len()),
         }
         run.clear();
     }
 
-    /// The SA of that name, if packets of this arrival may use it.
-    fn find(&mut self, id: &SaId, arrival: &Arrival) -> Result<Arc<Sa>, Discard> {
-        let sa = match self.last.take().filter(|sa| sa.id == *id && sa.is_alive()) {
-            Some(sa) => sa,
+    /// The bundle that begins, on the outside, with the SA of that name, if packets of this arrival may use it.
+    fn find(&mut self, id: &SaId, arrival: &Arrival) -> Result<Bundle, Discard> {
+        let same = |bundle: &Bundle| bundle.outermost().is_some_and(|sa| sa.id == *id) && bundle.is_alive();
+        let bundle = match self.last.take().filter(same) {
+            Some(bundle) => bundle,
             None => {
                 self.entitled = None;
-                self.plane.sa(id).ok_or(Discard::NoSa)?
+                self.plane.bundle(id).ok_or(Discard::NoSa)?
             }
         };
-        if !arrives_as_agreed(&sa, arrival) {
+        let sa = bundle.outermost().ok_or(Discard::Internal)?;
+        // An SA inside of others does not come without them.
+        if sa.id != *id {
+            return Err(Discard::WrongBundle);
+        }
+        if !arrives_as_agreed(sa, arrival) {
             return Err(Discard::WrongEncapsulation);
         }
-        match sa.state() {
-            SaState::Mature | SaState::Dying => Ok(sa),
-            SaState::Larval => Err(Discard::NoSa),
-            SaState::Dead => Err(Discard::Expired),
+        if bundle.is_alive() {
+            return Ok(bundle);
         }
+        // A larval SA, or one that is gone from its bundle by now, is as good as none.
+        let expired = bundle.sas().iter().any(|sa| sa.state() == SaState::Dead);
+        Err(if expired { Discard::Expired } else { Discard::NoSa })
     }
 
     /// The order below is RFC 4303 §3.4 and RFC 4301 §5.2; each step takes the whole run.
@@ -169,8 +164,8 @@ impl Inbound {
         {
             let window = sa.live.window.as_ref().map(|window| window.lock());
             for (packet, at) in run.drain(..) {
-                let judged = if esp::fits(transform, packet.len()) {
-                    number(sa, window.as_deref(), packet)
+                let judged = if open::fits(transform, packet.len()) {
+                    number(sa, window.as_deref(), packet_number(packet))
                 } else {
                     Err(Discard::Short)
                 };
@@ -189,8 +184,8 @@ impl Inbound {
             for packet in opened {
                 let fresh = packet.and_then(|packet| match &mut window {
                     Some(window) => {
-                        window.advance(&packet)?;
-                        newest |= window.right() == packet.seq();
+                        window.advance(packet.verified())?;
+                        newest |= window.right() == packet.verified().seq();
                         Ok(packet)
                     }
                     None => Ok(packet),
@@ -202,41 +197,39 @@ impl Inbound {
             }
         }
 
-        if let Carrier::Udp { remote, .. } = arrival.carrier
-            && newest
-            && sa.encapsulation().is_some_and(|agreed| agreed.remote != remote)
-            && sa.follow(remote)
-        {
-            self.plane.tell_moved(sa.id, remote);
+        if newest {
+            self.follow(sa, arrival);
         }
-
-        let admitted = self.charge(sa, &authentic, now);
+        let admitted = self.charge(sa, &authentic, Authenticated::charged_len, now);
         self.refuse(Discard::Expired, authentic.len().saturating_sub(admitted));
         for packet in authentic.drain(..).take(admitted) {
-            match packet.payload().and_then(|payload| admit(sa, arrival, payload, &mut self.entitled)) {
+            match packet.payload().and_then(|payload| tunnelled(sa, arrival.tos, payload, &mut self.entitled))
+            {
                 Ok(packet) => out.packets.push(packet),
                 Err(why) => self.refuse(why, 1),
             }
         }
     }
 
+    /// The newest authentic packet came from this port of the peer's: answers go there (RFC 3948 §3, RFC 7296 §2.23).
+    fn follow(&self, sa: &Sa, arrival: &Arrival) {
+        if let Carrier::Udp { remote, .. } = arrival.carrier
+            && sa.encapsulation().is_some_and(|agreed| agreed.remote != remote)
+            && sa.follow(remote)
+        {
+            self.plane.tell_moved(sa.id, remote);
+        }
+    }
+
     /// Charges the SA for authentic packets and says how many of them its lifetime lets pass; tells control what
     /// happened to it.
-    fn charge(&self, sa: &Sa, packets: &[Authenticated<'_>], now: Time) -> usize {
+    fn charge<P>(&self, sa: &Sa, packets: &[P], len: impl Fn(&P) -> u64, now: Time) -> usize {
         let mut admitted = 0_usize;
         // All packets of a run but the last usually have one size.
-        for same in packets.chunk_by(|a, b| a.charged_len() == b.charged_len()) {
-            let size = same.first().map_or(0, Authenticated::charged_len);
+        for same in packets.chunk_by(|a, b| len(a) == len(b)) {
+            let size = same.first().map_or(0, &len);
             let charge = sa.charge(same.len() as u64, size, now);
-            for (happened, event) in [
-                (charge.first, Event::FirstUse(sa.id)),
-                (charge.soft, Event::SoftBytes(sa.id)),
-                (charge.hard, Event::Hard(sa.id)),
-            ] {
-                if happened {
-                    self.plane.tell(event);
-                }
-            }
+            self.plane.tell_charge(sa.id, &charge);
             admitted = admitted.saturating_add(charge.admitted as usize);
             // What follows the packet that met the limit is refused, however small.
             if (charge.admitted as usize) < same.len() {
@@ -253,14 +246,18 @@ impl Inbound {
     }
 }
 
-/// Tells ESP, IKE and keepalives apart (RFC 3948 §2.2, §2.3).
+/// Tells what is protected, IKE and keepalives apart (RFC 3948 §2.2, §2.3).
 fn classify(carrier: Carrier, datagram: &[u8]) -> Class {
     if let (Carrier::Udp { .. }, [0xff]) = (carrier, datagram) {
         return Class::Refused(Discard::Keepalive);
     }
-    match (carrier, datagram, esp::header(datagram)) {
+    if carrier == Carrier::Ah {
+        return ah::Header::read(datagram)
+            .map_or(Class::Refused(Discard::Short), |header| Class::Protected(header.spi));
+    }
+    match (carrier, datagram, open::header(datagram)) {
         (Carrier::Udp { .. }, [0, 0, 0, 0, _, ..], _) => Class::Ike,
-        (_, _, Some((spi, _))) => Class::Esp(spi),
+        (_, _, Some((spi, _))) => Class::Protected(spi),
         (_, _, None) => Class::Refused(Discard::Short),
     }
 }
@@ -269,16 +266,21 @@ fn classify(carrier: Carrier, datagram: &[u8]) -> Class {
 /// another than it was, for a NAT forgets; it is believed when the packet has been found authentic.
 fn arrives_as_agreed(sa: &Sa, arrival: &Arrival) -> bool {
     let carrier = match (arrival.carrier, sa.encapsulation()) {
-        (Carrier::Esp, None) => true,
+        (Carrier::Esp | Carrier::Ah, None) => true,
         (Carrier::Udp { local, .. }, Some(agreed)) => local == agreed.local,
-        (Carrier::Esp, Some(_)) | (Carrier::Udp { .. }, None) => false,
+        (Carrier::Esp | Carrier::Ah, Some(_)) | (Carrier::Udp { .. }, None) => false,
     };
     carrier && (sa.src.is_unspecified() || sa.src == arrival.src)
 }
 
+/// The low half of an ESP packet's sequence number.
+fn packet_number(packet: &[u8]) -> Option<u32> {
+    open::header(packet).map(|(_, low)| low)
+}
+
 /// The 64-bit sequence number of a packet, if the window would take it.
-fn number(sa: &Sa, window: Option<&Window>, packet: &[u8]) -> Result<u64, Discard> {
-    let (_, low) = esp::header(packet).ok_or(Discard::Internal)?;
+fn number(sa: &Sa, window: Option<&Window>, low: Option<u32>) -> Result<u64, Discard> {
+    let low = low.ok_or(Discard::Internal)?;
     let Some(window) = window else {
         // Without a window there is nothing to infer a high half from; an SA with ESN always has one.
         return if sa.esn { Err(Discard::Internal) } else { Ok(low.into()) };
@@ -287,110 +289,4 @@ fn number(sa: &Sa, window: Option<&Window>, packet: &[u8]) -> Result<u64, Discar
     let seq = u64::from(high) << 32 | u64::from(low);
     window.check(seq)?;
     Ok(seq)
-}
-
-/// An inner packet that its SA was entitled to carry. Only [`admit`] makes one, and nothing else reaches the device.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Admitted {
-    at: usize,
-    len: usize,
-}
-
-impl Admitted {
-    /// Where it lies in the receive buffer.
-    pub(crate) const fn range(&self) -> Range<usize> {
-        self.at..self.at.saturating_add(self.len)
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn for_test(at: usize, len: usize) -> Self {
-        Self { at, len }
-    }
-}
-
-/// Lets a payload in as an inner packet.
-///
-//= https://www.rfc-editor.org/rfc/rfc4301#section-5.2
-//# If an IPsec system receives an inbound packet on an SA and the packet's header fields are not consistent with the
-//# selectors for the SA, it MUST discard the packet.
-fn admit(
-    sa: &Sa,
-    arrival: &Arrival,
-    payload: Payload<'_>,
-    entitled: &mut Option<Plain>,
-) -> Result<Admitted, Discard> {
-    let Payload { octets, at, next_header } = payload;
-    let version = match (sa.mode, next_header) {
-        (Mode::Tunnel, IPV4) => 4,
-        (Mode::Tunnel, IPV6) => 6,
-        (Mode::Tunnel, _) => return Err(Discard::BadNextHeader),
-        (Mode::Transport, _) => return Err(Discard::NotTunnel),
-    };
-    if octets.first().is_none_or(|first| first >> 4 != version) {
-        return Err(Discard::Malformed);
-    }
-    let plain = Plain::read(octets);
-    let len = match plain {
-        // The same question as for the packet before has the same answer.
-        Some((plain, len)) if Some(plain) == *entitled => len,
-        _ => {
-            let parsed = Parsed::new(octets)?;
-            if !sa.entitles(&parsed.flow) {
-                return Err(Discard::PolicyMismatch);
-            }
-            *entitled = plain.map(|(plain, _)| plain);
-            parsed.len
-        }
-    };
-    ecn::decapsulate(octets, arrival.tos)?;
-    // What follows the inner packet is TFC padding (RFC 4303 §2.7).
-    Ok(Admitted { at, len })
-}
-
-/// All that selectors look at in a TCP or UDP packet without options, extension headers or fragmentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plain {
-    src: u128,
-    dst: u128,
-    ports: u32,
-    version: u8,
-    proto: u8,
-}
-
-impl Plain {
-    /// The flow of such a packet, and its length; `None` for any other packet, and for one too short to have ports.
-    fn read(octets: &[u8]) -> Option<(Self, usize)> {
-        const TCP: u8 = 6;
-        const UDP: u8 = 17;
-        let (plain, transport, len) =
-            if let [0x45, _, l0, l1, _, _, f0, f1, _, proto, _, _, rest @ ..] = octets {
-                let &[s0, s1, s2, s3, d0, d1, d2, d3, p0, p1, p2, p3] = rest.first_chunk()?;
-                if u16::from_be_bytes([*f0, *f1]) & 0x3fff != 0 {
-                    return None;
-                }
-                let plain = Self {
-                    src: u32::from_be_bytes([s0, s1, s2, s3]).into(),
-                    dst: u32::from_be_bytes([d0, d1, d2, d3]).into(),
-                    ports: u32::from_be_bytes([p0, p1, p2, p3]),
-                    version: 4,
-                    proto: *proto,
-                };
-                (plain, 20, usize::from(u16::from_be_bytes([*l0, *l1])))
-            } else if let [0x60..=0x6f, _, _, _, l0, l1, proto, _, rest @ ..] = octets {
-                let (src, rest) = rest.split_first_chunk()?;
-                let (dst, rest) = rest.split_first_chunk()?;
-                let plain = Self {
-                    src: u128::from_be_bytes(*src),
-                    dst: u128::from_be_bytes(*dst),
-                    ports: u32::from_be_bytes(*rest.first_chunk()?),
-                    version: 6,
-                    proto: *proto,
-                };
-                (plain, 40, usize::from(u16::from_be_bytes([*l0, *l1])).saturating_add(40))
-            } else {
-                return None;
-            };
-        let ported = matches!(plain.proto, TCP | UDP) && len.saturating_sub(transport) >= 8;
-        (ported && len <= octets.len()).then_some((plain, len))
-    }
 }

@@ -1,4 +1,4 @@
-//! The KLIPS half of tulips: SA database, eroutes, PF_KEY service and the ESP packet path, as a pure engine.
+//! The KLIPS half of tulips: SA database, eroutes, PF_KEY service and the packet path, as a pure engine.
 //!
 //! No I/O, no clock, no threads of its own: the host hands in octets, [`ipsec_core::Time`] and randomness, and gets
 //! verdicts, sealed runs and notices back.
@@ -22,37 +22,48 @@
     )
 )]
 
+mod admit;
+mod ah;
+mod arrival;
+mod bundle;
 mod checksum;
+mod comp;
 mod control;
 mod discard;
 mod ecn;
 mod eroute;
-mod esp;
 mod flow_cache;
+mod fragment;
 mod gro;
 mod gso;
 mod hold;
 mod icmp;
 mod inbound;
+mod ip;
 mod keysock;
+mod open;
 mod opened;
 mod outbound;
 mod packet;
 mod plane;
+mod route;
 mod sa;
 mod sadb;
 mod sealed;
 mod window;
 
+pub use arrival::{Arrival, Carrier};
+pub use bundle::BundleError;
 pub use control::{
     Config, Control, Direction, Lifetime, Random, SaRow, SocketId, SocketRow, SpiPolicy, Supported, supported,
 };
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
-pub use inbound::{Arrival, Carrier, Inbound};
-pub use opened::{Opened, Piece, Write};
-pub use outbound::{Link, Outbound, Path, Route, Verdict};
+pub use inbound::Inbound;
+pub use opened::{Opened, Write};
+pub use outbound::{Link, Outbound, Verdict};
 pub use packet::{Gso, Vnet};
 pub use plane::{Event, Plane};
+pub use route::{Path, Route};
 pub use sa::{Blueprint, Encapsulation, Keys, Limits, Mode, Sa, SaState};
 pub use sealed::{Run, Sealed};

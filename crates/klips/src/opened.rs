@@ -1,6 +1,8 @@
 //! What a batch of received datagrams became: packets for the device, IKE messages for pluto.
 
-use crate::inbound::{Admitted, Arrival};
+use crate::admit::Admitted;
+use crate::arrival::Arrival;
+use crate::gro::{self, Merged, Piece};
 use crate::packet::Vnet;
 use core::ops::Range;
 
@@ -9,27 +11,41 @@ use core::ops::Range;
 pub struct Write<'o> {
     /// The header, all zero for a packet that was not merged.
     pub vnet: Vnet,
-    /// Where the pieces lie in the receive buffer, in order.
-    pub pieces: &'o [Piece],
+    pieces: &'o [Piece],
+    /// Where the pieces lie, if not in the receive buffer.
+    arena: Option<&'o [u8]>,
 }
 
-/// A range of the receive buffer: offset and length.
-pub type Piece = (u32, u32);
+impl<'o> Write<'o> {
+    /// The pieces, in order. `rx` is the buffer all the datagrams came from.
+    pub fn octets<'a>(&'a self, rx: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let buffer = self.arena.unwrap_or(rx);
+        self.pieces.iter().map(move |(at, len)| {
+            buffer.get(*at as usize..).and_then(|rest| rest.get(..*len as usize)).unwrap_or_default()
+        })
+    }
+
+    /// How many pieces there are.
+    pub const fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+}
 
 /// What a batch of received datagrams became; filled by [`crate::Inbound::datagrams`], finished by [`Opened::merge`].
 ///
-/// Everything here points into the receive buffer, so one batch is one buffer. Nothing is allocated once the batches have
-/// reached their usual size.
+/// What was opened in place points into the receive buffer, so one batch is one buffer. What came the general way lies in an
+/// arena here. Nothing is allocated once the batches have reached their usual size.
 #[derive(Debug, Default)]
 pub struct Opened {
     /// In order of arrival.
     pub(crate) packets: Vec<Admitted>,
     pub(crate) ike: Vec<(Arrival, Range<usize>)>,
-    pub(crate) chains: Vec<crate::gro::Chain>,
-    /// For each packet, the one that follows it in its superpacket.
-    pub(crate) next: Vec<u32>,
-    pub(crate) pieces: Vec<Piece>,
-    pub(crate) writes: Vec<(Vnet, Range<u32>)>,
+    merged: Merged,
+    /// Packets that came the general way, and what was decompressed and put together on it.
+    pub(crate) arena: Vec<u8>,
+    /// Those of them that were let in, in order of arrival.
+    pub(crate) unwrapped: Vec<Admitted>,
+    merged_unwrapped: Merged,
 }
 
 impl Opened {
@@ -38,25 +54,28 @@ impl Opened {
         Self {
             packets: Vec::with_capacity(packets),
             ike: Vec::with_capacity(packets.min(16)),
-            chains: Vec::with_capacity(packets),
-            next: Vec::with_capacity(packets),
-            pieces: Vec::with_capacity(packets),
-            writes: Vec::with_capacity(packets),
+            merged: Merged::new(packets),
+            ..Self::default()
         }
     }
 
     /// Merges segments of one flow into superpackets where that changes nothing for the receiver, if `tcp` and `udp` allow
     /// it; with both off every packet is its own write. Edits headers in `rx`, the buffer all the datagrams came from.
     pub fn merge(&mut self, rx: &mut [u8], tcp: bool, udp: bool) {
-        crate::gro::merge(self, rx, tcp, udp);
+        gro::merge(&self.packets, rx, (tcp, udp), &mut self.merged);
+        // A flow comes one of the two ways: its SA is in a bundle or it is not.
+        if !self.unwrapped.is_empty() {
+            gro::merge(&self.unwrapped, &mut self.arena, (tcp, udp), &mut self.merged_unwrapped);
+        }
     }
 
     /// The writes, in the order they must happen.
     pub fn writes(&self) -> impl Iterator<Item = Write<'_>> {
-        self.writes.iter().map(|(vnet, pieces)| Write {
-            vnet: *vnet,
-            pieces: self.pieces.get(pieces.start as usize..pieces.end as usize).unwrap_or_default(),
-        })
+        let from = |arena| move |(vnet, pieces)| Write { vnet, pieces, arena };
+        self.merged
+            .writes()
+            .map(from(None))
+            .chain(self.merged_unwrapped.writes().map(from(Some(self.arena.as_slice()))))
     }
 
     /// IKE messages found on port 4500, without their non-ESP marker (RFC 3948 §2.2).
@@ -66,16 +85,16 @@ impl Opened {
 
     /// How many packets were let in since [`Opened::clear`].
     pub const fn packets(&self) -> usize {
-        self.packets.len()
+        self.packets.len().saturating_add(self.unwrapped.len())
     }
 
     /// Forgets everything; keeps the room.
     pub fn clear(&mut self) {
         self.packets.clear();
         self.ike.clear();
-        self.chains.clear();
-        self.next.clear();
-        self.pieces.clear();
-        self.writes.clear();
+        self.merged.clear();
+        self.arena.clear();
+        self.unwrapped.clear();
+        self.merged_unwrapped.clear();
     }
 }

@@ -1,9 +1,10 @@
 //! What control and workers share.
 
+use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Change, Eroutes};
 use crate::hold::{Trapped, Traps};
-use crate::sa::{Sa, SaState};
+use crate::sa::{Charge, Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ipsec_core::{SaId, Selector};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -31,7 +32,8 @@ pub enum Event {
 #[derive(Default)]
 pub struct Plane {
     eroutes: RwLock<Eroutes>,
-    sas: papaya::HashMap<SaId, Arc<Sa>, foldhash::quality::RandomState>,
+    /// Each SA under its name, in the bundle it is in.
+    sas: papaya::HashMap<SaId, Bundle, foldhash::quality::RandomState>,
     generation: AtomicU64,
     /// The last changes of policy, the newest last: it made the generation what it is.
     changes: Mutex<VecDeque<Change>>,
@@ -96,24 +98,78 @@ impl Plane {
 
     /// The SA of that name, if there is one.
     pub fn sa(&self, id: &SaId) -> Option<Arc<Sa>> {
+        self.sas.pin().get(id).and_then(|bundle| bundle.sa(id).cloned())
+    }
+
+    /// What is done to packets that meet the SA of that name: the bundle it is in.
+    pub(crate) fn bundle(&self, id: &SaId) -> Option<Bundle> {
         self.sas.pin().get(id).cloned()
     }
 
-    /// Puts an SA in use, in the place of any of that name. Flow caches stay valid: they never remember that an SA was
-    /// missing, and ask again for one that is dead.
+    /// Puts an SA in use by itself, in the place of any of that name; one that protects nothing by itself stays out. Flow
+    /// caches stay valid: they never remember that an SA was missing, and ask again for one that is dead.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn publish(&self, sa: Arc<Sa>) {
-        if let Some(replaced) = self.sas.pin().insert(sa.id, sa) {
-            replaced.advance(SaState::Dead);
+        self.publish_alone(sa);
+    }
+
+    /// As [`Plane::publish`]; says whether it is in use now.
+    pub(crate) fn publish_alone(&self, sa: Arc<Sa>) -> bool {
+        let id = sa.id;
+        match Bundle::alone(sa) {
+            Ok(bundle) => {
+                self.put(&bundle);
+                true
+            }
+            // IPIP and IPComp wait for what makes a bundle of them. Those that have left theirs are found no more.
+            Err(_) => {
+                if let Some(old) = self.sas.pin().remove(&id).and_then(|old| old.sa(&id)) {
+                    old.supersede();
+                    self.tell_returned();
+                }
+                false
+            }
+        }
+    }
+
+    /// Puts SAs in use as one bundle, from the inside to the outside; none of them does anything by itself any more.
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn publish_group(&self, sas: impl IntoIterator<Item = Arc<Sa>>) -> Result<(), BundleError> {
+        let mut group = Sas::new();
+        for sa in sas {
+            group.try_push(sa).map_err(|_| BundleError::Number)?;
+        }
+        Bundle::new(group).map(|bundle| self.put(&bundle))
+    }
+
+    fn put(&self, bundle: &Bundle) {
+        let mut replaced = false;
+        for sa in bundle.sas() {
+            // An SA that goes on as another object of the same life is superseded, not dead.
+            if let Some(old) = self.sas.pin().insert(sa.id, bundle.clone()).and_then(|old| old.sa(&sa.id))
+                && !Arc::ptr_eq(old, sa)
+            {
+                if old.is_same_life(sa) {
+                    old.supersede()
+                } else {
+                    old.advance(SaState::Dead)
+                }
+                replaced = true;
+            }
+        }
+        if replaced {
             self.tell_returned();
         }
     }
 
-    /// Takes an SA out of use. Workers that still remember it see that it is dead.
+    /// Takes an SA out of use. Workers that still remember it see that it is dead; the rest of its bundle carries nothing
+    /// without it.
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn withdraw(&self, id: &SaId) {
-        if let Some(sa) = self.sas.pin().remove(id) {
-            sa.advance(SaState::Dead);
+        if let Some(bundle) = self.sas.pin().remove(id) {
+            if let Some(sa) = bundle.sa(id) {
+                sa.advance(SaState::Dead);
+            }
             // Its keys are wiped when the last of those who remember it lets go of it, idle workers too.
             self.tell_returned();
         }
@@ -123,7 +179,19 @@ impl Plane {
     /// moment at which neither is found.
     pub(crate) fn move_sa(&self, old: &SaId, sa: Arc<Sa>) {
         let new = sa.id;
-        let replaced = self.sas.pin().insert(new, sa).cloned();
+        let before = self.bundle(old);
+        let after = before.as_ref().map(|bundle| {
+            bundle.sas().iter().map(|one| Arc::clone(if one.id == *old { &sa } else { one })).collect()
+        });
+        match after.map_or_else(|| Bundle::alone(sa), Bundle::new) {
+            Ok(bundle) => {
+                for sa in bundle.sas() {
+                    self.sas.pin().insert(sa.id, bundle.clone());
+                }
+            }
+            // Where it is now the others of its bundle cannot follow: none of them carries anything.
+            Err(_) => drop(self.sas.pin().remove(&new)),
+        }
         if new != *old {
             let named: Vec<_> = {
                 let eroutes = self.eroutes();
@@ -140,11 +208,25 @@ impl Plane {
                     }
                 });
             }
+            self.sas.pin().remove(old);
         }
-        let left = if new == *old { replaced } else { self.sas.pin().remove(old).cloned() };
-        if let Some(left) = left {
+        if let Some(left) = before.as_ref().and_then(|bundle| bundle.sa(old)) {
             left.supersede();
             self.tell_returned();
+        }
+    }
+
+    /// Tells control what packets have done to an SA's life.
+    #[inline]
+    pub(crate) fn tell_charge(&self, id: SaId, charge: &Charge) {
+        for (happened, event) in [
+            (charge.first, Event::FirstUse(id)),
+            (charge.soft, Event::SoftBytes(id)),
+            (charge.hard, Event::Hard(id)),
+        ] {
+            if happened {
+                self.tell(event);
+            }
         }
     }
 

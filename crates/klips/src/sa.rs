@@ -4,13 +4,14 @@
 //! *batch*: one reservation for n sequence numbers, one charge for n packets, one lock for a run of received ones.
 //! What an SA is to its key manager (lifetimes in seconds, identities, pairs, cookies) is in [`crate::sadb`].
 
+use crate::comp::Luck;
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use ipsec_core::algorithm::Suite;
-use ipsec_core::transform::{KeyError, Transform};
-use ipsec_core::{Flow, SaId, Selector, Time};
+use ipsec_core::transform::{KeyError, Mac, Transform};
+use ipsec_core::{Flow, Protocol, SaId, Selector, Time};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
@@ -126,6 +127,9 @@ pub struct Sa {
 pub(crate) struct Live {
     keys: Keys,
     transform: OnceLock<Result<Box<Transform>, KeyError>>,
+    mac: OnceLock<Result<Box<Mac>, KeyError>>,
+    /// How compression has gone; IPComp's alone.
+    luck: Luck,
     state: AtomicU8,
     /// The replay window; `None` without replay protection.
     pub(crate) window: Option<Mutex<Window>>,
@@ -148,6 +152,8 @@ pub(crate) struct Live {
 pub(crate) struct Charge {
     /// How many of the packets may pass: all of them, or those before the hard limit.
     pub admitted: u64,
+    /// How many packets the SA has carried before these.
+    pub before: u64,
     /// This was the SA's first use.
     pub first: bool,
     /// The soft limit was crossed just now.
@@ -172,6 +178,8 @@ impl Sa {
             live: Arc::new(Live {
                 keys: b.keys,
                 transform: OnceLock::new(),
+                mac: OnceLock::new(),
+                luck: Luck::default(),
                 state: AtomicU8::new(SaState::Mature as u8),
                 // With ESN the window also says which high half a packet means (RFC 4303 §2.2.1), so it is always there.
                 window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
@@ -189,7 +197,7 @@ impl Sa {
         }
     }
 
-    /// The keyed algorithms; the key schedule is built on first use, so an idle SA stays small.
+    /// The keyed algorithms of ESP; the key schedule is built on first use, so an idle SA stays small.
     pub(crate) fn transform(&self) -> Option<&Transform> {
         self.live
             .transform
@@ -204,6 +212,17 @@ impl Sa {
             })
             .as_deref()
             .ok()
+    }
+
+    /// The keyed algorithm of AH, likewise; `None` for any other SA.
+    pub(crate) fn mac(&self) -> Option<&Mac> {
+        let auth = self.suite.auth.filter(|_| self.id.protocol == Protocol::Ah)?;
+        self.live.mac.get_or_init(|| Mac::new(auth, &self.live.keys.auth).map(Box::new)).as_deref().ok()
+    }
+
+    /// How compression has gone.
+    pub(crate) fn luck(&self) -> &Luck {
+        &self.live.luck
     }
 
     /// The keys, for GET and DUMP alone (pf_key(7P)).
@@ -246,6 +265,16 @@ impl Sa {
             superseded: AtomicBool::new(false),
             live: Arc::clone(&self.live),
         }
+    }
+
+    /// The same SA where it is, to be put together with others, or apart: whoever remembers it as it was looks again.
+    pub(crate) fn again(&self) -> Self {
+        self.moved(self.id, self.src, self.encapsulation())
+    }
+
+    /// Whether both are one SA: the same keys, numbers and counters.
+    pub(crate) fn is_same_life(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.live, &other.live)
     }
 
     /// It has moved: whoever remembers this one looks again.
@@ -304,6 +333,11 @@ impl Sa {
         self.local_port.is_some() && self.remote_port.swap(port, Ordering::Relaxed) != port
     }
 
+    /// What inner packets may be in tunnel mode; in transport mode there are none.
+    pub(crate) fn inner(&self) -> Option<Selector> {
+        self.selector.filter(|_| self.mode == Mode::Tunnel)
+    }
+
     /// Whether an inner packet of this flow may travel on it (RFC 4301 §5.2).
     pub(crate) fn entitles(&self, flow: &Flow) -> bool {
         self.selector.is_none_or(|selector| selector.matches(flow))
@@ -336,7 +370,7 @@ impl Sa {
                 }
             }
         };
-        self.live.packets.fetch_add(admitted, Ordering::Relaxed);
+        let packets = self.live.packets.fetch_add(admitted, Ordering::Relaxed);
         self.live.last_use.store(now.as_nanos(), Ordering::Relaxed);
         let first = self.live.first_use.load(Ordering::Relaxed) == 0
             && self
@@ -347,7 +381,7 @@ impl Sa {
         let after = before.saturating_add(admitted.saturating_mul(size));
         let limit = self.live.soft_bytes.load(Ordering::Relaxed);
         let soft = limit != 0 && after >= limit && self.live.told_soft.swap(1, Ordering::Relaxed) == 0;
-        Charge { admitted, first, soft, hard: admitted < n && self.die() }
+        Charge { admitted, before: packets, first, soft, hard: admitted < n && self.die() }
     }
 
     /// Whether it carries only so many bytes.

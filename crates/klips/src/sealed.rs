@@ -1,6 +1,6 @@
 //! What a batch of outbound packets became: runs, ready to send, in one buffer.
 
-use crate::outbound::Route;
+use crate::route::Route;
 
 /// Packets in one run: what every kernel takes in one `UDP_SEGMENT` send.
 pub(crate) const RUN_PACKETS: usize = 64;

@@ -1,14 +1,14 @@
 //! The anti-replay window (RFC 4303 §3.4.3, Appendix A; a ring of words as in RFC 6479).
 //!
 //! Verification has two stages and the window keeps them apart by type. [`Window::check`] only looks, and is cheap enough
-//! to run before any cryptography. [`Window::advance`] changes the window and asks for an [`Authenticated`] packet, which
+//! to run before any cryptography. [`Window::advance`] changes the window and asks for an [`Verified`] packet, which
 //! exists only once an ICV has been verified. A forged packet can therefore never push a genuine one out of the window.
 //!
 //! The number `n` has the bit `n mod width` of the ring. A bit left of the window is stale, and is cleared before the right
 //! edge passes over it.
 
 use crate::discard::Discard;
-use crate::esp::Authenticated;
+use crate::open::Verified;
 
 /// What has been received of one SA's 64-bit sequence numbers, down from the highest.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Window {
     ///
     //= https://www.rfc-editor.org/rfc/rfc4303#section-3.4.3
     //# The receive window is updated only if the integrity verification succeeds.
-    pub(crate) fn advance(&mut self, packet: &Authenticated<'_>) -> Result<(), Discard> {
+    pub(crate) fn advance(&mut self, packet: &Verified) -> Result<(), Discard> {
         let seq = packet.seq();
         self.check(seq)?;
         if seq > self.right {
@@ -129,7 +129,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn accept(window: &mut Window, seq: u64) -> Result<(), Discard> {
-        window.advance(&Authenticated::for_test(seq))
+        window.advance(&Verified::for_test(seq))
     }
 
     /// A generator whose sequence is the same on every machine.

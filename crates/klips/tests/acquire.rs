@@ -226,7 +226,7 @@ fn sealed(spi: u32, inner: &[u8], next_header: u8) -> Vec<u8> {
 /// How many packets the device gets of one that came from the peer.
 fn receive(host: &Host, rx: &mut [u8], carrier: klips::Carrier) -> usize {
     let (src, dst) = ("192.0.2.2".parse().unwrap(), "192.0.2.1".parse().unwrap());
-    let arrival = klips::Arrival { src, dst, carrier, tos: 0 };
+    let arrival = klips::Arrival { src, dst, carrier, tos: 0, header: 0 };
     let mut inbound = klips::Inbound::new(Arc::clone(&host.plane), host.plane.new_counters());
     let mut opened = klips::Opened::new(1);
     let len = rx.len();

@@ -125,8 +125,13 @@ fn no_packet_costs_an_allocation() {
         let packets: Vec<(Vnet, Vec<u8>)> = [(0, 40), (1, 1), (2, 17), (0, 1), (0, 1), (1, 30)]
             .map(|(n, segments)| superpacket(n, segments))
             .into();
-        let arrival =
-            Arrival { src: LEFT, dst: RIGHT, carrier: Carrier::Udp { local: 4500, remote: 4500 }, tos: 0 };
+        let arrival = Arrival {
+            src: LEFT,
+            dst: RIGHT,
+            carrier: Carrier::Udp { local: 4500, remote: 4500 },
+            tos: 0,
+            header: 0,
+        };
         let mut scratch = vec![0; 65_535];
 
         for round in 0..40 {
@@ -154,7 +159,7 @@ fn no_packet_costs_an_allocation() {
             inbound.datagrams(&arrival, &mut rx, copy, 100, now, &mut opened);
             assert_eq!(opened.packets(), 90);
             opened.merge(&mut rx, true, true);
-            let pieces: usize = opened.writes().map(|write| write.pieces.len()).sum();
+            let pieces: usize = opened.writes().map(|write| write.pieces()).sum();
             assert_eq!(pieces, 90);
             assert!(opened.writes().any(|write| write.vnet.gso == Gso::Tcp4));
             opened.clear();

@@ -229,7 +229,7 @@ fn answers_are_rationed_and_errors_are_never_answered() {
 }
 
 #[test]
-fn a_missing_dead_or_transport_sa_carries_nothing() {
+fn a_missing_or_dead_sa_and_one_of_other_hosts_carry_nothing() {
     let mut b = Bench::with(Action::Protect(id(0x1001)));
     assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::NoSa));
     b.moved(&[(Discard::NoSa, 1)]);
@@ -248,8 +248,8 @@ fn a_missing_dead_or_transport_sa_carries_nothing() {
     b.moved(&[(Discard::NoSa, 1)]);
     b.plane.publish(sa(0x1002, |b| b.mode = Mode::Transport));
     b.policy(Action::Protect(id(0x1002)));
-    assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::NotTunnel));
-    b.moved(&[(Discard::NotTunnel, 1)]);
+    assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::OtherHosts));
+    b.moved(&[(Discard::OtherHosts, 1)]);
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn the_outer_tos_carries_ecn_and_hides_the_rest_unless_told_otherwise() {
         assert_eq!(b.send(&v4(100, true)), Verdict::Send);
         match b.runs()[0].0 {
             Route::Esp(path) => (path.tos, path.src, path.dst),
-            other @ (Route::Clear(_) | Route::Back) => panic!("{other:?}"),
+            other @ (Route::Whole(_) | Route::Clear(_) | Route::Back) => panic!("{other:?}"),
         }
     };
     let ends = (IpAddr::V4(GATEWAY), id(7).dst);

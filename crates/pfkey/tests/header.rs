@@ -102,8 +102,7 @@ fn constants() -> BTreeMap<String, u64> {
         ("KRES2", flags::KRES2),
     ];
     unnamed.iter().for_each(|(name, value)| put(&format!("X_SAFLAGS_{name}"), (*value).into()));
-    // Ours, from 128 up, are answers of dialects.
-    for diagnostic in Diagnostic::ALL.iter().filter(|diagnostic| diagnostic.number() < 128) {
+    for diagnostic in Diagnostic::ALL {
         put(&format!("X_DIAGNOSTIC_{}", diagnostic.symbol()), diagnostic.number().into());
     }
     put("X_DIAGNOSTIC_BAD_PROXY_AF", Diagnostic::BadInnerSrcAf.number().into());

@@ -349,7 +349,5 @@ fn nobody() -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
-        provision: None,
-        request: None,
     }
 }

@@ -125,8 +125,6 @@ pub(crate) fn site(name: &str) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
-        provision: None,
-        request: None,
     }
 }
 

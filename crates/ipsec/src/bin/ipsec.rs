@@ -7,7 +7,6 @@ use ipsec::command;
 use ipsec::daemon::program;
 use ipsec::pluto;
 use ipsec::print;
-use ipsec::table::Table;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,8 +77,8 @@ enum Command {
     Run(command::run::Args),
     /// Start, stop, restart the subsystem, or say how it is
     Setup(command::setup::Args),
-    /// Show which SAs are applied together
-    Spigrp(command::listing::Args),
+    /// Show or change which SAs are applied together
+    Spigrp(command::spigrp::Args),
     /// Two hosts, two gateways, a tunnel, traffic and proof; touches nothing of this machine
     Demo(command::demo::Args),
     /// Print the version of the data plane
@@ -124,7 +123,7 @@ fn main() -> ExitCode {
         Some(Command::Whack(args)) => command::auto::whack(&args),
         Some(Command::Run(args)) => command::run::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
-        Some(Command::Spigrp(args)) => command::listing::run("spigrp", Table::Spigrp, args),
+        Some(Command::Spigrp(args)) => command::spigrp::run(&args),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),
         Some(Command::Demo(args)) => command::demo::run(&args),
         Some(Command::Version(args)) => command::version::run(args),

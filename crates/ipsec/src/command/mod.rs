@@ -22,6 +22,7 @@ mod said;
 mod service;
 pub mod setup;
 pub mod spi;
+pub mod spigrp;
 pub mod tncfg;
 mod usage;
 pub mod version;

@@ -202,7 +202,7 @@ const SIDE_KEYS: [&str; 33] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 82] = [
+const KEYS: [&str; 80] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -249,8 +249,6 @@ const KEYS: [&str; 82] = [
     "mark",
     "metric",
     "mobike",
-    "modecfgdns",
-    "modecfgdomains",
     "modecfgpull",
     "mtu",
     "narrowing",

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// The protocol number of ESP.
 const ESP: i32 = 50;
+/// The protocol number of AH.
+const AH: i32 = 51;
 /// Octets of socket buffer asked for in each direction: bursts of a few superpackets and scheduling gaps (dataplane §1.1).
 const BUFFER: usize = 8 << 20;
 /// The longest UDP payload over IPv4; over IPv6 it is a little more.
@@ -122,6 +124,9 @@ pub struct Wire {
     udp6: Option<Port>,
     esp4: Port,
     esp6: Option<Port>,
+    /// The first worker's alone.
+    ah4: Option<Socket>,
+    ah6: Option<Socket>,
     clear4: Socket,
     clear6: Option<Socket>,
     gso: AtomicBool,
@@ -145,11 +150,15 @@ pub enum Source {
     Esp4,
     /// Raw ESP over IPv6.
     Esp6,
+    /// AH over IPv4; datagrams begin with the IP header.
+    Ah4,
+    /// AH over IPv6.
+    Ah6,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Udp4, Self::Udp6, Self::Esp4, Self::Esp6];
+    pub const ALL: [Self; 6] = [Self::Udp4, Self::Udp6, Self::Esp4, Self::Esp6, Self::Ah4, Self::Ah6];
 }
 
 impl Wire {
@@ -163,6 +172,11 @@ impl Wire {
         }
         let mut wires =
             (0..plan.workers.max(1)).map(|_| Self::open_one(plan, shared)).collect::<Result<Vec<_>, _>>()?;
+        // Every raw socket gets a copy of every packet, and AH is hardly ever what a peer sends most of.
+        if let Some(first) = wires.first_mut() {
+            first.ah4 = Some(raw(Domain::IPV4, plan.device, AH)?.socket);
+            first.ah6 = if_supported(raw(Domain::IPV6, plan.device, AH))?.map(|port| port.socket);
+        }
         if shared {
             let steered = |done: &dyn Fn() -> io::Result<()>| plan.steer && done().is_ok();
             let first = wires.first().into_iter();
@@ -201,6 +215,8 @@ impl Wire {
             udp6: if_supported(udp(Domain::IPV6, plan, shared))?,
             esp4: raw(Domain::IPV4, plan.device, ESP)?,
             esp6: if_supported(raw(Domain::IPV6, plan.device, ESP))?,
+            ah4: None,
+            ah6: None,
             clear4: clear(Domain::IPV4, plan.device)?,
             clear6: if_supported(clear(Domain::IPV6, plan.device))?,
             steering_udp: Steering::Alone,
@@ -251,7 +267,7 @@ impl Wire {
     pub fn rebind(&self, device: &str) -> io::Result<()> {
         let ports = [Some(&self.udp4), self.udp6.as_ref(), Some(&self.esp4), self.esp6.as_ref()];
         let sockets = ports.into_iter().flatten().map(|port| &port.socket);
-        for socket in sockets.chain([&self.clear4]).chain(&self.clear6) {
+        for socket in sockets.chain([&self.clear4]).chain(&self.clear6).chain(&self.ah4).chain(&self.ah6) {
             socket.bind_device(Some(device.as_bytes()))?;
         }
         Ok(())
@@ -264,6 +280,8 @@ impl Wire {
             Source::Udp6 => self.udp6.as_ref(),
             Source::Esp4 => self.receives_esp.then_some(&self.esp4),
             Source::Esp6 => self.esp6.as_ref().filter(|_| self.receives_esp),
+            Source::Ah4 => return self.ah4.as_ref(),
+            Source::Ah6 => return self.ah6.as_ref(),
         }
         .map(|port| &port.socket)
     }
@@ -304,7 +322,8 @@ impl Wire {
     pub fn send(&self, run: &Run<'_>, scratch: &mut Scratch) -> usize {
         match run.route {
             Route::Esp(path) => self.send_sealed(&path, run, scratch),
-            Route::Clear(dst) => {
+            // Headers and all, and nothing but the route looked up by the kernel.
+            Route::Whole(dst) | Route::Clear(dst) => {
                 let socket = if dst.is_ipv4() { Some(&self.clear4) } else { self.clear6.as_ref() };
                 let to = Destination { to: SocketAddr::new(dst, 0), from: None, tos: None };
                 socket.map_or(packets(run), |socket| each(socket, run, &to, scratch))
@@ -765,7 +784,7 @@ mod tests {
                 left -= n.min(left);
             }
         }
-        assert_eq!(got, [32; 4]);
+        assert_eq!(got, [32, 32, 32, 32, 0, 0]);
         // And no second copy.
         for wire in &theirs {
             for source in Source::ALL {

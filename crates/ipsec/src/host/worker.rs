@@ -394,7 +394,7 @@ impl Transmit {
         for run in self.sealed.runs() {
             lost += match run.route {
                 Route::Back => write_back(&self.queue, &run),
-                Route::Esp(_) | Route::Clear(_) => self.wire.send(&run, &mut self.scratch),
+                Route::Esp(_) | Route::Whole(_) | Route::Clear(_) => self.wire.send(&run, &mut self.scratch),
             };
         }
         self.sealed.clear();
@@ -474,8 +474,10 @@ impl Receive {
         } else {
             match source {
                 Source::Udp4 | Source::Udp6 => Ok(from_udp(message, slot, self.wire.port())),
-                Source::Esp4 => from_raw4(&self.buffer, slot).ok_or(Discard::Malformed),
-                Source::Esp6 => Ok(from_raw6(message, slot)),
+                Source::Esp4 => from_raw4(&self.buffer, slot, Carrier::Esp).ok_or(Discard::Malformed),
+                Source::Ah4 => from_raw4(&self.buffer, slot, Carrier::Ah).ok_or(Discard::Malformed),
+                Source::Esp6 => Ok(from_raw6(message, slot, Carrier::Esp)),
+                Source::Ah6 => Ok(from_raw6(message, slot, Carrier::Ah)),
             }
         };
         let (arrival, range) = match found {
@@ -516,11 +518,11 @@ impl Receive {
 fn from_udp(message: &Message, slot: Range<usize>, local: u16) -> (Arrival, Range<usize>) {
     let src = message.from.ip();
     let carrier = Carrier::Udp { local, remote: message.from.port() };
-    (Arrival { src, dst: to(message), carrier, tos: message.tos }, slot)
+    (Arrival { src, dst: to(message), carrier, tos: message.tos, header: 0 }, slot)
 }
 
 /// Raw IPv4 sockets deliver the IP header, already checked by the kernel, reassembled if it came in fragments.
-fn from_raw4(buffer: &[u8], slot: Range<usize>) -> Option<(Arrival, Range<usize>)> {
+fn from_raw4(buffer: &[u8], slot: Range<usize>, carrier: Carrier) -> Option<(Arrival, Range<usize>)> {
     let packet = buffer.get(slot.clone())?;
     let header = packet.first_chunk::<20>()?;
     let length = usize::from(header[0] & 0x0f) * 4;
@@ -528,14 +530,14 @@ fn from_raw4(buffer: &[u8], slot: Range<usize>) -> Option<(Arrival, Range<usize>
         let octets: [u8; 4] = header.get(at..)?.first_chunk().copied()?;
         Some(IpAddr::V4(Ipv4Addr::from(octets)))
     };
-    let arrival = Arrival { src: address(12)?, dst: address(16)?, carrier: Carrier::Esp, tos: header[1] };
+    let arrival = Arrival { src: address(12)?, dst: address(16)?, carrier, tos: header[1], header: length };
     let start = slot.start.checked_add(length).filter(|start| *start <= slot.end)?;
     Some((arrival, start..slot.end))
 }
 
-fn from_raw6(message: &Message, slot: Range<usize>) -> (Arrival, Range<usize>) {
-    let arrival =
-        Arrival { src: message.from.ip(), dst: to(message), carrier: Carrier::Esp, tos: message.tos };
+/// Raw IPv6 sockets keep the header to themselves.
+fn from_raw6(message: &Message, slot: Range<usize>, carrier: Carrier) -> (Arrival, Range<usize>) {
+    let arrival = Arrival { src: message.from.ip(), dst: to(message), carrier, tos: message.tos, header: 0 };
     (arrival, slot)
 }
 
@@ -557,9 +559,9 @@ struct Deliver {
 impl Deliver {
     fn write(&mut self, write: &Write<'_>, buffer: &[u8]) {
         let header = write.vnet.octets();
-        let octets = write.pieces.iter().map(|(start, len)| piece(buffer, *start, *len));
+        let octets = write.octets(buffer);
         let mut pieces = [IoSlice::new(&header); PIECES];
-        let written = if let Some(pieces) = pieces.get_mut(..=write.pieces.len()) {
+        let written = if let Some(pieces) = pieces.get_mut(..=write.pieces()) {
             for (slot, octets) in pieces.iter_mut().skip(1).zip(octets) {
                 *slot = IoSlice::new(octets);
             }
@@ -576,7 +578,7 @@ impl Deliver {
 
     /// A few kernels refuse superpackets that are in order (dataplane §2.1). Singles they all take.
     fn refused(&mut self, write: &Write<'_>, error: &io::Error) {
-        self.counters.add(Discard::HostIo, write.pieces.len().max(1) as u64);
+        self.counters.add(Discard::HostIo, write.pieces().max(1) as u64);
         if error.raw_os_error() == Some(libc::EINVAL) && write.vnet.gso != Gso::None {
             let (merge, refused) = match write.vnet.gso {
                 Gso::Udp => (&mut self.merge_udp, &self.tally.refused_udp),
@@ -586,9 +588,4 @@ impl Deliver {
             refused.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-fn piece(buffer: &[u8], start: u32, len: u32) -> &[u8] {
-    let (start, len) = (start as usize, len as usize);
-    buffer.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default()
 }

@@ -17,13 +17,26 @@ pub(super) fn line(sa: &SaRow, now: Time, form: Form) -> String {
     }
 }
 
-/// One group: the SAs applied to one packet, innermost first. An ESP SA in tunnel mode is a group by itself.
-pub(super) fn group(sa: &SaId, form: Form) -> String {
-    match form {
-        Form::Json => json!({ "group": [sa.to_string()] }).to_string(),
-        // Every SAID is followed by a blank, the last one too: it always was.
-        Form::Man | Form::Klips => format!("{sa} \n"),
+/// One group: the SAs applied to one packet, innermost first. An SA that stands alone is a group by itself. The page has one
+/// line for each group; the kernel had one for each SA, with those outside of it.
+pub(super) fn group(id: &SaId, group: Option<&[SaId]>, form: Form) -> Option<String> {
+    let group = group.unwrap_or(core::slice::from_ref(id));
+    let at = group.iter().position(|member| member == id).unwrap_or(0);
+    let members = if form == Form::Klips { group.get(at..)? } else { group };
+    if form != Form::Klips && at > 0 {
+        return None;
     }
+    Some(match form {
+        Form::Json => {
+            json!({ "group": members.iter().map(ToString::to_string).collect::<Vec<_>>() }).to_string()
+        }
+        // Every SAID is followed by a blank, the last one too: it always was.
+        Form::Man | Form::Klips => {
+            let mut line: String = members.iter().map(|member| format!("{member} ")).collect();
+            line.push('\n');
+            line
+        }
+    })
 }
 
 /// `PROTO[_ENC][_AUTH]`, as KLIPS composed it.

@@ -6,7 +6,6 @@
 //! ```
 
 mod charon;
-mod inside;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};

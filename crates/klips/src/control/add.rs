@@ -130,11 +130,6 @@ impl Control {
         if direction == flag::BOTH && ask.pair.is_some() {
             return Err(Fault::invalid(D::PairInappropriate));
         }
-        let policy = ask.sa_policy.unwrap_or_default();
-        // The sender of what comes in is the peer.
-        if policy.by_policy && direction == flag::INBOUND {
-            core::mem::swap(&mut ask.natt_loc, &mut ask.natt_rem);
-        }
         let inner = fix_inner_proto(ask)?;
         if wire.flags & flag::TUNNEL != 0 && inner.is_none() {
             return Err(Fault::invalid(D::BadSaflags));
@@ -155,7 +150,7 @@ impl Control {
             return Err(Fault::errno(Errno::EEXIST));
         }
 
-        let tunnel = inner.is_some();
+        let tunnel = inner.is_some() || protocol == Protocol::Ipip;
         // Without a source there is no one sender whose sequence numbers could be judged.
         let replay = if from.is_unspecified() { 0 } else { wire.replay };
         let params = ask.sa_params.unwrap_or_default();
@@ -165,6 +160,11 @@ impl Control {
         let hard = ask.hard.unwrap_or_default();
         let mut soft = ask.soft.unwrap_or_default();
         self.fuzz(direction, &mut soft);
+        let ports = Ports {
+            proto: ask.dst.map_or(0, |dst| dst.proto),
+            src: if tunnel { 0 } else { src.port() },
+            dst: if tunnel { 0 } else { dst.port() },
+        };
         let mut keys = keymat.keys;
         (self.config.random)(&mut keys.iv[..]);
         let sa = Sa::new(Blueprint {
@@ -176,7 +176,7 @@ impl Control {
             esn: params.esn,
             window: if judged { width } else { 0 },
             encapsulation: encapsulation(ask, wire.flags),
-            selector: inner,
+            selector: if tunnel { inner } else { transport_selector(from, dst.ip(), ports) },
             limits: Limits { soft_bytes: soft.bytes, hard_bytes: hard.bytes },
         });
         if direction == flag::INBOUND {
@@ -186,7 +186,7 @@ impl Control {
         // negotiated it, and all of one family means whatever there is.
         let manual = larva.is_none() && ask.km_cookie.is_none();
         let whole = |s: Selector| s.src.prefix_len() == 0 && s.dst.prefix_len() == 0 && s.proto == 0;
-        if (manual || policy.by_policy) && inner.is_some_and(whole) {
+        if manual && inner.is_some_and(whole) {
             sa.carry_either_family();
         }
         if let Some(value) = ask.replay_value {
@@ -198,11 +198,6 @@ impl Control {
                 sa.received_up_to(last);
             }
         }
-        let ports = Ports {
-            proto: ask.dst.map_or(0, |dst| dst.proto),
-            src: if tunnel { 0 } else { src.port() },
-            dst: if tunnel { 0 } else { dst.port() },
-        };
         let unique = match inner {
             Some(inner) => inner.proto != 0 || inner.sport != 0 || inner.dport != 0,
             None => ports != Ports::default(),
@@ -213,7 +208,8 @@ impl Control {
         let made = made.iter().filter(|(set, _)| *set).fold(direction, |flags, (_, more)| flags | more);
         Ok(Record {
             sa: Some(Arc::new(sa)),
-            in_use: protocol == Protocol::Esp && tunnel && integrity,
+            // IPIP and IPComp protect nothing by themselves: they are used in a group.
+            in_use: matches!(protocol, Protocol::Esp | Protocol::Ah) && integrity,
             replay,
             window: if from.is_unspecified() { 0 } else { width },
             auth: wire.auth,
@@ -221,7 +217,6 @@ impl Control {
             ports,
             flags: wire.flags & !flag::BOTH | made,
             km: ask.km_cookie.map_or(Km::default(), stored_km),
-            policy,
             hard,
             soft,
             extras: extras(ask),
@@ -377,6 +372,19 @@ fn fix_inner_proto(ask: &mut Message<'_>) -> Result<Option<Selector>, Fault> {
     }))
 }
 
+/// What may travel in transport mode: packets between the two hosts, of the protocol and ports that its addresses have.
+fn transport_selector(src: IpAddr, dst: IpAddr, ports: Ports) -> Option<Selector> {
+    let host = |ip: IpAddr| IpNet::from(ip);
+    let from = if src.is_unspecified() { IpNet::new(src, 0).ok()? } else { host(src) };
+    (src.is_ipv4() == dst.is_ipv4()).then(|| Selector {
+        src: from,
+        dst: host(dst),
+        proto: ports.proto,
+        sport: ports.src,
+        dport: ports.dst,
+    })
+}
+
 /// UDP encapsulation, if either end is behind a NAT.
 fn encapsulation(ask: &Message<'_>, flags: u32) -> Option<Encapsulation> {
     let port = |address: Option<Address>| match address.map_or(0, |a| a.port()) {
@@ -419,6 +427,7 @@ fn extras(ask: &Message<'_>) -> Option<Box<Extras>> {
                 .map_or(TimeLimits::default(), |l| TimeLimits { addtime: l.addtime, usetime: l.usetime }),
             mapping: None,
             idle_told: Time::ZERO,
+            group: None,
         })
     })
 }

@@ -70,9 +70,6 @@ impl Control {
         if record.km != Default::default() {
             w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
         }
-        if record.policy != Default::default() {
-            w.sa_policy(&record.policy);
-        }
         if let Some(sa) = esp.filter(|_| show == Show::Keys) {
             keys(&mut w, sa);
         }
@@ -166,7 +163,7 @@ pub(super) fn outer(w: &mut Writer, record: &Record) {
 }
 
 fn inner(w: &mut Writer, record: &Record) {
-    let Some(selector) = record.sa.as_ref().and_then(|sa| sa.selector) else { return };
+    let Some(selector) = record.sa.as_ref().and_then(|sa| sa.inner()) else { return };
     let address = |net: ipnet::IpNet, port: u16| Address {
         proto: selector.proto,
         prefix: net.prefix_len(),

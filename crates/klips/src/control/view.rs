@@ -10,6 +10,7 @@ use core::net::IpAddr;
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::{SaId, Selector, Spi, Time};
 use pfkey::{Base, Lifetime};
+use std::sync::Arc;
 
 /// Which way an SA's packets go (pf_key(7P): `SADB_X_SAFLAGS_INBOUND`, `SADB_X_SAFLAGS_OUTBOUND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub struct SaRow {
     pub encryption_key: usize,
     /// Octets of integrity key.
     pub auth_key: usize,
-    /// What inner packets may be, seen from sender to receiver.
+    /// What inner packets may be, seen from sender to receiver; `None` in transport mode.
     pub selector: Option<Selector>,
     /// UDP encapsulation.
     pub encapsulation: Option<Encapsulation>,
@@ -74,6 +75,8 @@ pub struct SaRow {
     pub last_use: Option<Time>,
     /// The SPI of the SA for the other direction.
     pub pair: Option<Spi>,
+    /// The SAs it is applied together with, itself among them, from the inside to the outside; `None` if it stands alone.
+    pub group: Option<Arc<[SaId]>>,
     /// Identity of the source, as text; empty if none.
     pub src_identity: Box<str>,
     /// Identity of the destination, as text; empty if none.
@@ -192,7 +195,7 @@ impl Control {
             auth: sa.and_then(|sa| sa.suite.auth),
             encryption_key: sa.map_or(0, |sa| sa.keys().encryption.len()),
             auth_key: sa.map_or(0, |sa| sa.keys().auth.len()),
-            selector: sa.and_then(|sa| sa.selector),
+            selector: sa.and_then(|sa| sa.inner()),
             encapsulation: sa.and_then(|sa| sa.encapsulation()),
             in_use: record.in_use,
             esn: sa.is_some_and(|sa| sa.esn),
@@ -206,6 +209,7 @@ impl Control {
             added: record.added,
             last_use: sa.and_then(|sa| sa.last_use()),
             pair: (record.flags & flag::PAIRED != 0).then_some(Spi(record.pair)),
+            group: record.extras().and_then(|extras| extras.group.clone()),
             src_identity: text(|extras| &extras.src_identity),
             dst_identity: text(|extras| &extras.dst_identity),
         }

@@ -1,7 +1,7 @@
 //! Superpackets, cut again by a naive model of a device, must be the packets that came.
 
 use super::*;
-use crate::inbound::Admitted;
+use crate::opened::Opened;
 use device::{complete, cut, is_v4, seen};
 use proptest::prelude::*;
 
@@ -168,9 +168,8 @@ fn merged(packets: &[Vec<u8>], tcp: bool, udp: bool) -> Vec<(Vnet, Vec<u8>)> {
     let (mut rx, mut opened) = lay_out(packets);
     opened.merge(&mut rx, tcp, udp);
     let writes = opened.writes().map(|write| {
-        assert!(write.pieces.len() <= 64);
-        let octets = write.pieces.iter().flat_map(|(at, len)| rx[*at as usize..][..*len as usize].to_vec());
-        (write.vnet, octets.collect())
+        assert!(write.pieces() <= 64);
+        (write.vnet, write.octets(&rx).flatten().copied().collect())
     });
     writes.collect()
 }

@@ -6,7 +6,7 @@ use crate::sa::{Limits, Sa, SaState};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::{SaId, Spi, Time};
-use pfkey::{Lifetime, SaPolicy};
+use pfkey::Lifetime;
 use std::sync::Arc;
 
 /// How long a name reserved by GETSPI waits for its SA.
@@ -73,6 +73,8 @@ pub(crate) struct Extras {
     pub(crate) mapping: Option<SocketAddr>,
     /// When idleness was last told.
     pub(crate) idle_told: Time,
+    /// The SAs it is applied together with, itself among them, from the inside to the outside.
+    pub(crate) group: Option<Arc<[SaId]>>,
 }
 
 /// One SA of the SADB.
@@ -95,7 +97,6 @@ pub(crate) struct Record {
     /// The SPI of the SA for the other direction; says something only with the PAIRED flag.
     pub(crate) pair: u32,
     pub(crate) km: Km,
-    pub(crate) policy: SaPolicy,
     pub(crate) hard: Lifetime,
     pub(crate) soft: Lifetime,
     pub(crate) added: Time,
@@ -121,7 +122,6 @@ impl Record {
             flags: 0,
             pair: 0,
             km: Km::default(),
-            policy: SaPolicy::default(),
             hard: Lifetime::default(),
             soft: Lifetime::default(),
             added: now,

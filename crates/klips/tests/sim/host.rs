@@ -210,6 +210,8 @@ pub(crate) struct Host {
     pub(crate) writes: usize,
     /// IKE messages found on port 4500.
     pub(crate) ike: Vec<Vec<u8>>,
+    /// What it sent protected, with an outer header of its own.
+    pub(crate) whole: Vec<Vec<u8>>,
     /// What it sent unprotected.
     pub(crate) clear: Vec<Vec<u8>>,
     /// What its own senders were told (ICMP).
@@ -257,6 +259,7 @@ impl Host {
             delivered: Vec::new(),
             writes: 0,
             ike: Vec::new(),
+            whole: Vec::new(),
             clear: Vec::new(),
             told: Vec::new(),
             sent: Vec::new(),
@@ -300,6 +303,7 @@ impl Host {
                     tos: path.tos,
                     octets,
                 })),
+                Route::Whole(_) => self.whole.extend(packets),
                 Route::Clear(_) => self.clear.extend(packets),
                 Route::Back => self.told.extend(packets),
             }
@@ -316,7 +320,8 @@ impl Host {
                 None => Carrier::Esp,
                 Some([remote, local]) => Carrier::Udp { local, remote },
             };
-            let arrival = Arrival { src: datagram.src, dst: datagram.dst, carrier, tos: datagram.tos };
+            let arrival =
+                Arrival { src: datagram.src, dst: datagram.dst, carrier, tos: datagram.tos, header: 0 };
             let begin = rx.len();
             rx.extend(&datagram.octets);
             match reads.last_mut() {
@@ -336,8 +341,7 @@ impl Host {
         }
         self.opened.merge(&mut rx, self.merge, self.merge);
         for write in self.opened.writes() {
-            let cut = |(at, len): &(u32, u32)| rx[*at as usize..][..*len as usize].to_vec();
-            let octets: Vec<u8> = write.pieces.iter().flat_map(cut).collect();
+            let octets: Vec<u8> = write.octets(&rx).flatten().copied().collect();
             self.writes += 1;
             self.delivered.extend(device::cut(&write.vnet, &octets));
         }

@@ -28,6 +28,7 @@ fn row() -> SaRow {
         added: Time::from_secs(100),
         last_use: Some(Time::from_secs(108)),
         pair: None,
+        group: None,
         src_identity: "".into(),
         dst_identity: "".into(),
     }
@@ -74,7 +75,19 @@ fn a_dying_sa_says_so_and_a_group_line_ends_in_a_blank() {
     let mut sa = row();
     sa.state = SaState::Dying;
     assert!(line(&sa, Time::from_secs(100), Form::Klips).ends_with(" state=dying\n"));
-    assert_eq!(group(&sa.id, Form::Klips), "esp0x12345678@192.1.2.45 \n");
+    assert_eq!(group(&sa.id, None, Form::Klips).unwrap(), "esp0x12345678@192.1.2.45 \n");
+    let ids: Vec<SaId> = ["tun0x1000", "comp0x1001", "esp0x1002"]
+        .map(|name| format!("{name}@192.1.2.45").parse().unwrap())
+        .into();
+    let lines = |form| ids.iter().filter_map(|id| group(id, Some(&ids), form)).collect::<Vec<_>>();
+    let whole = "tun0x1000@192.1.2.45 comp0x1001@192.1.2.45 esp0x1002@192.1.2.45 \n";
+    assert_eq!(lines(Form::Man), [whole]);
+    // The kernel had a line for each SA: itself and what is outside of it.
+    assert_eq!(
+        lines(Form::Klips),
+        [whole, "comp0x1001@192.1.2.45 esp0x1002@192.1.2.45 \n", "esp0x1002@192.1.2.45 \n"]
+    );
+    assert_eq!(lines(Form::Json).len(), 1);
 }
 
 #[test]

@@ -1,8 +1,6 @@
-//! Opening ESP (RFC 4303 §3.4): from the octets of the wire to an authenticated payload.
-//!
-//! [`Authenticated`] is the proof that an ICV has been verified. Only [`Candidates::open`] makes one, and everything that
-//! must not happen for a forged packet (moving the window, charging the SA, looking at the payload) asks for it.
+//! Opening ESP (RFC 4303 §3.4): many packets of one SA at once, or one.
 
+use super::Verified;
 use crate::discard::Discard;
 use arrayvec::ArrayVec;
 use ipsec_core::transform::{Opening, Transform};
@@ -73,7 +71,11 @@ impl<'p> Candidates<'p> {
             let Some(body) = body else {
                 return Err(Discard::Internal);
             };
-            Ok(Authenticated { seq: place.seq, at: place.at.saturating_add(header), body })
+            Ok(Authenticated {
+                verified: Verified { seq: place.seq },
+                at: place.at.saturating_add(header),
+                body,
+            })
         })
     }
 }
@@ -81,16 +83,16 @@ impl<'p> Candidates<'p> {
 /// A packet whose ICV has been verified.
 #[derive(Debug)]
 pub(crate) struct Authenticated<'p> {
-    seq: u64,
+    verified: Verified,
     at: usize,
     /// Payload, padding, pad length, next header.
     body: &'p mut [u8],
 }
 
 impl<'p> Authenticated<'p> {
-    /// Its sequence number, all 64 bits of it.
-    pub(crate) const fn seq(&self) -> u64 {
-        self.seq
+    /// The proof.
+    pub(crate) const fn verified(&self) -> &Verified {
+        &self.verified
     }
 
     /// Octets of payload, as far as the trailer can be believed: what the SA is charged for.
@@ -100,17 +102,47 @@ impl<'p> Authenticated<'p> {
         fixed.checked_sub(pad).unwrap_or(fixed) as u64
     }
 
-    /// Takes the trailer off (RFC 4303 §2.4–2.6): the payload, its place in the receive buffer and its next header.
+    /// Takes the trailer off: the payload, its place in the receive buffer and its next header.
     pub(crate) fn payload(self) -> Result<Payload<'p>, Discard> {
-        let Some((rest, &mut [pad, next_header])) = self.body.split_last_chunk_mut::<2>() else {
+        let Trailer { payload, next_header } = Trailer::read(self.body)?;
+        let octets = self.body.get_mut(..payload).ok_or(Discard::Internal)?;
+        Ok(Payload { octets, at: self.at, next_header })
+    }
+}
+
+/// Verifies and decrypts one packet that has the number `seq`; what is inside is between header and ICV.
+pub(crate) fn open(
+    transform: &Transform,
+    packet: &mut [u8],
+    (seq, esn): (u64, bool),
+) -> Result<Verified, Discard> {
+    let high = esn.then_some((seq >> 32) as u32);
+    let mut opening = [Opening { packet, high, authentic: false }];
+    transform.open(&mut opening);
+    if opening.iter().all(|opening| opening.authentic) { Ok(Verified { seq }) } else { Err(Discard::Forged) }
+}
+
+/// What the end of an authentic packet says (RFC 4303 §2.4–2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Trailer {
+    /// Octets of payload; more may follow the inner packet in it (RFC 4303 §2.7).
+    pub(crate) payload: usize,
+    /// The IP protocol number of what the payload is.
+    pub(crate) next_header: u8,
+}
+
+impl Trailer {
+    /// Reads it from the end of what was decrypted, and checks the padding.
+    #[inline]
+    pub(crate) fn read(body: &[u8]) -> Result<Self, Discard> {
+        let Some((rest, &[pad, next_header])) = body.split_last_chunk::<2>() else {
             return Err(Discard::Internal);
         };
         if next_header == DUMMY {
             return Err(Discard::Dummy);
         }
         let pad = usize::from(pad);
-        let Some((payload, padding)) =
-            rest.len().checked_sub(pad).and_then(|end| rest.split_at_mut_checked(end))
+        let Some((payload, padding)) = rest.len().checked_sub(pad).and_then(|end| rest.split_at_checked(end))
         else {
             return Err(Discard::BadPadding);
         };
@@ -119,12 +151,7 @@ impl<'p> Authenticated<'p> {
         if PADDING.get(..pad).is_none_or(|expected| padding != expected) {
             return Err(Discard::BadPadding);
         }
-        Ok(Payload { octets: payload, at: self.at, next_header })
-    }
-
-    #[cfg(test)]
-    pub(crate) const fn for_test(seq: u64) -> Self {
-        Self { seq, at: 0, body: &mut [] }
+        Ok(Self { payload: payload.len(), next_header })
     }
 }
 

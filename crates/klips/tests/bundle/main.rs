@@ -1,0 +1,13 @@
+//! Bundles of SAs, transport mode, AH and IPComp: two hosts, the octets between them, and what reaches whom.
+
+#[path = "../sim/device.rs"]
+mod device;
+mod forged;
+mod group;
+mod host;
+#[path = "../sim/ip.rs"]
+mod ip;
+mod path;
+mod wire;
+
+pub(crate) use klips::{Gso, Vnet};
