@@ -10,6 +10,7 @@ use ipsec::keysock::KeySockets;
 use ipsec::peer::Trust;
 use ipsec_core::Time;
 use klips::{Config, Control, Plane, SocketId};
+use pfkey::dialect::Dialect;
 use pfkey::{Address, Base, Errno, ExtType, Lifetime, MessageType, Sa, SaType, Writer, flags, state};
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
@@ -263,7 +264,8 @@ fn with_echo<R>(path: &Path, work: impl FnOnce(&mut Line) -> R) -> io::Result<R>
 /// The daemon's service, its sockets and its loop, without its devices.
 fn with_service<R>(path: &Path, work: impl FnOnce(&mut Line) -> R) -> io::Result<R> {
     let poll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-    let mut sockets = KeySockets::bind(path, Arc::clone(&poll), Trust::default())?;
+    let mut sockets =
+        KeySockets::bind([(Dialect::Native, path.to_path_buf())], Arc::clone(&poll), Trust::default())?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {

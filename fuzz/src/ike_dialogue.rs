@@ -112,6 +112,8 @@ fn connection(side: usize) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        provision: None,
+        request: None,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::message::TrafficSelector;
 use crate::proposal::Offer;
 use core::net::IpAddr;
 use core::time::Duration;
+use ipnet::IpNet;
 use ipsec_core::Secret;
 
 /// One connection: two ends, how they prove who they are, and what may pass between them.
@@ -38,6 +39,54 @@ pub struct Connection {
     pub when_gone: WhenGone,
     /// A new IKE SA of the same peer replaces older ones (RFC 7296 §2.4).
     pub unique: bool,
+    /// What a peer that asks is given; then what is on its side is the addresses it got (RFC 7296 §2.19).
+    pub provision: Option<Provision>,
+    /// What we ask of the peer; then what is on our side is the addresses we get.
+    pub request: Option<Request>,
+}
+
+/// What peers are given, each its own address (RFC 7296 §3.15.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Provision {
+    /// The first and the last address of each range, of one family.
+    pub pools: Vec<(IpAddr, IpAddr)>,
+    /// Name servers to ask through the tunnel.
+    pub dns: Vec<IpAddr>,
+    /// The domains those servers are for (RFC 8598); none is for all names.
+    pub domains: Vec<String>,
+    /// The networks behind us.
+    pub subnets: Vec<IpNet>,
+}
+
+impl Provision {
+    /// Says whether the address is one of the pools'.
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.pools.iter().any(|(first, last)| {
+            first.is_ipv4() == address.is_ipv4() && *first <= address && address <= *last
+        })
+    }
+}
+
+/// The families of which we ask for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// INTERNAL_IP4_ADDRESS.
+    pub ipv4: bool,
+    /// INTERNAL_IP6_ADDRESS.
+    pub ipv6: bool,
+}
+
+/// What a peer has given us, read and checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// Our addresses inside.
+    pub addresses: Vec<IpAddr>,
+    /// Name servers to ask through the tunnel.
+    pub dns: Vec<IpAddr>,
+    /// The domains those are for; none is for all names.
+    pub domains: Vec<String>,
+    /// The networks behind the peer.
+    pub subnets: Vec<IpNet>,
 }
 
 /// The SAs of a connection and what goes through them.

@@ -5,6 +5,7 @@ use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
 use crate::exchange::init::{self, First};
 use crate::job::{Answer, Job, JobId};
+use crate::lease::Leases;
 use crate::message::{
     Exchange, Header, IkeSpi, Message, Notify, NotifyKind, Payload, TrafficSelector, rules,
 };
@@ -34,6 +35,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub struct Endpoint {
     config: Config,
     sas: Table,
+    leases: Leases,
     /// Connections to be begun anew, and how often that has been tried.
     again: BTreeMap<String, (Time, u32)>,
     /// Connections that are to be up.
@@ -73,6 +75,10 @@ pub struct IkeRow {
     pub nat: (bool, bool),
     /// ESP goes in UDP.
     pub encapsulate: bool,
+    /// Addresses the peer was given.
+    pub given: Vec<IpAddr>,
+    /// Addresses the peer has given us.
+    pub taken: Vec<IpAddr>,
     /// When a successor will be negotiated.
     pub rekey_at: Time,
     /// Its Child SAs.
@@ -106,6 +112,7 @@ impl Endpoint {
         Self {
             config: Config::default(),
             sas: Table::default(),
+            leases: Leases::default(),
             again: BTreeMap::new(),
             wanted: BTreeMap::new(),
             cookies,
@@ -137,6 +144,11 @@ impl Endpoint {
         self.config.secrets = secrets;
     }
 
+    /// Notes that an address was given to this holder before, as [`Event::Leased`] told.
+    pub fn restore_lease(&mut self, address: IpAddr, holder: &[u8]) {
+        self.leases.restore(address, holder);
+    }
+
     /// What was dropped, by reason.
     pub const fn counters(&self) -> Counters {
         self.out.counters
@@ -159,6 +171,8 @@ impl Endpoint {
             }),
             nat: (sa.nat.here, sa.nat.there),
             encapsulate: sa.nat.encapsulate,
+            given: sa.given.clone(),
+            taken: sa.taken.as_ref().map(|taken| taken.addresses.clone()).unwrap_or_default(),
             rekey_at: sa.rekey_at,
             children: sa
                 .children
@@ -214,7 +228,13 @@ impl Endpoint {
         let group = connection.ike.iter().flat_map(|offer| &offer.groups).next().copied();
         let group = group.ok_or("the connection has no key exchange method (ike=)")?;
         let known = self.sas.values().any(|sa| sa.is_established() && sa.serves(&connection));
-        let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+        let mut cx = Context {
+            now,
+            config: &self.config,
+            leases: &mut self.leases,
+            out: &mut self.out,
+            random: &mut *self.random,
+        };
         let (key, ni) = (cx.spi(), cx.nonce());
         let opening = Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0 };
         let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
@@ -339,8 +359,13 @@ impl Endpoint {
         };
         self.config.connections.values().find(|connection| {
             let child = &connection.child;
-            holds(&child.local, connection.local_address, src)
-                && holds(&child.remote, connection.remote_address, dst)
+            // Where addresses are given, whichever was is in a packet that asks.
+            let ours = connection.request.is_some() || holds(&child.local, connection.local_address, src);
+            let theirs = match &connection.provision {
+                Some(provision) => provision.holds(dst),
+                None => holds(&child.remote, connection.remote_address, dst),
+            };
+            ours && theirs
         })
     }
 
@@ -442,8 +467,13 @@ impl Endpoint {
                 self.reply((local, remote), header, notify);
             }
             First::Accept(chosen) => {
-                let mut cx =
-                    Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+                let mut cx = Context {
+                    now,
+                    config: &self.config,
+                    leases: &mut self.leases,
+                    out: &mut self.out,
+                    random: &mut *self.random,
+                };
                 let key = cx.spi();
                 let ni = crate::exchange::nonce(&message).to_vec();
                 let stage = Stage::Answering { ni, chosen, init_i: octets.to_vec() };
@@ -542,7 +572,13 @@ impl Endpoint {
     /// Does something with one IKE SA, and with what that leads to elsewhere.
     fn with(&mut self, key: IkeSpi, now: Time, work: impl FnOnce(&mut IkeSa, &mut Context<'_>)) {
         let Some(sa) = self.sas.get_mut(key) else { return };
-        let mut cx = Context { now, config: &self.config, out: &mut self.out, random: &mut *self.random };
+        let mut cx = Context {
+            now,
+            config: &self.config,
+            leases: &mut self.leases,
+            out: &mut self.out,
+            random: &mut *self.random,
+        };
         work(sa, &mut cx);
         self.sas.note(key);
         self.settle(now);

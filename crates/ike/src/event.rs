@@ -1,9 +1,9 @@
 //! What the engine tells its host.
 
-use crate::connection::{Connection, Mode};
+use crate::connection::{Configured, Connection, Mode};
 use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
 use crate::proposal::{Kind, Protocol};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::Secret;
 use ipsec_core::algorithm::Suite;
@@ -84,6 +84,14 @@ pub enum Event {
         /// New addresses, ours and the peer's.
         to: (SocketAddr, SocketAddr),
     },
+    /// A peer was given an address it did not have before. Who notes it and tells [`crate::Endpoint::restore_lease`] when
+    /// it starts again gives peers the addresses they had.
+    Leased {
+        /// The address.
+        address: IpAddr,
+        /// Who has it now, as octets to be kept.
+        holder: Vec<u8>,
+    },
     /// A step of a negotiation, for whoever watches it.
     Progress {
         /// The connection, if it is known already.
@@ -143,6 +151,8 @@ pub struct ChildUp {
     pub standby: bool,
     /// After so long nothing may use it, whatever became of IKE.
     pub life: Duration,
+    /// What the peer has given us.
+    pub configured: Option<Arc<Configured>>,
 }
 
 /// One SA of a pair.
@@ -196,6 +206,13 @@ pub enum Why {
         /// What we allow.
         ours: String,
     },
+    /// A peer asks for an address, and none of its families is left.
+    NoAddress {
+        /// The pools.
+        pools: String,
+    },
+    /// The peer was asked for an address of a family and gave none.
+    NotGiven,
     /// The peer sent something that is not allowed there.
     Protocol(&'static str),
     /// The data plane gave no SPI, or a key exchange failed.
@@ -268,6 +285,12 @@ impl core::fmt::Display for Why {
                 f,
                 "the networks of the two sides do not meet: the peer asks for {theirs}, here it is {ours} (leftsubnet=, rightsubnet=)"
             ),
+            Self::NoAddress { pools } => {
+                write!(f, "no address is left to give, or none of the family asked for, in {pools} (addresspool=)")
+            }
+            Self::NotGiven => f.write_str(
+                "the peer gave no address for the networks of the connection: it needs a pool, or remove leftsourceip=%config",
+            ),
             Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
             Self::Internal(what) => f.write_str(what),
             Self::Nat => f.write_str("there is a NAT between the two sides, and encapsulation=no"),
@@ -291,6 +314,12 @@ const fn hint(kind: NotifyKind) -> &'static str {
         }
         NotifyKind::TsUnacceptable => {
             ", our networks are not those it has: compare leftsubnet= and rightsubnet= of both sides"
+        }
+        NotifyKind::InternalAddressFailure => {
+            ", it has no address left for us, or none of the family asked for (leftsourceip=%config)"
+        }
+        NotifyKind::FailedCpRequired => {
+            ", it serves only peers that ask for an address: leftsourceip=%config"
         }
         NotifyKind::InvalidSyntax => ", it could not read what we sent",
         _ => "",

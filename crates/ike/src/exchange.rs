@@ -2,6 +2,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod child;
+mod configuration;
 mod informational;
 pub(crate) mod init;
 mod intermediate;

@@ -36,6 +36,7 @@ mod exchange;
 pub mod identity;
 pub mod job;
 pub mod keys;
+mod lease;
 pub mod message;
 mod outbox;
 pub mod proposal;

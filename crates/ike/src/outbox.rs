@@ -5,6 +5,7 @@ use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit};
 use crate::identity::Id;
 use crate::job::{Job, JobId};
+use crate::lease::Leases;
 use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
 use ipsec_core::Time;
@@ -86,6 +87,7 @@ impl Outbox {
 pub(crate) struct Context<'a> {
     pub(crate) now: Time,
     pub(crate) config: &'a Config,
+    pub(crate) leases: &'a mut Leases,
     pub(crate) out: &'a mut Outbox,
     pub(crate) random: &'a mut dyn Random,
 }

@@ -10,7 +10,7 @@
 //! children, no rekeying and no configuration.
 
 use crate::auth::Authenticated;
-use crate::connection::Connection;
+use crate::connection::{Configured, Connection};
 use crate::event::{Event, Transmit, Why};
 use crate::job::{Answer, Job, JobId};
 use crate::keys::IkeKeys;
@@ -20,7 +20,7 @@ use crate::message::{
 use crate::outbox::Context;
 use crate::proposal::{Chosen, Protocol};
 use crate::protect::{Opened, Opener, Opening, Sealer};
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::Time;
 use ipsec_core::kex::{Group, Offer};
@@ -233,6 +233,12 @@ pub(crate) struct IkeSa {
     pub(crate) children: Vec<Child>,
     pub(crate) rekey_at: Time,
     pub(crate) expires: Time,
+    /// The name under which the addresses of `given` were taken: that of the first IKE SA with this peer.
+    pub(crate) lessee: IkeSpi,
+    /// Addresses the peer was given.
+    pub(crate) given: Vec<IpAddr>,
+    /// What the peer has given us.
+    pub(crate) taken: Option<Arc<Configured>>,
     /// We have no other IKE SA with this peer, and say so (RFC 7296 §2.4).
     pub(crate) first_contact: bool,
     /// The IKE SA that took this one's place.
@@ -309,6 +315,9 @@ impl IkeSa {
             children: Vec::new(),
             rekey_at: Time::FOREVER,
             expires: now.after(HALF_OPEN),
+            lessee: key,
+            given: Vec::new(),
+            taken: None,
             first_contact: false,
             heir: None,
             crossing: None,
@@ -637,6 +646,10 @@ impl IkeSa {
         let children: Vec<u32> = self.children.iter().map(|child| child.spi_in).collect();
         for spi_in in children {
             self.remove_child(cx, spi_in);
+        }
+        if !self.replaced() {
+            // Otherwise its heir has them.
+            self.given.iter().for_each(|address| cx.leases.give_back(*address, self.lessee));
         }
         let established = self.is_established();
         let connection = self.connection.clone();

@@ -22,6 +22,7 @@
 
 mod conn;
 pub mod connection;
+mod inside;
 mod read;
 pub mod secrets;
 mod setup;

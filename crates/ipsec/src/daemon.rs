@@ -25,6 +25,7 @@ use klips::{Arrival, Carrier, Config, Control, Discard, Plane, SpiPolicy};
 use mailbox::{Answer, Ask, Inbox, Waker};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pfkey::dialect::Dialect;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -152,7 +153,8 @@ impl Daemon {
         let spis = SpiPolicy { workers, ..SpiPolicy::default() };
         let control =
             Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, spis, ..config });
-        let sockets = KeySockets::bind(&rundir.pf_key_sock(), Arc::clone(&epoll), options.trust)?;
+        let paths = Dialect::ALL.iter().map(|dialect| (*dialect, rundir.dialect_sock(*dialect)));
+        let sockets = KeySockets::bind(paths, Arc::clone(&epoll), options.trust)?;
         let (mailbox, inbox) = mailbox::mailbox()?;
         ctl::server::spawn(&rundir.klips_ctl(), Trust::default(), mailbox.clone())?;
         let now = UNIX_EPOCH + Duration::from_secs(clock::epoch().saturating_add(clock::now().as_secs()));

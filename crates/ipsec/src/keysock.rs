@@ -7,15 +7,16 @@
 use crate::peer::Trust;
 use ipsec_core::Time;
 use klips::{Control, SocketId};
+use pfkey::dialect::{Dialect, Translator, Turn};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
@@ -62,11 +63,16 @@ const SEND_BUFFER: usize = 1 << 18;
 /// Sockets at a time. Further ones are told so: a listener that cannot accept would wake us without end.
 const CLIENTS: usize = 4096;
 
+/// What a translator may have left for a client that does not read, in octets; beyond it, records are dropped.
+const LEFT: usize = 1 << 16;
+
 struct Client {
     fd: OwnedFd,
     socket: SocketId,
-    /// Taken from the service, refused by the socket for now. It may hold keys (GET, DUMP).
-    waiting: Option<Zeroizing<Vec<u8>>>,
+    /// Between the client and the service, unless it speaks as the service does.
+    translator: Option<Box<dyn Translator>>,
+    /// Taken from the service, refused by the socket for now, or what its translation left. It may hold keys (GET, DUMP).
+    waiting: VecDeque<Zeroizing<Vec<u8>>>,
     /// Whether epoll tells us when it can take more.
     watched: bool,
 }
@@ -74,7 +80,7 @@ struct Client {
 /// All PF_KEY clients of the daemon. Its events carry numbers from [`KeySockets::FIRST`] up.
 pub struct KeySockets {
     epoll: Arc<OwnedFd>,
-    listener: OwnedFd,
+    listeners: Vec<(Dialect, OwnedFd)>,
     trust: Trust,
     clients: BTreeMap<u64, Client>,
     by_socket: BTreeMap<SocketId, u64>,
@@ -88,11 +94,37 @@ pub struct KeySockets {
 const QUIET: Duration = Duration::from_secs(10);
 
 impl KeySockets {
-    /// The number of the listener's events; clients have larger ones.
+    /// The number of the first listener's events; the others and clients have larger ones.
     pub const FIRST: u64 = 1 << 32;
 
-    /// Listens at `path`, which must not exist, and watches by `epoll`.
-    pub fn bind(path: &Path, epoll: Arc<OwnedFd>, trust: Trust) -> io::Result<Self> {
+    /// Listens at paths, which must not exist, each for its dialect, and watches by `epoll`.
+    pub fn bind(
+        paths: impl IntoIterator<Item = (Dialect, PathBuf)>,
+        epoll: Arc<OwnedFd>,
+        trust: Trust,
+    ) -> io::Result<Self> {
+        let mut listeners = Vec::new();
+        let mut next = Self::FIRST;
+        for (dialect, path) in paths {
+            let listener = Self::listen(&path)?;
+            epoll::add(&epoll, &listener, EventData::new_u64(next), EventFlags::IN)?;
+            listeners.push((dialect, listener));
+            next += 1;
+        }
+        let (clients, by_socket) = Default::default();
+        Ok(Self {
+            epoll,
+            listeners,
+            trust,
+            clients,
+            by_socket,
+            next,
+            buffer: vec![0; LONGEST + 1],
+            refused: (None, 0),
+        })
+    }
+
+    fn listen(path: &Path) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let listener = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         let at = |error: Errno| {
@@ -102,19 +134,7 @@ impl KeySockets {
         // Anyone may connect, so that everyone is told EPERM in the protocol's own words; who may stay is seen by credentials.
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
         net::listen(&listener, 128)?;
-        epoll::add(&epoll, &listener, EventData::new_u64(Self::FIRST), EventFlags::IN)?;
-        let next = Self::FIRST + 1;
-        let (clients, by_socket) = Default::default();
-        Ok(Self {
-            epoll,
-            listener,
-            trust,
-            clients,
-            by_socket,
-            next,
-            buffer: vec![0; LONGEST + 1],
-            refused: (None, 0),
-        })
+        Ok(listener)
     }
 
     /// How many clients there are.
@@ -136,8 +156,9 @@ impl KeySockets {
         now: Time,
         heard: impl FnMut(SocketId, &[u8]),
     ) {
-        if number == Self::FIRST {
-            return self.accept(service, now);
+        let listener = number.checked_sub(Self::FIRST).and_then(|place| usize::try_from(place).ok());
+        if let Some(listener) = listener.filter(|place| *place < self.listeners.len()) {
+            return self.accept(listener, service, now);
         }
         if flags.contains(EventFlags::OUT) {
             self.write(service, number, now);
@@ -158,10 +179,11 @@ impl KeySockets {
         }
     }
 
-    fn accept(&mut self, service: &mut impl Service, now: Time) {
+    fn accept(&mut self, listener: usize, service: &mut impl Service, now: Time) {
         for _ in 0..TURN {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd = match net::accept_with(&self.listener, flags) {
+            let Some((dialect, listener)) = self.listeners.get(listener) else { return };
+            let fd = match net::accept_with(listener, flags) {
                 Ok(fd) => fd,
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
@@ -199,7 +221,8 @@ impl KeySockets {
             self.next = self.next.saturating_add(1);
             let socket = service.connect(peer.pid, now);
             self.by_socket.insert(socket, number);
-            self.clients.insert(number, Client { fd, socket, waiting: None, watched: false });
+            let (translator, waiting) = (dialect.translator(), VecDeque::new());
+            self.clients.insert(number, Client { fd, socket, translator, waiting, watched: false });
         }
     }
 
@@ -224,14 +247,14 @@ impl KeySockets {
         mut heard: impl FnMut(SocketId, &[u8]),
     ) {
         for _ in 0..TURN {
-            let Some(client) = self.clients.get(&number) else { return };
+            let Some(client) = self.clients.get_mut(&number) else { return };
             // A record longer than any message is cut here and then refused for its length.
             match net::recv(&client.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
                 Ok((0, _)) => return self.close(service, number),
                 Ok((length, _)) => {
                     let record = self.buffer.get_mut(..length).unwrap_or_default();
                     heard(client.socket, record);
-                    service.request(client.socket, record, now);
+                    client.request(service, record, now);
                     // ADD and UPDATE bring keys.
                     record.zeroize();
                     // The reply is on its way before anything else is done with the message or for anyone else.
@@ -249,15 +272,14 @@ impl KeySockets {
         let Some(client) = self.clients.get_mut(&number) else { return };
         let mut full = true;
         for _ in 0..TURN {
-            let next = || service.notice(client.socket, now).map(Zeroizing::new);
-            let Some(message) = client.waiting.take().or_else(next) else {
+            let Some(message) = client.next(service, now) else {
                 full = false;
                 break;
             };
             match net::send(&client.fd, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
                 Ok(_) => {}
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {
-                    client.waiting = Some(message);
+                    client.waiting.push_front(message);
                     break;
                 }
                 // Larger than the socket's whole buffer: it can never be taken.
@@ -284,6 +306,46 @@ impl KeySockets {
             let _ = epoll::delete(&self.epoll, client.fd.as_fd());
             self.by_socket.remove(&client.socket);
             service.disconnect(client.socket);
+        }
+    }
+}
+
+impl Client {
+    /// A record that the client has sent.
+    fn request(&mut self, service: &mut impl Service, record: &[u8], now: Time) {
+        match &mut self.translator {
+            None => service.request(self.socket, record, now),
+            // The end of the connection is no record, and an empty one asks nothing.
+            Some(_) if record.is_empty() => {}
+            Some(translator) => {
+                let turn = translator.request(record);
+                self.take(service, turn, now);
+            }
+        }
+    }
+
+    /// What the client is to be sent next.
+    fn next(&mut self, service: &mut impl Service, now: Time) -> Option<Zeroizing<Vec<u8>>> {
+        loop {
+            if let Some(message) = self.waiting.pop_front() {
+                return Some(message);
+            }
+            let message = service.notice(self.socket, now).map(Zeroizing::new)?;
+            let Some(translator) = &mut self.translator else { return Some(message) };
+            let turn = translator.notice(&message);
+            self.take(service, turn, now);
+        }
+    }
+
+    fn take(&mut self, service: &mut impl Service, turn: Turn, now: Time) {
+        for message in turn.ask {
+            service.request(self.socket, &message, now);
+        }
+        for record in turn.say {
+            let left = self.waiting.iter().fold(record.len(), |sum, record| sum.saturating_add(record.len()));
+            if left <= LEFT || self.waiting.is_empty() {
+                self.waiting.push_back(record);
+            }
         }
     }
 }

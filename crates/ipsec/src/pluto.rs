@@ -7,6 +7,7 @@
 pub mod ctl;
 mod journal;
 pub mod kernel;
+mod leases;
 mod policy;
 pub mod pool;
 pub mod ports;
@@ -27,6 +28,7 @@ use ike::job::{Answer, Job, JobId};
 use ike::{Endpoint, Random};
 use ipsec_core::Time;
 use kernel::{Kernel, Notice, PfKey};
+use leases::Leases;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use policy::Policy;
@@ -146,6 +148,7 @@ struct Pluto {
     endpoint: Endpoint,
     planned: BTreeMap<String, Planned>,
     policy: Policy,
+    leases: Leases,
     plane: Option<Plane>,
     searched: Time,
     complained: bool,
@@ -165,10 +168,13 @@ impl Pluto {
     fn new(options: &Options, signals: &SigSet) -> io::Result<Self> {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let inbox = ctl::spawn(&options.rundir.pluto_ctl())?;
-        let now = clock::now();
+        let mut endpoint = Endpoint::new(Box::new(SystemRandom), clock::now());
+        let leases = Leases::read(options.rundir.pluto_leases());
+        leases.all().for_each(|(address, holder)| endpoint.restore_lease(address, holder));
         Ok(Self {
             options: options.clone(),
-            endpoint: Endpoint::new(Box::new(SystemRandom), now),
+            endpoint,
+            leases,
             planned: BTreeMap::new(),
             policy: Policy::new(options.rundir.clone()),
             plane: None,
@@ -452,6 +458,7 @@ impl Pluto {
             | Event::ChildInUse { .. }
             | Event::ChildDown { .. }
             | Event::ChildMoved { .. }
+            | Event::Leased { .. }
             | Event::Progress { .. }
             | Event::Again { .. } => 0,
         };
@@ -516,6 +523,14 @@ impl Pluto {
                 );
                 // PF_KEY has no message that moves an SA and keeps its numbers: new SAs take over at the new address.
                 self.endpoint.child_expired(spi_in, false, now);
+            }
+            Event::Leased { address, holder } => {
+                if let Err(error) = self.leases.note(address, &holder) {
+                    tracing::warn!(
+                        "{}: {error}: a peer may get another address after a restart",
+                        self.options.rundir.pluto_leases().display()
+                    );
+                }
             }
             Event::IkeUp { connection, peer, remote, .. } => {
                 self.say(&connection.name, &format!("IKE SA established with {peer} at {remote}"));
@@ -787,6 +802,11 @@ impl Pluto {
         self.policy.route(&mut plane.kernel, planned)
     }
 
+    /// Whether it is known what a connection protects, or only once the peer has given us an address.
+    fn is_configured(&self, name: &str) -> bool {
+        self.planned.get(name).is_some_and(|planned| planned.ike.request.is_none())
+    }
+
     fn unroute(&mut self, name: &str) {
         self.policy.unroute(self.plane.as_mut().map(|plane| &mut plane.kernel as &mut dyn Kernel), name);
     }
@@ -840,7 +860,7 @@ impl Pluto {
                 Auto::Start => {
                     self.endpoint.keep(&name);
                     // Fail closed: what is to be protected is so from now on, not once the peer answers.
-                    let routed = self.route(&name);
+                    let routed = if self.is_configured(&name) { self.route(&name) } else { Ok(()) };
                     self.up(&name, now).and(routed)
                 }
                 Auto::Route => self.route(&name),

@@ -2,6 +2,7 @@
 //!
 //! Two instances with different directories never meet. Everything of an instance is named here and nowhere else.
 
+use pfkey::dialect::Dialect;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::env;
@@ -60,7 +61,12 @@ impl Rundir {
 
     /// Where PF_KEY clients connect.
     pub fn pf_key_sock(&self) -> PathBuf {
-        self.0.join("pf_key.sock")
+        self.dialect_sock(Dialect::Native)
+    }
+
+    /// Where PF_KEY clients of a dialect connect.
+    pub fn dialect_sock(&self, dialect: Dialect) -> PathBuf {
+        self.0.join(dialect.socket())
     }
 
     /// Where the key daemon takes and sends IKE messages on klips' UDP port.
@@ -81,6 +87,11 @@ impl Rundir {
     /// What the key daemon has installed: for its successor, should it be killed.
     pub fn pluto_sas(&self) -> PathBuf {
         self.0.join("pluto.sas")
+    }
+
+    /// Which peer was given which address.
+    pub fn pluto_leases(&self) -> PathBuf {
+        self.0.join("pluto.leases")
     }
 
     /// Held locked by the key daemon for as long as it lives.

@@ -295,7 +295,8 @@ impl Control {
                 },
             )?;
         let id = SaId { dst, protocol, spi };
-        let larva = Record::larval(id, src, now);
+        let mut larva = Record::larval(id, src, now);
+        larva.policy = ask.sa_policy.unwrap_or_default();
         self.sadb.insert(Box::new(larva)).map_err(|_| Fault::errno(Errno::EEXIST))?;
         Ok(spi)
     }

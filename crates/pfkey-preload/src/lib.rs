@@ -12,7 +12,7 @@
 //! | `read`, `recv` … | a service that has gone is ENETDOWN, not the end of a file; there is no address of a sender |
 //! | `bind`, `connect`, `listen`, `accept`, `shutdown` | EOPNOTSUPP |
 //! | `getsockname`, `getpeername` | a family and nothing else |
-//! | `getsockopt`, `setsockopt` | SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_USELOOPBACK; other levels EOPNOTSUPP |
+//! | `getsockopt`, `setsockopt` | SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_USELOOPBACK; SO_PRIORITY is 0; other levels EOPNOTSUPP |
 //!
 //! On other sockets one thing differs: `IP_IPSEC_POLICY` and `IPV6_IPSEC_POLICY` with a policy that says to leave packets
 //! alone succeed, since that is what happens to them here. One that asks for protection goes to the kernel as it is.
@@ -21,6 +21,9 @@
 //! one gives a Unix socket. So it follows `dup`, `fork`, `exec` and passing to another process, and a number that was closed
 //! and is now something else is never mistaken. Nothing is allocated and no lock is taken: these functions are called
 //! from signal handlers and between `fork` and `exec`.
+//!
+//! What goes past the C library goes past this: a program that makes its system calls itself, and `fread` and `fwrite`,
+//! whose calls are inside it (they work, but a service that has gone is the end of a file to them).
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a C library's functions, called by C and calling C (design.md §1)")]
 

@@ -15,8 +15,9 @@ const REMEMBERED: usize = 1 << 16;
 const WORDS: usize = REMEMBERED / 64;
 type Set = [AtomicU64; WORDS];
 
-/// Numbers that were looked at, and those of them that were ours. What is not ours can only become so through `socket`,
-/// `dup`, `fcntl` or `recvmsg`, which say so here; what is ours is looked at again on each use.
+/// Numbers that were looked at, and those of them that have been ours. What is not ours can only become so through
+/// `socket`, `dup`, `fcntl` or `recvmsg`, which say so here; what has been ours is looked at again on each use, for good: a
+/// child of `vfork` has our memory and its own descriptors, and another thread may be between closing and opening.
 static LOOKED_AT: Set = [const { AtomicU64::new(0) }; WORDS];
 static OURS: Set = [const { AtomicU64::new(0) }; WORDS];
 
@@ -29,13 +30,9 @@ fn contains(set: &Set, (word, bit): (usize, u64)) -> bool {
     set.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
 }
 
-fn put(set: &Set, (word, bit): (usize, u64), there: bool) {
+fn put(set: &Set, (word, bit): (usize, u64)) {
     if let Some(word) = set.get(word) {
-        if there {
-            word.fetch_or(bit, Ordering::Relaxed)
-        } else {
-            word.fetch_and(!bit, Ordering::Relaxed)
-        };
+        word.fetch_or(bit, Ordering::Relaxed);
     }
 }
 
@@ -79,18 +76,22 @@ pub(crate) fn look(fd: c_int) -> bool {
         && option(fd, libc::SO_PRIORITY).is_some_and(|priority| [HEARS, DEAF].contains(&priority));
     set_errno(before);
     if let Some(place) = place(fd) {
-        put(&OURS, place, ours);
-        put(&LOOKED_AT, place, true);
+        if ours {
+            put(&OURS, place);
+        }
+        put(&LOOKED_AT, place);
     }
     ours
+}
+
+/// Whether it may be ours: what is not asked of the kernel.
+#[inline]
+pub(crate) fn may_be_ours(fd: c_int) -> bool {
+    place(fd).is_none_or(|place| contains(&OURS, place) || !contains(&LOOKED_AT, place))
 }
 
 /// Whether it is a PF_KEY socket of ours.
 #[inline]
 pub(crate) fn is_ours(fd: c_int) -> bool {
-    match place(fd) {
-        Some(place) if contains(&LOOKED_AT, place) && !contains(&OURS, place) => false,
-        Some(_) => look(fd),
-        None => fd >= 0 && look(fd),
-    }
+    fd >= 0 && may_be_ours(fd) && look(fd)
 }

@@ -3,6 +3,8 @@
 use crate::ours::{DEAF, HEARS, errno, fail, look, option, set_errno, set_option};
 use crate::real;
 use core::ffi::{CStr, c_int};
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 use libc::{SO_PRIORITY, iovec, msghdr, sockaddr_un, socklen_t, ssize_t};
 
 /// The variable that names the service's socket.
@@ -110,12 +112,17 @@ fn enter(fd: c_int, address: &sockaddr_un, nonblocking: bool) -> Result<(), c_in
     if sent < 0 && errno() != libc::EPIPE {
         return Err(errno());
     }
+    let mut reset = false;
     loop {
         wait(fd, PATIENCE_MS)?;
         let mut head = [0_u8; 16];
         // SAFETY: as above. Longer records are cut.
         let len = unsafe { real::recv(fd, head.as_mut_ptr().cast(), head.len(), libc::MSG_DONTWAIT) };
         if len < 0 && [libc::EINTR, libc::EAGAIN].contains(&errno()) {
+            continue;
+        }
+        // It may have hung up before it read the question; what it said before that lies behind this one error.
+        if len < 0 && errno() == libc::ECONNRESET && !core::mem::replace(&mut reset, true) {
             continue;
         }
         if len < 16 {
@@ -185,7 +192,7 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     if parts.iter().all(|part: &iovec| part.iov_len == 0) {
         return 0;
     }
-    let before = ready(fd);
+    let before = Before { ready: ready(fd), taken: TAKEN.load(Ordering::Relaxed) };
     // Addresses and descriptors are no part of PF_KEY.
     // SAFETY: all zero is a valid msghdr.
     let mut plain: msghdr = unsafe { core::mem::zeroed() };
@@ -198,7 +205,7 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     }
     let after = errno();
     if answered(parts) && option(fd, SO_PRIORITY) == Some(HEARS) {
-        settle(fd, before);
+        settle(fd, &before);
     }
     set_errno(after);
     sent
@@ -219,21 +226,95 @@ fn answered(parts: &[iovec]) -> bool {
     true
 }
 
-/// Waits until more lies ready than before. What has piled up unread makes `poll` useless; then it is looked at in turns.
-fn settle(fd: c_int, before: c_int) {
-    let nap = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
-    if before == 0 {
-        let _ = wait(fd, PATIENCE_MS);
-        return;
-    }
-    // A reader beside us may take the answer before it is seen here, so this does not wait for long.
-    for _ in 0..40 {
-        if ready(fd) != before {
+/// Records that were read from PF_KEY sockets in this process.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// How things were before a message was sent.
+struct Before {
+    ready: c_int,
+    taken: u32,
+}
+
+/// How long the service may take to answer a message that it has read. Past that, another process has read the answer.
+const ANSWERING: Duration = Duration::from_millis(30);
+/// The same where other records lie unread: then the answer may wait in the service for its turn.
+const ANSWERING_BEHIND: Duration = Duration::from_millis(5);
+
+/// Waits until the answer lies ready, a reader beside us has taken it, or the program's patience ends (`SO_SNDTIMEO`).
+fn settle(fd: c_int, before: &Before) {
+    let start = now();
+    let mut read = None;
+    let mut patience = None;
+    loop {
+        // What has piled up unread makes `poll` useless; then it is looked at in turns.
+        if before.ready == 0 {
+            let mut one = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one entry, as the count says.
+            if unsafe { libc::poll(&raw mut one, 1, 1) } > 0 {
+                return;
+            }
+        } else {
+            if ready(fd) != before.ready {
+                return;
+            }
+            let nap = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+            // SAFETY: the time is valid, what remains of it is not asked for.
+            unsafe { libc::nanosleep(&raw const nap, core::ptr::null_mut()) };
+        }
+        if TAKEN.load(Ordering::Relaxed) != before.taken {
             return;
         }
-        // SAFETY: the time is valid, what remains of it is not asked for.
-        unsafe { libc::nanosleep(&raw const nap, core::ptr::null_mut()) };
+        let now = now();
+        if now.saturating_sub(start) >= *patience.get_or_insert_with(|| patience_of(fd)) {
+            return;
+        }
+        if unread(fd) {
+            continue;
+        }
+        let enough = if before.ready == 0 { ANSWERING } else { ANSWERING_BEHIND };
+        if now.saturating_sub(*read.get_or_insert(now)) >= enough {
+            return;
+        }
     }
+}
+
+/// Time since some moment, while the machine is awake.
+pub(crate) fn now() -> Duration {
+    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: one time is written; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut at) };
+    duration(&at)
+}
+
+/// A time of C.
+pub(crate) fn duration(at: &libc::timespec) -> Duration {
+    Duration::new(at.tv_sec.unsigned_abs(), u32::try_from(at.tv_nsec).unwrap_or(0))
+}
+
+/// Whether the service has not read all that was sent.
+fn unread(fd: c_int) -> bool {
+    let mut octets: c_int = 0;
+    // SAFETY: the request writes one int.
+    let done = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut octets) };
+    done == 0 && octets > 0
+}
+
+/// How long a message may take: `SO_SNDTIMEO`, and never longer than ours.
+fn patience_of(fd: c_int) -> Duration {
+    let longest = Duration::from_millis(PATIENCE_MS.unsigned_abs().into());
+    let mut limit = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let mut len = size_of::<libc::timeval>() as socklen_t;
+    let at = (&raw mut limit).cast();
+    // SAFETY: the value has as many octets as `len` says.
+    let done = unsafe { real::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, at, &raw mut len) };
+    let own = Duration::from_secs(limit.tv_sec.unsigned_abs())
+        .saturating_add(Duration::from_micros(limit.tv_usec.unsigned_abs()));
+    if done != 0 || own.is_zero() { longest } else { own.min(longest) }
+}
+
+/// A record was read from what may be one of ours.
+pub(crate) fn taken() {
+    TAKEN.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What a program is told when the service has gone: its PF_KEY is down. Other errors are as they are.

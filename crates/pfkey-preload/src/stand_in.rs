@@ -1,6 +1,6 @@
 //! What programs call.
 
-use crate::ours::{DEAF, fail, is_ours, look, option};
+use crate::ours::{DEAF, fail, is_ours, look, may_be_ours, option};
 use crate::{real, service};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -153,28 +153,23 @@ stand_in! {
     }
 
     fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t {
-        let got = real::read(fd, buffer, len);
-        if got <= 0 && is_ours(fd) { service::heard(got, len) } else { got }
+        told(fd, real::read(fd, buffer, len), || len)
     }
 
     fn __read_chk(fd: c_int, buffer: *mut c_void, len: size_t, room: size_t) -> ssize_t {
-        let got = real::__read_chk(fd, buffer, len, room);
-        if got <= 0 && is_ours(fd) { service::heard(got, len) } else { got }
+        told(fd, real::__read_chk(fd, buffer, len, room), || len)
     }
 
     fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-        let got = real::readv(fd, parts, count);
-        if got <= 0 && is_ours(fd) { service::heard(got, room(parts, count as usize)) } else { got }
+        told(fd, real::readv(fd, parts, count), || room(parts, count as usize))
     }
 
     fn recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
-        let got = real::recv(fd, buffer, len, flags);
-        if got <= 0 && is_ours(fd) { service::heard(got, len) } else { got }
+        told(fd, real::recv(fd, buffer, len, flags), || len)
     }
 
     fn __recv_chk(fd: c_int, buffer: *mut c_void, len: size_t, room: size_t, flags: c_int) -> ssize_t {
-        let got = real::__recv_chk(fd, buffer, len, room, flags);
-        if got <= 0 && is_ours(fd) { service::heard(got, len) } else { got }
+        told(fd, real::__recv_chk(fd, buffer, len, room, flags), || len)
     }
 
     fn recvfrom(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int, at: *mut sockaddr, size: *mut socklen_t) -> ssize_t {
@@ -184,7 +179,7 @@ stand_in! {
         if !size.is_null() {
             *size = 0;
         }
-        service::heard(real::recv(fd, buffer, len, flags), len)
+        told(fd, real::recv(fd, buffer, len, flags), || len)
     }
 
     fn __recvfrom_chk(fd: c_int, buffer: *mut c_void, len: size_t, room: size_t, flags: c_int, at: *mut sockaddr, size: *mut socklen_t) -> ssize_t {
@@ -194,18 +189,14 @@ stand_in! {
         if !size.is_null() {
             *size = 0;
         }
-        service::heard(real::__recv_chk(fd, buffer, len, room, flags), len)
+        told(fd, real::__recv_chk(fd, buffer, len, room, flags), || len)
     }
 
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-        let got = real::recvmsg(fd, message, flags);
         if is_ours(fd) {
-            if got >= 0 {
-                (*message).msg_namelen = 0;
-            }
-            let wanted = if message.is_null() { 0 } else { room((*message).msg_iov, (*message).msg_iovlen) };
-            return service::heard(got, wanted);
+            return receive_one(fd, message, flags);
         }
+        let got = real::recvmsg(fd, message, flags);
         if got >= 0 {
             passed(message);
         }
@@ -213,21 +204,14 @@ stand_in! {
     }
 
     fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
-        let got = real::recvmmsg(fd, messages, count, flags, timeout);
-        let ours = is_ours(fd);
-        for index in 0..usize::try_from(got).unwrap_or(0) {
-            let message = &raw mut (*messages.add(index)).msg_hdr;
-            if ours {
-                (*message).msg_namelen = 0;
-                // The end of the service comes as empty records, as many as were asked for.
-                if (*messages.add(index)).msg_len == 0 {
-                    return if index == 0 { fail(libc::ENETDOWN) } else { index as c_int };
-                }
-            } else {
-                passed(message);
-            }
+        if is_ours(fd) {
+            return receive_many(fd, messages, count, flags, timeout);
         }
-        if ours { service::gone(got as ssize_t) as c_int } else { got }
+        let got = real::recvmmsg(fd, messages, count, flags, timeout);
+        for index in 0..usize::try_from(got).unwrap_or(0) {
+            passed(&raw const (*messages.add(index)).msg_hdr);
+        }
+        got
     }
 
     fn write(fd: c_int, buffer: *const c_void, len: size_t) -> ssize_t {
@@ -271,6 +255,70 @@ stand_in! {
         }
         count as c_int
     }
+}
+
+/// What a read has given, as the program is to be told: the end of the service is no end of a file.
+fn told(fd: c_int, got: ssize_t, wanted: impl FnOnce() -> usize) -> ssize_t {
+    if got > 0 {
+        if may_be_ours(fd) {
+            service::taken();
+        }
+        return got;
+    }
+    if is_ours(fd) { service::heard(got, wanted()) } else { got }
+}
+
+/// One record into parts, without the address it has come from: that of a Unix socket, or none.
+///
+/// # Safety
+/// As recvmsg(2) says.
+unsafe fn receive_one(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    if message.is_null() {
+        return fail(libc::EFAULT);
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let name = core::mem::replace(&mut (*message).msg_name, core::ptr::null_mut());
+        (*message).msg_namelen = 0;
+        let got = real::recvmsg(fd, message, flags);
+        (*message).msg_name = name;
+        told(fd, got, || room((*message).msg_iov, (*message).msg_iovlen))
+    }
+}
+
+/// Records, each into parts of its own, until all have come, or the time has passed that is looked at after each.
+///
+/// # Safety
+/// As recvmmsg(2) says.
+unsafe fn receive_many(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *const timespec,
+) -> c_int {
+    const MOST: c_uint = 1024;
+    // SAFETY: the caller's promise.
+    let limit = unsafe { timeout.as_ref() };
+    let limit = limit.map(|time| (service::now(), service::duration(time)));
+    let mut flags = flags;
+    for index in 0..count.min(MOST) {
+        // SAFETY: there are as many as `count` says.
+        let one = unsafe { &mut *messages.add(index as usize) };
+        // SAFETY: the caller's promise.
+        let got = unsafe { receive_one(fd, &raw mut one.msg_hdr, flags & !libc::MSG_WAITFORONE) };
+        if got < 0 {
+            return if index == 0 { -1 } else { index as c_int };
+        }
+        one.msg_len = got as c_uint;
+        if flags & libc::MSG_WAITFORONE != 0 {
+            flags |= libc::MSG_DONTWAIT;
+        }
+        if limit.is_some_and(|(start, most)| service::now().saturating_sub(start) >= most) {
+            return index as c_int + 1;
+        }
+    }
+    count.min(MOST) as c_int
 }
 
 /// One record in one piece.

@@ -132,4 +132,5 @@ diagnostics! {
     MissingAstr = 84, "MISSING_ASTR", "authentication string missing";
     DuplicateAstr = 85, "DUPLICATE_ASTR", "two authentication strings";
     MalformedAstr = 86, "MALFORMED_ASTR", "malformed authentication string";
+    BadMode = 128, "BAD_MODE", "a mode or encapsulation that this version does not have";
 }

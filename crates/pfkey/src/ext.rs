@@ -301,6 +301,16 @@ pub struct SaParams {
     pub esn: bool,
 }
 
+/// Native: how policy and an SA find each other. 16 octets: at 4 the number, at 8 flags (bit 0: by policy).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaPolicy {
+    /// The number that an SA and the policy that wants it have in common, `sadb_x_sa2_reqid`; 0 for none.
+    pub reqid: u32,
+    /// The SA comes from a dialect whose SAs have no selectors: which packets may come on it inbound policy says, it
+    /// carries either address family, and its NAT-T ports are those of its packets, the sender's in `AddressNattLoc`.
+    pub by_policy: bool,
+}
+
 /// Native: socket options. 8 octets: at 4 the flags (bit 0: SO_USELOOPBACK; bit 1: no answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {

@@ -97,6 +97,7 @@
 
 pub mod client;
 mod diagnostic;
+pub mod dialect;
 mod ext;
 mod message;
 mod number;
@@ -107,7 +108,7 @@ mod write;
 pub use diagnostic::Diagnostic;
 pub use ext::{
     Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Member, Pair, ReplayValue,
-    Sa, SaParams, Sensitivity, SocketOptions, SpiRange,
+    Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 pub use message::{Base, Extension, Extensions, Fault, Message};
 pub use number::{Errno, ExtType, MessageType, SaType, flags, identity, km, state};

@@ -5,7 +5,7 @@
 
 use crate::ext::{
     Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Pair, ReplayValue, Sa,
-    SaParams, Sensitivity, SocketOptions, SpiRange, sensitivity, sockaddr,
+    SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 
@@ -237,6 +237,8 @@ pub struct Message<'m> {
     pub new_src: Option<Address>,
     /// Native: the destination from now on.
     pub new_dst: Option<Address>,
+    /// Native: how policy finds the SA.
+    pub sa_policy: Option<SaPolicy>,
     seen: u64,
 }
 
@@ -307,6 +309,7 @@ impl<'m> Message<'m> {
             counters: None,
             new_src: None,
             new_dst: None,
+            sa_policy: None,
             seen: 0,
         }
     }
@@ -376,6 +379,7 @@ impl<'m> Message<'m> {
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
             ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
             ExtType::NewDst => self.new_dst = Some(address(octets).ok_or(D::MalformedDst)?),
+            ExtType::SaPolicy => self.sa_policy = Some(sa_policy(octets).ok_or(D::BadExtlen)?),
         }
         Ok(())
     }
@@ -429,7 +433,8 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::SocketOptions
         | ExtType::Counters
         | ExtType::NewSrc
-        | ExtType::NewDst => D::None,
+        | ExtType::NewDst
+        | ExtType::SaPolicy => D::None,
     }
 }
 
@@ -443,7 +448,7 @@ fn whole<const N: usize>(octets: &[u8]) -> Option<()> {
     (octets.len() >= N).then_some(())
 }
 
-fn sa(octets: &[u8]) -> Option<Sa> {
+pub(crate) fn sa(octets: &[u8]) -> Option<Sa> {
     let &[_, _, _, _, s0, s1, s2, s3, replay, state, auth, encrypt, f0, f1, f2, f3] = exactly::<16>(octets)?;
     let spi = u32::from_be_bytes([s0, s1, s2, s3]);
     Some(Sa { spi, replay, state, auth, encrypt, flags: u32::from_ne_bytes([f0, f1, f2, f3]) })
@@ -458,18 +463,18 @@ fn numbers<const W: usize>(octets: &[u8]) -> Option<(u32, [u64; W])> {
     Some((u32::from_ne_bytes([n0, n1, n2, n3]), words.map(u64::from_ne_bytes)))
 }
 
-fn lifetime(octets: &[u8]) -> Option<Lifetime> {
+pub(crate) fn lifetime(octets: &[u8]) -> Option<Lifetime> {
     let (allocations, [bytes, addtime, usetime]) = numbers(octets)?;
     Some(Lifetime { allocations, bytes, addtime, usetime })
 }
 
-fn address(octets: &[u8]) -> Option<Address> {
+pub(crate) fn address(octets: &[u8]) -> Option<Address> {
     let (head, rest) = octets.split_first_chunk::<8>()?;
     let &[_, _, _, _, proto, prefix, _, _] = head;
     Some(Address { proto, prefix, socket: sockaddr(rest).ok()? })
 }
 
-fn key(octets: &[u8], answer: bool) -> Option<Key<'_>> {
+pub(crate) fn key(octets: &[u8], answer: bool) -> Option<Key<'_>> {
     let (head, data) = octets.split_first_chunk::<8>()?;
     let &[_, _, _, _, b0, b1, r0, r1] = head;
     let (bits, reserved) = (u16::from_ne_bytes([b0, b1]), u16::from_ne_bytes([r0, r1]));
@@ -481,7 +486,7 @@ fn key(octets: &[u8], answer: bool) -> Option<Key<'_>> {
     (fits && key.iter().any(|octet| *octet != 0)).then_some(Key { bits, reserved, octets: key })
 }
 
-fn identity(octets: &[u8]) -> Option<Identity<'_>> {
+pub(crate) fn identity(octets: &[u8]) -> Option<Identity<'_>> {
     let (head, text) = octets.split_first_chunk::<16>()?;
     let &[_, _, _, _, k0, k1, _, _, ref id @ ..] = head;
     let text = text.split(|octet| *octet == 0).next().unwrap_or_default();
@@ -527,6 +532,11 @@ fn sa_params(octets: &[u8]) -> Option<SaParams> {
     let (window, [flags]) = numbers(octets)?;
     // A flag nobody knows would be a promise nobody keeps.
     (flags <= 1).then_some(SaParams { window, esn: flags == 1 })
+}
+
+fn sa_policy(octets: &[u8]) -> Option<SaPolicy> {
+    let (reqid, [flags]) = numbers(octets)?;
+    (flags <= 1).then_some(SaPolicy { reqid, by_policy: flags == 1 })
 }
 
 fn socket(octets: &[u8]) -> Option<SocketOptions> {

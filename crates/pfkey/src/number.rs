@@ -153,6 +153,8 @@ numbers! {
         NewSrc = 133,
         /// Native: the destination from now on.
         NewDst = 134,
+        /// Native: the number by which policy finds the SA, and who judges what comes on it.
+        SaPolicy = 135,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ext::{
     AF_INET, AF_INET6, Address, Counters, Flow, Identity, KmCookie, Lifetime, Member, Pair, ReplayValue, Sa,
-    SaParams, Sensitivity, SocketOptions, SpiRange,
+    SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
@@ -61,9 +61,14 @@ impl Writer {
 
     /// Appends one extension: its header, what `fill` writes, padding to a whole word.
     fn ext(&mut self, kind: ExtType, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+        self.numbered(kind.number(), fill)
+    }
+
+    /// The same of an extension that has its number in another dialect.
+    pub(crate) fn numbered(&mut self, number: u16, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         let start = self.octets.len();
         self.octets.extend_from_slice(&u16::MAX.to_ne_bytes());
-        self.octets.extend_from_slice(&kind.number().to_ne_bytes());
+        self.octets.extend_from_slice(&number.to_ne_bytes());
         fill(&mut self.octets);
         self.octets.resize(self.octets.len().next_multiple_of(8), 0);
         let len = self.octets.len().saturating_sub(start);
@@ -237,6 +242,11 @@ impl Writer {
     /// Native: wide window and ESN.
     pub fn sa_params(&mut self, params: &SaParams) -> &mut Self {
         self.numbers(ExtType::SaParams, params.window, &[u64::from(params.esn)])
+    }
+
+    /// Native: how policy finds the SA.
+    pub fn sa_policy(&mut self, policy: &SaPolicy) -> &mut Self {
+        self.numbers(ExtType::SaPolicy, policy.reqid, &[u64::from(policy.by_policy)])
     }
 
     /// Native: socket options.

@@ -3,7 +3,7 @@
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
     Flow, FlowAction, Identity, KmCookie, Lifetime, Limits, Member, Message, MessageType, Pair, ReplayValue,
-    Sa, SaParams, SaType, Sensitivity, SocketOptions, SpiRange, Writer,
+    Sa, SaParams, SaPolicy, SaType, Sensitivity, SocketOptions, SpiRange, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +46,7 @@ fn everything() -> Vec<u8> {
         .group(&GROUP)
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
+        .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
         .socket_options(&SocketOptions { loopback: false, quiet: false })
         .address(ExtType::NewSrc, &Address::host("192.0.2.9".parse().unwrap()))
         .address(ExtType::NewDst, &Address::host("192.0.2.8".parse().unwrap()))
@@ -99,6 +100,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.ereg, Some(&[2, 3][..]));
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
+    assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
     assert_eq!(m.new_src.unwrap(), Address::host("192.0.2.9".parse().unwrap()));
     assert_eq!(m.new_dst.unwrap(), Address::host("192.0.2.8".parse().unwrap()));
@@ -201,7 +203,7 @@ fn the_first_fault_is_the_one_reported() {
     assert_eq!(fault(&with(0, 0, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(28, 1, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(127, 9, &[])), Fault::invalid(D::UnknownExt));
-    assert_eq!(fault(&with(135, 1, &[])), Fault::invalid(D::UnknownExt));
+    assert_eq!(fault(&with(140, 1, &[])), Fault::invalid(D::UnknownExt));
     assert_eq!(fault(&with(1, 0, &[])), Fault::invalid(D::BadExtlen));
     assert_eq!(fault(&with(1, 3, &[0; 12])), Fault::invalid(D::BadExtlen));
     assert_eq!(fault(&with(1, u16::MAX, &[0; 12])), Fault::invalid(D::BadExtlen));
@@ -299,11 +301,13 @@ fn numbers_and_names_agree() {
     for kind in ExtType::ALL {
         assert_eq!(ExtType::from_number(kind.number()), Some(*kind));
     }
-    for (number, diagnostic) in D::ALL.iter().enumerate() {
-        assert_eq!(diagnostic.number() as usize, number);
-        assert_eq!(D::from_number(number as u16), Some(*diagnostic));
+    for diagnostic in D::ALL {
+        assert_eq!(D::from_number(diagnostic.number()), Some(*diagnostic));
     }
-    assert_eq!(D::ALL.len(), 87);
+    // Those of pf_key(7P) and later, without a gap, and then ours.
+    let page = D::ALL.iter().take_while(|diagnostic| diagnostic.number() < 128);
+    assert!(page.clone().map(|diagnostic| diagnostic.number()).eq(0..87));
+    assert!(D::ALL.iter().skip(87).all(|diagnostic| diagnostic.number() >= 128));
     let refusal = Base { number: 77, ..base(MessageType::Add) }.refusal(Fault::invalid(D::UnknownMsg));
     assert_eq!(
         (refusal[1], refusal[2], refusal[4]),

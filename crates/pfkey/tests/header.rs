@@ -102,7 +102,8 @@ fn constants() -> BTreeMap<String, u64> {
         ("KRES2", flags::KRES2),
     ];
     unnamed.iter().for_each(|(name, value)| put(&format!("X_SAFLAGS_{name}"), (*value).into()));
-    for diagnostic in Diagnostic::ALL {
+    // Ours, from 128 up, are answers of dialects.
+    for diagnostic in Diagnostic::ALL.iter().filter(|diagnostic| diagnostic.number() < 128) {
         put(&format!("X_DIAGNOSTIC_{}", diagnostic.symbol()), diagnostic.number().into());
     }
     put("X_DIAGNOSTIC_BAD_PROXY_AF", Diagnostic::BadInnerSrcAf.number().into());

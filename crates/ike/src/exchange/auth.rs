@@ -1,7 +1,7 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): who both sides are, and the first Child SA.
 
 use super::child::{self, Pair};
-use super::{notified, refused};
+use super::{configuration, notified, refused};
 use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, verify};
 use crate::connection::Connection;
 use crate::event::{Event, Why};
@@ -33,6 +33,7 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     if sa.first_contact {
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
+    payloads.extend(configuration::request(&connection));
     payloads.extend(child::offer(sa, &connection, spi_in, false, None));
     cx.out.progress(Some(&connection), format!("IKE_AUTH as {} to {}", connection.local_id, sa.remote));
     sa.ask(cx, Exchange::IkeAuth, payloads, Asked::Auth { spi_in });
@@ -110,6 +111,7 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
         cx.out.events.push_back(Event::Failed { connection, why });
         return Ok(());
     }
+    configuration::take(sa, message, &connection);
     let nonces = (&*handshake.ni, &*handshake.nr);
     match child::confirm(sa, message, &connection, false) {
         Ok(agreed) => {
@@ -173,11 +175,17 @@ pub(super) fn answer(
     let key =
         key.ok_or_else(|| deny(Why::NoSecret(connection.local_id.to_string(), claimed.to_string())))?.clone();
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
-    let agreed = if childless { None } else { Some(child::choose(sa, message, &connection, false)) };
+    let provided = configuration::provide(sa, cx, message, &connection, proved.id());
+    let (provided, agreed) = match (childless, provided) {
+        (true, provided) => (provided.ok().flatten(), None),
+        (false, Ok(provided)) => (provided, Some(child::choose(sa, message, &connection, false))),
+        (false, Err(refused)) => (None, Some(Err(refused))),
+    };
     let spi_in = if let Some(Ok(_)) = &agreed { child::spi(sa, answers)? } else { 0 };
     let body = connection.local_id.body();
     let data = auth(sa, &key, &body, 1).ok_or(Pause::Fail(Why::Internal("AUTH could not be made")))?;
     let mut payloads = vec![Payload::IdR(body), Payload::Auth { method: SHARED_KEY, data: data.to_vec() }];
+    payloads.extend(provided);
     match &agreed {
         Some(Ok(agreed)) => payloads.extend(child::grant(agreed, spi_in)),
         Some(Err((notify, _))) => payloads.push(Payload::Notify(notify.clone())),

@@ -9,6 +9,7 @@ use crate::message::{Exchange, Message, Notify, NotifyKind, Payload, TrafficSele
 use crate::outbox::Context;
 use crate::proposal::{self, Chosen, Offer, Protocol};
 use crate::sa::{Answers, Asked, AskedChild, Child, IkeSa, Pause, Task};
+use core::net::IpAddr;
 use core::time::Duration;
 use ipsec_core::Secret;
 use ipsec_core::algorithm::Suite;
@@ -56,13 +57,56 @@ pub(super) fn spi(sa: &IkeSa, answers: &mut Answers) -> Result<u32, Pause> {
     }
 }
 
-/// Our side and the peer's, as selectors: what is configured, else the two addresses themselves.
-fn sides(sa: &IkeSa, connection: &Connection) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let or = |list: &[TrafficSelector], address: core::net::IpAddr| {
+/// What is known of addresses that one side gives the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Addresses {
+    /// Nothing: each is whichever it may be.
+    Any,
+    /// We ask, and have ours already or take any (RFC 7296 §2.19).
+    Asked,
+    /// What was given, and nothing else.
+    Given,
+}
+
+/// Our side and the peer's, as selectors: what is configured, else the two addresses themselves; where addresses are
+/// given, those.
+fn sides(
+    sa: &IkeSa,
+    connection: &Connection,
+    addresses: Addresses,
+) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let or = |list: &[TrafficSelector], address: IpAddr| {
         if list.is_empty() { vec![TrafficSelector::of(address.into(), 0, 0)] } else { list.to_vec() }
     };
     let policy = &connection.child;
-    (or(&policy.local, sa.local.ip()), or(&policy.remote, sa.remote.ip()))
+    let (mut ours, mut theirs) = (or(&policy.local, sa.local.ip()), or(&policy.remote, sa.remote.ip()));
+    if let Some(provision) = &connection.provision {
+        theirs = if addresses == Addresses::Any {
+            let any = provision.pools.iter();
+            any.map(|range| TrafficSelector { addresses: *range, ..TrafficSelector::everything(false) })
+                .collect()
+        } else {
+            let held = sa.given.iter().filter(|address| provision.holds(**address));
+            held.map(|address| TrafficSelector::of((*address).into(), 0, 0)).collect()
+        };
+        theirs.retain(|one| ours.iter().any(|other| one.is_ipv4() == other.is_ipv4()));
+    }
+    if let Some(request) = connection.request {
+        ours = match (&sa.taken, addresses) {
+            (Some(taken), Addresses::Asked | Addresses::Given) => {
+                let all = taken.addresses.iter();
+                all.map(|address| TrafficSelector::of((*address).into(), 0, 0)).collect()
+            }
+            (None, Addresses::Given) => Vec::new(),
+            (_, Addresses::Any) | (None, Addresses::Asked) => {
+                let families = [(request.ipv4, false), (request.ipv6, true)];
+                let wanted = families.into_iter().filter(|(wanted, _)| *wanted);
+                wanted.map(|(_, six)| TrafficSelector::everything(six)).collect()
+            }
+        };
+        ours.retain(|one| theirs.iter().any(|other| one.is_ipv4() == other.is_ipv4()));
+    }
+    (ours, theirs)
 }
 
 /// The offers of a child: without key exchange in IKE_AUTH, and without additional ones, whose secrets are in SK_d
@@ -89,7 +133,7 @@ pub(super) fn offer(
     pfs: bool,
     group: Option<Group>,
 ) -> Vec<Payload> {
-    let (ours, theirs) = sides(sa, connection);
+    let (ours, theirs) = sides(sa, connection, Addresses::Asked);
     let offers = offers(connection, pfs, group);
     let mut payloads = Vec::new();
     if connection.child.mode == Mode::Transport {
@@ -123,7 +167,7 @@ fn spi_of(proposal: &[u8]) -> Option<u32> {
 
 /// Says whether the selectors a peer asks for meet this connection's.
 pub(super) fn answerable(sa: &IkeSa, message: &Message, connection: &Connection) -> bool {
-    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection), selectors(message));
+    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection, Addresses::Any), selectors(message));
     !TrafficSelector::narrow(&ts_i, &theirs).is_empty() && !TrafficSelector::narrow(&ts_r, &ours).is_empty()
 }
 
@@ -153,7 +197,7 @@ pub(super) fn choose(
         let why = Why::Protocol("another group is wanted for the Child SA");
         return Err((Notify::new(NotifyKind::InvalidKePayload, data), why));
     }
-    let ((ours, theirs), (asked_i, asked_r)) = (sides(sa, connection), selectors(message));
+    let ((ours, theirs), (asked_i, asked_r)) = (sides(sa, connection, Addresses::Given), selectors(message));
     let ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
     if ts.0.is_empty() || ts.1.is_empty() {
         let theirs_text = format!("{} and {}", list(&asked_i), list(&asked_r));
@@ -202,7 +246,10 @@ pub(super) fn confirm(
     });
     let chosen = chosen.ok_or(Why::Protocol("it chose algorithms for the Child SA that were not offered"))?;
     let spi_out = spi_of(&chosen.spi).ok_or(Why::Protocol("its SPI is reserved"))?;
-    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection), selectors(message));
+    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection, Addresses::Given), selectors(message));
+    if ours.is_empty() && connection.request.is_some() {
+        return Err(Why::NotGiven);
+    }
     // The responder may narrow and never widen (RFC 7296 §2.9).
     let within = |granted: &[TrafficSelector], asked: &[TrafficSelector]| {
         !granted.is_empty() && granted.iter().all(|one| asked.iter().any(|asked| asked.covers(one)))
@@ -280,6 +327,7 @@ pub(super) fn install(
         replaces: pair.replaces,
         standby: pair.redundant || (pair.replaces.is_some() && !pair.initiated),
         life: connection.times.child_life,
+        configured: sa.taken.clone(),
     })));
 }
 

@@ -349,5 +349,7 @@ fn nobody() -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        provision: None,
+        request: None,
     }
 }

@@ -223,6 +223,7 @@ fn heir(
     heir.peer_spi = theirs;
     heir.channel = Some(super::init::channel(initiator, cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
+    (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());
     (heir.rekey_at, heir.expires) = super::auth::lifetimes(cx, &connection, connection.times.ike_life);
     heir.connection = Some(connection);
     Some(heir)

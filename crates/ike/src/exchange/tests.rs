@@ -57,6 +57,8 @@ fn connection() -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        provision: None,
+        request: None,
     }
 }
 
@@ -95,7 +97,9 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
     let mut config = Config::default();
     config.connections.insert("net".to_owned(), connection.into());
     let mut out = Outbox::default();
-    let mut cx = Context { now: Time::ZERO, config: &config, out: &mut out, random: &mut Count(0) };
+    let mut leases = crate::lease::Leases::default();
+    let random = &mut Count(0);
+    let mut cx = Context { now: Time::ZERO, config: &config, leases: &mut leases, out: &mut out, random };
     let outcome = |left: usize, cx: &mut Context<'_>| {
         let handshake = Handshake {
             init_i: vec![1],

@@ -293,6 +293,8 @@ impl Attribute {
     pub const IP6_DNS: u16 = 10;
     /// INTERNAL_IP4_SUBNET.
     pub const IP4_SUBNET: u16 = 13;
+    /// INTERNAL_IP6_SUBNET: 16 octets and a prefix length.
+    pub const IP6_SUBNET: u16 = 15;
     /// INTERNAL_DNS_DOMAIN (RFC 8598 §3).
     pub const DNS_DOMAIN: u16 = 25;
 }

@@ -38,6 +38,11 @@ impl TrafficSelector {
         Self { protocol: 0, ports: (0, u16::MAX), addresses }
     }
 
+    /// The family of its addresses.
+    pub const fn is_ipv4(&self) -> bool {
+        self.addresses.0.is_ipv4()
+    }
+
     /// Says whether the address is in its range.
     pub fn holds(&self, address: IpAddr) -> bool {
         let (first, last) = self.addresses;

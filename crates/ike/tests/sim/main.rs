@@ -4,6 +4,7 @@
     reason = "a test looks at what it is about and passes over the rest"
 )]
 
+mod configuration;
 mod world;
 
 use ike::connection::{Encapsulation, Mode, WhenGone};

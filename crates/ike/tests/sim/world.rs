@@ -125,6 +125,8 @@ pub(crate) fn site(name: &str) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        provision: None,
+        request: None,
     }
 }
 

@@ -2,11 +2,12 @@
 
 use super::{Failure, finish};
 use crate::rundir::Rundir;
+use pfkey::dialect::Dialect;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -17,15 +18,19 @@ use std::process::{Command, ExitCode};
 Examples:
   ipsec run -- ./keymanager -d        a key manager written from pf_key(7P)
   ipsec run -- strace -f ./keymanager with everything it starts
+  ipsec run --dialect linux -- iked -d one written for Linux or KAME
 
 The program is started in place of this one, with libpfkey_preload.so in
 LD_PRELOAD: its PF_KEY sockets are connections to pf_key.sock of the run
-directory, and nothing else about it changes. What it starts inherits that.
-A C program for it includes <net/pfkeyv2.h>.
+directory, or to that of another dialect, and nothing else about it changes.
+What it starts inherits that. A C program for it includes <net/pfkeyv2.h>.
 
 It needs a dynamically linked program that gains no privileges when it is
 started: the dynamic linker of others does not look at LD_PRELOAD.")]
 pub struct Args {
+    /// The PF_KEY that the program was written for
+    #[arg(long, value_name = "DIALECT", default_value = "native", value_parser = dialect)]
+    dialect: Dialect,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -40,10 +45,15 @@ const SCRIPTS: usize = 4;
 
 /// Runs the command. Returns only if that could not be done.
 pub fn run(args: &Args) -> ExitCode {
-    finish("run", start(&args.program))
+    finish("run", start(&args.program, args.dialect))
 }
 
-fn start(words: &[OsString]) -> Result<(), Failure> {
+fn dialect(name: &str) -> Result<Dialect, String> {
+    let known = || Dialect::ALL.iter().map(|dialect| dialect.name()).collect::<Vec<_>>().join(", ");
+    Dialect::from_name(name).ok_or_else(|| format!("no such dialect; there are {}", known()))
+}
+
+fn start(words: &[OsString], dialect: Dialect) -> Result<(), Failure> {
     let (name, arguments) = words.split_first().ok_or_else(|| Failure::new("what is to be run?"))?;
     let program = find(name)?;
     can_be_shimmed(&program)?;
@@ -56,7 +66,7 @@ fn start(words: &[OsString]) -> Result<(), Failure> {
     }
     let mut command = Command::new(&program);
     command.arg0(name).args(arguments);
-    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().pf_key_sock());
+    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().dialect_sock(dialect));
     let error = command.exec();
     Err(Failure::new(format_args!("{}: {error}", program.display())))
 }
@@ -103,12 +113,9 @@ fn can_be_shimmed(program: &Path) -> Result<(), Failure> {
         let refuse = |why: &str| Failure::new(format_args!("{}: {why}", file.display()));
         let read = |error: io::Error| refuse(&error.to_string());
         gains_nothing(&file).map_err(refuse)?;
-        let start = {
-            use std::io::Read as _;
-            let mut start = Vec::new();
-            fs::File::open(&file).and_then(|f| f.take(1 << 16).read_to_end(&mut start)).map_err(read)?;
-            start
-        };
+        let mut opened = fs::File::open(&file).map_err(read)?;
+        let mut start = Vec::new();
+        opened.by_ref().take(1 << 12).read_to_end(&mut start).map_err(read)?;
         if let Some(line) = start.strip_prefix(b"#!") {
             let line = line.split(|octet| *octet == b'\n').next().unwrap_or_default();
             let interpreter = line.split(|octet| b" \t".contains(octet)).find(|word| !word.is_empty());
@@ -117,7 +124,7 @@ fn can_be_shimmed(program: &Path) -> Result<(), Failure> {
             file = interpreter.into();
             continue;
         }
-        return is_dynamic(&start).map_err(refuse);
+        return is_dynamic(&opened, &start).map_err(refuse);
     }
     Err(Failure::new(format_args!("{}: scripts that interpret scripts", program.display())))
 }
@@ -138,36 +145,35 @@ fn gains_nothing(file: &Path) -> Result<(), &'static str> {
 }
 
 /// Whether an ELF program of our kind names a dynamic linker (PT_INTERP), and one that can load the shim.
-fn is_dynamic(elf: &[u8]) -> Result<(), &'static str> {
-    const PT_INTERP: u32 = 3;
+fn is_dynamic(file: &fs::File, start: &[u8]) -> Result<(), &'static str> {
+    const PT_INTERP: u64 = 3;
+    const CUT: &str = "an ELF program cut short";
     let ours = fs::read("/proc/self/exe").ok().and_then(|exe| exe.get(..20).map(<[u8]>::to_vec));
-    if elf.get(..4) != Some(b"\x7fELF") {
+    if start.get(..4) != Some(b"\x7fELF") {
         return Err("neither an ELF program nor a script that names its interpreter");
     }
     // Class, byte order and machine.
     let kind = |elf: &[u8]| Some((elf.get(4..6)?.to_vec(), elf.get(18..20)?.to_vec()));
-    if ours.as_deref().and_then(kind) != kind(elf) {
+    if ours.as_deref().and_then(kind) != kind(start) {
         return Err("it is for another kind of machine than the shim");
     }
-    let word = |at: usize, len: usize| -> Option<u64> {
-        let octets = elf.get(at..at.checked_add(len)?)?;
-        let mut whole = [0_u8; 8];
-        whole.get_mut(..len)?.copy_from_slice(octets);
-        Some(u64::from_le_bytes(whole))
-    };
-    // Elf64: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
-    let table = || Some((usize::try_from(word(32, 8)?).ok()?, word(54, 2)?, word(56, 2)?));
-    let (at, size, count) = table().ok_or("an ELF program cut short")?;
+    // Elf64: e_phoff at 32, e_phentsize at 54, e_phnum at 56. The table may lie anywhere; patchelf puts it last.
+    let table = || Some((number(start, 32, 8)?, number(start, 54, 2)?, number(start, 56, 2)?));
+    let (at, size, count) = table().ok_or(CUT)?;
     for index in 0..count {
-        let here = usize::try_from(index * size).ok().and_then(|more| at.checked_add(more));
-        let Some(here) = here else { break };
-        if word(here, 4) == Some(u64::from(PT_INTERP)) {
-            let range = || {
-                let from = usize::try_from(word(here + 8, 8)?).ok()?;
-                elf.get(from..from.checked_add(usize::try_from(word(here + 32, 8)?).ok()?)?)
-            };
-            let linker = range().unwrap_or_default();
-            if linker.windows(7).any(|part| part == b"ld-musl") {
+        let mut entry = [0_u8; 56];
+        let here = index.checked_mul(size).and_then(|more| at.checked_add(more)).ok_or(CUT)?;
+        file.read_exact_at(&mut entry, here).map_err(|_| CUT)?;
+        if number(&entry, 0, 4) == Some(PT_INTERP) {
+            // p_offset at 8. A path is no longer than PATH_MAX.
+            let mut linker = Vec::new();
+            let mut rest = file;
+            let there = number(&entry, 8, 8).ok_or(CUT)?;
+            rest.seek(SeekFrom::Start(there))
+                .and_then(|_| rest.take(4096).read_to_end(&mut linker))
+                .map_err(|_| CUT)?;
+            let path = linker.split(|octet| *octet == 0).next().unwrap_or_default();
+            if path.windows(7).any(|part| part == b"ld-musl") {
                 return Err("it is linked with musl, and the shim with glibc");
             }
             return Ok(());
@@ -176,6 +182,17 @@ fn is_dynamic(elf: &[u8]) -> Result<(), &'static str> {
     Err(
         "it is statically linked, so nothing can be put before its socket(); it would need to speak to pf_key.sock itself (pf_key(7))",
     )
+}
+
+/// A number of an ELF file of this machine's byte order.
+fn number(octets: &[u8], at: usize, len: usize) -> Option<u64> {
+    let octets = octets.get(at..at.checked_add(len)?)?;
+    let number = |whole: u64, octet: &u8| whole << 8 | u64::from(*octet);
+    Some(if cfg!(target_endian = "little") {
+        octets.iter().rev().fold(0, number)
+    } else {
+        octets.iter().fold(0, number)
+    })
 }
 
 #[cfg(test)]
@@ -200,6 +217,22 @@ mod tests {
             elf[at + index * size..][..4].fill(0);
         }
         assert!(why(&file("static", &elf)).contains("statically linked"));
+        // A table behind everything else, as patchelf leaves it, that names a linker.
+        let mut patched = elf.clone();
+        patched[32..40].copy_from_slice(&(1_u64 << 20).to_le_bytes());
+        patched[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        assert!(why(&file("cut", &patched)).contains("cut short"));
+        patched.resize(1 << 20, 0);
+        let names = |linker: &[u8]| {
+            let mut whole = patched.clone();
+            whole.extend([3, 0, 0, 0, 4, 0, 0, 0]);
+            whole.extend(((1_u64 << 20) + 56).to_le_bytes());
+            whole.resize((1 << 20) + 56, 0);
+            whole.extend(linker);
+            whole
+        };
+        can_be_shimmed(&file("patched", &names(b"/lib64/ld-linux-x86-64.so.2\0"))).unwrap();
+        assert!(why(&file("musl", &names(b"/lib/ld-musl-x86_64.so.1\0"))).contains("musl"));
         elf[18] ^= 0xff;
         assert!(why(&file("machine", &elf)).contains("another kind of machine"));
         assert!(why(&file("text", b"hello")).contains("neither an ELF"));

@@ -202,7 +202,7 @@ const SIDE_KEYS: [&str; 33] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 80] = [
+const KEYS: [&str; 82] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -249,6 +249,8 @@ const KEYS: [&str; 80] = [
     "mark",
     "metric",
     "mobike",
+    "modecfgdns",
+    "modecfgdomains",
     "modecfgpull",
     "mtu",
     "narrowing",

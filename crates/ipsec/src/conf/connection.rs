@@ -3,6 +3,7 @@
 //! Which of left and right is this host is found out from its addresses, so that one file serves both ends. A section with
 //! several subnets becomes a connection for each pair of them, `NAME/1x1`, `NAME/1x2` …: one pair of SAs carries one pair.
 
+use super::inside;
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
@@ -93,14 +94,11 @@ const UNSUPPORTED: [(&str, &str); 13] = [
 ];
 
 /// The same for keys of one side.
-const UNSUPPORTED_SIDE: [(&str, &str); 8] = [
+const UNSUPPORTED_SIDE: [(&str, &str); 5] = [
     ("cert", "certificates are not used yet: authby=secret and ipsec.secrets"),
     ("ca", "certificates are not used yet: authby=secret and ipsec.secrets"),
     ("ckaid", "public keys are not used yet: authby=secret and ipsec.secrets"),
     ("rsasigkey", "public keys are not used yet: authby=secret and ipsec.secrets"),
-    ("addresspool", "addresses are not given to peers yet"),
-    ("modecfgserver", "addresses are not given to peers yet"),
-    ("modecfgclient", "an address is not asked of the peer yet"),
     ("subnetwithin", "write the subnet itself with subnet="),
 ];
 
@@ -251,7 +249,7 @@ impl<'c> Plan<'c> {
         let (our_proto, their_proto) = (self.protoport(&us), self.protoport(&them));
         let protocol = if our_proto.0 != 0 { our_proto.0 } else { their_proto.0 };
         let replay_window = self.number(&["replay-window", "replay_window"], 0..=4096).unwrap_or(1024);
-        let template = Connection {
+        let mut template = Connection {
             name: conn.name.clone(),
             local_address,
             remote_address,
@@ -266,12 +264,15 @@ impl<'c> Plan<'c> {
             attempts: self.attempts(),
             when_gone: self.when_gone(),
             unique: self.yes(&["initial-contact", "initial_contact"], true),
+            provision: None,
+            request: None,
         };
-        let source = us.setting("sourceip").and_then(|setting| self.parsed(setting, "an address"));
         let metric = self.number(&["metric"], 0..=u32::MAX).unwrap_or(0);
         let updown = us.get("updown").filter(|program| !["%disabled", "ipsec _updown", ""].contains(program));
         let updown = updown.map(str::to_owned);
         let (ours, theirs) = (self.subnets(&us), self.subnets(&them));
+        let source = self.request(&us, &ours, &theirs, &mut template);
+        self.provision(&them, &ours, &theirs, &mut template);
         let selector = |net: Option<IpNet>, address: Option<IpAddr>, port: u16| {
             // Without a subnet it is the host itself, whose address may not be known yet: then the engine fills it in.
             let net = net.or_else(|| address.map(IpNet::from));
@@ -289,8 +290,13 @@ impl<'c> Plan<'c> {
                 if several {
                     ike.name = format!("{}/{n}x{m}", conn.name);
                 }
-                ike.child.local = selector(*our_net, local_address, our_proto.1);
-                ike.child.remote = selector(*their_net, remote_address, their_proto.1);
+                // What is given is known when it is given.
+                if ike.request.is_none() {
+                    ike.child.local = selector(*our_net, local_address, our_proto.1);
+                }
+                if ike.provision.is_none() {
+                    ike.child.remote = selector(*their_net, remote_address, their_proto.1);
+                }
                 let families: Vec<bool> = ike
                     .child
                     .local
@@ -312,6 +318,66 @@ impl<'c> Plan<'c> {
             }
         }
         Some(all)
+    }
+
+    /// `leftsourceip=`: our address inside, or that the peer is asked for it.
+    fn request(
+        &mut self,
+        us: &Side<'c>,
+        ours: &[IpNet],
+        theirs: &[IpNet],
+        ike: &mut Connection,
+    ) -> Option<IpAddr> {
+        let setting = us.setting("sourceip");
+        let client = us.setting("modecfgclient").filter(|setting| flag(&setting.value) == Some(true));
+        let asked = setting.and_then(|setting| inside::request(&setting.value, theirs));
+        ike.request = asked.or_else(|| client.and_then(|_| inside::request("%config", theirs)));
+        match (setting, ike.request) {
+            (_, Some(_)) if !ours.is_empty() => {
+                self.error("what is on this side is the address the peer gives: remove its subnet, or leftsourceip=%config");
+                None
+            }
+            (Some(setting), None) => self.parsed(setting, "an address, %config, %config4 or %config6"),
+            _ => None,
+        }
+    }
+
+    /// `rightaddresspool=`, `modecfgdns=`, `modecfgdomains=`: what peers that ask are given.
+    fn provision(&mut self, them: &Side<'c>, ours: &[IpNet], theirs: &[IpNet], ike: &mut Connection) {
+        let mut provision = ike::connection::Provision::default();
+        for (key, read) in [
+            ("modecfgdns", inside::dns as fn(&str, &mut ike::connection::Provision) -> Result<(), String>),
+            ("modecfgdomains", inside::domains),
+        ] {
+            if let Some(setting) = self.conn.setting(key)
+                && let Err(why) = read(&setting.value, &mut provision)
+            {
+                self.refuse(setting, &why);
+            }
+        }
+        let Some(setting) = them.setting("addresspool") else {
+            let server = ["left", "right"].map(|side| format!("{side}modecfgserver"));
+            let server = server.iter().find_map(|key| self.conn.setting(key));
+            if let Some(setting) = server.filter(|s| flag(&s.value) == Some(true))
+                && ike.request.is_none()
+            {
+                self.refuse(setting, "say which addresses peers are given: rightaddresspool=FIRST-LAST");
+            }
+            return;
+        };
+        match inside::pools(&setting.value) {
+            Ok(pools) => provision.pools = pools,
+            Err(why) => self.refuse(setting, &why),
+        }
+        if !theirs.is_empty() {
+            self.refuse(
+                setting,
+                "what is on the peers' side is the addresses they are given: remove their subnet",
+            );
+        }
+        // A network of everything is no news to anybody.
+        provision.subnets = ours.iter().copied().filter(|net| net.prefix_len() != 0).collect();
+        ike.provision = Some(provision);
     }
 
     fn error(&mut self, what: &str) {
@@ -764,6 +830,45 @@ mod tests {
         assert!(ike.child.offers.iter().all(|offer| offer.groups.is_empty() && offer.esn == [false]));
         let pfs = planned(&format!("{BASE}\tike=aes256-sha2_256-modp2048\n"), &WEST).unwrap().remove(0).ike;
         assert!(pfs.child.offers.iter().all(|offer| offer.groups == [Group::Modp2048]));
+    }
+
+    #[test]
+    fn addresses_are_asked_for_and_given() {
+        let gateway = "\tleft=192.0.2.1\n\tleftsubnet=10.1.0.0/16\n\tleftid=@gw\n\tright=%any\n";
+        let pool = "\trightaddresspool=10.9.0.0/24,2001:db8:9::/112\n\tmodecfgdns=\"10.1.0.53 2001:db8::53\"\n\tmodecfgdomains=corp.example.org\n";
+        let one = planned(&format!("{gateway}{pool}"), &WEST).unwrap().remove(0).ike;
+        let provision = one.provision.expect("a pool");
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(provision.pools[0], (ip("10.9.0.1"), ip("10.9.0.254")));
+        assert_eq!(provision.dns, [ip("10.1.0.53"), ip("2001:db8::53")]);
+        assert_eq!(provision.domains, ["corp.example.org"]);
+        assert_eq!(provision.subnets, ["10.1.0.0/16".parse().unwrap()]);
+        assert!(one.child.remote.is_empty() && one.request.is_none());
+        let road =
+            "\tleft=%defaultroute\n\tleftsourceip=%config\n\tright=198.51.100.7\n\trightsubnet=0.0.0.0/0\n";
+        let one = planned(road, &WEST).unwrap().remove(0);
+        let request = one.ike.request.expect("a request");
+        assert_eq!((request.ipv4, request.ipv6, one.source), (true, false, None));
+        assert!(one.ike.child.local.is_empty());
+        let both = planned(
+            &road.replace("0.0.0.0/0", "0.0.0.0/0,::/0").replace("rightsubnet", "rightsubnets"),
+            &WEST,
+        )
+        .unwrap();
+        assert!(both.len() == 2 && both.iter().all(|one| one.ike.request.is_some_and(|r| r.ipv4 && r.ipv6)));
+        for (body, what) in [
+            (format!("{gateway}\trightaddresspool=10.9.0.9-10.9.0.1\n"), "FIRST-LAST"),
+            (format!("{gateway}\trightaddresspool=everybody\n"), "FIRST-LAST"),
+            (format!("{gateway}{pool}\trightsubnet=10.3.0.0/24\n"), "remove their subnet"),
+            (format!("{gateway}\tleftmodecfgserver=yes\n"), "rightaddresspool="),
+            (format!("{gateway}{}", pool.replace("corp.example.org", "corp;reboot")), "corp;reboot"),
+            (format!("{gateway}{}", pool.replace("10.1.0.53", "dns")), "an address"),
+            (format!("{road}\tleftsubnet=10.1.0.0/16\n"), "remove its subnet"),
+            (road.replace("%config", "%dhcp"), "%config"),
+        ] {
+            let said = planned(&body, &WEST).unwrap_err();
+            assert!(said.contains(what), "{body}: {said}");
+        }
     }
 
     #[test]

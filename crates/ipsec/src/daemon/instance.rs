@@ -4,6 +4,7 @@
 
 use crate::process::Process;
 use crate::rundir::{self, Rundir};
+use pfkey::dialect::Dialect;
 use rustix::mount::{UnmountFlags, unmount};
 use std::fs::{self, File};
 use std::io;
@@ -51,12 +52,9 @@ impl Instance {
         // A dead FUSE server's mount point answers ENOTCONN to everything but this. Each start after a kill -9 left one.
         while unmount(self.rundir.proc(), UnmountFlags::DETACH).is_ok() {}
         let _ = fs::remove_dir(self.rundir.proc());
-        for path in [
-            self.rundir.pf_key_sock(),
-            self.rundir.ike_sock(),
-            self.rundir.klips_ctl(),
-            self.rundir.klips_pid(),
-        ] {
+        let dialects = Dialect::ALL.iter().map(|dialect| self.rundir.dialect_sock(*dialect));
+        let others = [self.rundir.ike_sock(), self.rundir.klips_ctl(), self.rundir.klips_pid()];
+        for path in dialects.chain(others) {
             let _ = fs::remove_file(path);
         }
     }

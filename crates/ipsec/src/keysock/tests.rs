@@ -44,7 +44,7 @@ impl Service for Echo {
 struct Server {
     sockets: KeySockets,
     service: Echo,
-    path: std::path::PathBuf,
+    path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -53,7 +53,7 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pf_key.sock");
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
-        let sockets = KeySockets::bind(&path, epoll, trust).unwrap();
+        let sockets = KeySockets::bind([(Dialect::Native, path.clone())], epoll, trust).unwrap();
         Self { sockets, service: Echo::default(), path, _dir: dir }
     }
 

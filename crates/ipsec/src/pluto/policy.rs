@@ -10,13 +10,15 @@ use crate::ctl::Client;
 use crate::host::netlink::{Netlink, Route};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
+use ike::connection::Configured;
 use ike::event::ChildUp;
 use ipnet::IpNet;
 use ipsec_core::{Selector, Time};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a pair that was replaced goes on receiving: what was sealed before the peer changed over is on its way, and the
@@ -39,12 +41,15 @@ pub(super) struct Policy {
 /// The policy of one connection.
 #[derive(Debug, Default)]
 struct Kept {
-    flows: Vec<Selector>,
+    flows: BTreeSet<Selector>,
     routes: Vec<Route>,
+    /// Addresses the peer gave us, on which device.
+    addresses: Vec<(u32, IpAddr)>,
     /// Packets that find no SA ask for one.
     trap: bool,
-    updown: Option<(String, Told)>,
-    told_up: bool,
+    /// The program, and what it was told of each flow.
+    updown: String,
+    told: BTreeMap<Selector, Told>,
 }
 
 /// What the program is told of a connection (klips.md §7.4 has the names).
@@ -58,6 +63,10 @@ struct Told {
     there: IpNet,
     source: Option<IpAddr>,
     metric: u32,
+    /// What the peer has given us.
+    configured: Option<Arc<Configured>>,
+    /// The last word was up.
+    up: bool,
 }
 
 impl Policy {
@@ -119,11 +128,7 @@ impl Policy {
         let installed = kernel.install(child).map_err(|error| error.to_string())?;
         let name = installed.connection.clone();
         let kept = self.connections.entry(name).or_default();
-        for flow in &installed.flows {
-            if !kept.flows.contains(flow) {
-                kept.flows.push(*flow);
-            }
-        }
+        kept.flows.extend(&installed.flows);
         kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
         let flows = installed.flows.clone();
         let connection = installed.connection.clone();
@@ -138,14 +143,50 @@ impl Policy {
         }
         self.note();
         if let Some(planned) = planned {
-            self.add_routes(planned, &flows, Some(child.remote.ip()))?;
-            let kept = self.connections.entry(planned.ike.name.clone()).or_default();
-            if !kept.told_up {
-                kept.told_up = true;
-                tell(kept, "up");
+            self.add_routes(planned, &flows, Some(child.remote.ip()), child.configured.as_ref())?;
+            self.leave_old_address(kernel, &planned.ike.name, &flows, child.configured.as_deref());
+            let Some(kept) = self.connections.get_mut(&planned.ike.name) else { return Ok(()) };
+            let Kept { told, updown, .. } = kept;
+            for (_, told) in told.iter_mut().filter(|(flow, told)| flows.contains(flow) && !told.up) {
+                told.up = true;
+                tell(updown, told, "up");
             }
         }
         Ok(())
+    }
+
+    /// What was ours for an address that the peer has taken back goes with it: nothing of this host has it any more.
+    fn leave_old_address(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        name: &str,
+        flows: &[Selector],
+        configured: Option<&Configured>,
+    ) {
+        let Some(configured) = configured else { return };
+        let Some(kept) = self.connections.get_mut(name) else { return };
+        let families: Vec<bool> = flows.iter().map(|flow| flow.src.addr().is_ipv4()).collect();
+        let is_old = |address: IpAddr| {
+            families.contains(&address.is_ipv4()) && !configured.addresses.contains(&address)
+        };
+        let (old, stay): (Vec<_>, Vec<_>) =
+            kept.addresses.drain(..).partition(|(_, address)| is_old(*address));
+        kept.addresses = stay;
+        for (link, address) in old {
+            let gone: Vec<Selector> =
+                kept.flows.iter().filter(|flow| flow.src == IpNet::from(address)).copied().collect();
+            for flow in &gone {
+                kept.flows.remove(flow);
+                kept.told.remove(flow);
+            }
+            let _ = kernel.open(&gone);
+            kept.routes.retain(|route| route.src != Some(address));
+            let removed =
+                Netlink::open().and_then(|mut netlink| netlink.remove_address(link, address.into()));
+            if let Err(error) = removed {
+                tracing::warn!("\"{name}\": {address}: {error}");
+            }
+        }
     }
 
     /// Has packets go through a pair that only received so far.
@@ -160,16 +201,24 @@ impl Policy {
     pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool, now: Time) {
         let Some(at) = self.pairs.iter().position(|pair| pair.spi_in == spi_in) else { return };
         let pair = self.pairs.remove(at);
-        let others = self.is_up(&pair.connection);
-        if !replaced && !others {
+        // One connection may have many peers, each with its own address.
+        let shared = |flow: &Selector| {
+            self.pairs.iter().any(|other| other.connection == pair.connection && other.flows.contains(flow))
+        };
+        let (others, alone): (Vec<Selector>, Vec<Selector>) =
+            pair.flows.iter().partition(|flow| shared(flow));
+        if !replaced && !alone.is_empty() {
             let kept = self.connections.entry(pair.connection.clone()).or_default();
-            if let Err(error) = kernel.shut(&pair.flows, kept.trap) {
+            if let Err(error) = kernel.shut(&alone, kept.trap) {
                 tracing::warn!("\"{}\": {error}", pair.connection);
             }
-            kept.told_up = false;
-            tell(kept, "down");
+            let Kept { told, updown, .. } = kept;
+            for (_, told) in told.iter_mut().filter(|(flow, _)| alone.contains(flow)) {
+                told.up = false;
+                tell(updown, told, "down");
+            }
         }
-        if others {
+        if !others.is_empty() {
             self.lingering.push((now.after(LINGER), pair));
             return self.note();
         }
@@ -207,6 +256,9 @@ impl Policy {
     pub(super) fn route(&mut self, kernel: &mut dyn Kernel, planned: &Planned) -> Result<(), String> {
         let name = &planned.ike.name;
         let child = &planned.ike.child;
+        if planned.ike.request.is_some() {
+            return Err(format!("cannot route \"{name}\" yet: the peer gives our address when it is up"));
+        }
         if child.remote.is_empty() || child.local.is_empty() {
             return Err(format!("cannot route \"{name}\": the peer's address is not known"));
         }
@@ -214,15 +266,13 @@ impl Policy {
         let up = self.is_up(name);
         let kept = self.connections.entry(name.clone()).or_default();
         kept.trap = true;
-        if !kept.flows.contains(&flow) {
-            kept.flows.push(flow);
-        }
+        kept.flows.insert(flow);
         // An earlier pluto's SAs serve it meanwhile.
         let served = self.orphans.iter().any(|pair| pair.connection == *name && pair.flows.contains(&flow));
         if !up && !served {
             kernel.shut(&[flow], true).map_err(|error| error.to_string())?;
         }
-        self.add_routes(planned, &[flow], planned.ike.remote_address)
+        self.add_routes(planned, &[flow], planned.ike.remote_address, None)
     }
 
     /// Gives packets of a connection back to the host.
@@ -236,12 +286,20 @@ impl Policy {
                 }
             }
         }
+        for (link, address) in &kept.addresses {
+            let used =
+                self.connections.values().flat_map(|other| &other.addresses).any(|(_, a)| a == address);
+            if !used && let Ok(mut netlink) = Netlink::open() {
+                let _ = netlink.remove_address(*link, (*address).into());
+            }
+        }
+        let flows: Vec<Selector> = kept.flows.iter().copied().collect();
         if let Some(kernel) = kernel
-            && let Err(error) = kernel.open(&kept.flows)
+            && let Err(error) = kernel.open(&flows)
         {
             tracing::warn!("\"{name}\": {error}");
         }
-        tell(&kept, "unroute");
+        kept.told.values().for_each(|told| tell(&kept.updown, told, "unroute"));
     }
 
     /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
@@ -249,12 +307,13 @@ impl Policy {
         self.lingering.clear();
         let lost = self.pairs.drain(..).map(|pair| pair.spi_in).collect();
         for (name, kept) in &mut self.connections {
-            if let Err(error) = kernel.shut(&kept.flows, kept.trap) {
+            let flows: Vec<Selector> = kept.flows.iter().copied().collect();
+            if let Err(error) = kernel.shut(&flows, kept.trap) {
                 tracing::warn!("\"{name}\": {error}");
             }
             // The devices were new, too.
             if let Ok(mut netlink) = Netlink::open() {
-                let device = kept.updown.as_ref().map(|(_, told)| told.device.clone());
+                let device = kept.told.values().next().map(|told| told.device.clone());
                 let link = device.and_then(|device| netlink.link(&device).ok().flatten());
                 kept.routes.retain_mut(|route| {
                     route.link = link.as_ref().map(|link| link.index).or(route.link);
@@ -272,6 +331,7 @@ impl Policy {
         planned: &Planned,
         flows: &[Selector],
         peer: Option<IpAddr>,
+        configured: Option<&Arc<Configured>>,
     ) -> Result<(), String> {
         let name = &planned.ike.name;
         let local = planned.ike.local_address;
@@ -279,16 +339,21 @@ impl Policy {
         let mut netlink = Netlink::open().map_err(|error| format!("netlink: {error}"))?;
         let link = netlink.link(&device).ok().flatten().ok_or_else(|| format!("{device} has gone"))?;
         if let Some(source) = planned.source {
-            let has =
-                netlink.addresses(None).unwrap_or_default().iter().any(|have| have.net.addr() == source);
-            if !has {
-                netlink
-                    .add_address(link.index, source.into())
-                    .map_err(|error| format!("leftsourceip={source}: {error}"))?;
-            }
+            put(&mut netlink, link.index, source)
+                .map_err(|error| format!("leftsourceip={source}: {error}"))?;
         }
+        let given = configured.map(|configured| configured.addresses.clone()).unwrap_or_default();
         let kept = self.connections.entry(name.clone()).or_default();
         for flow in flows {
+            let ours = |address: &&IpAddr| flow.src.contains(*address);
+            let source = planned.source.or_else(|| given.iter().find(ours).copied());
+            if let Some(address) = source.filter(|source| given.contains(source)) {
+                put(&mut netlink, link.index, address)
+                    .map_err(|error| format!("the address {address} that the peer gave: {error}"))?;
+                if !kept.addresses.contains(&(link.index, address)) {
+                    kept.addresses.push((link.index, address));
+                }
+            }
             let told = Told {
                 connection: planned.section.clone(),
                 device: device.clone(),
@@ -296,19 +361,15 @@ impl Policy {
                 peer,
                 here: flow.src,
                 there: flow.dst,
-                source: planned.source,
+                source,
                 metric: planned.metric,
+                configured: configured.cloned(),
+                up: kept.told.get(flow).is_some_and(|told| told.up),
             };
-            let first = kept.updown.is_none();
-            kept.updown = Some((planned.updown.clone().unwrap_or_default(), told));
+            kept.updown = planned.updown.clone().unwrap_or_default();
             for dst in halves(flow.dst) {
-                let route = Route {
-                    dst,
-                    via: None,
-                    link: Some(link.index),
-                    src: planned.source,
-                    metric: planned.metric,
-                };
+                let route =
+                    Route { dst, via: None, link: Some(link.index), src: source, metric: planned.metric };
                 if kept.routes.contains(&route) {
                     continue;
                 }
@@ -317,12 +378,19 @@ impl Policy {
                     .map_err(|error| format!("route to {dst} through {device}: {error}"))?;
                 kept.routes.push(route);
             }
-            if first {
-                tell(kept, "route");
+            if !kept.told.contains_key(flow) {
+                tell(&kept.updown, &told, "route");
             }
+            kept.told.insert(*flow, told);
         }
         Ok(())
     }
+}
+
+/// Puts an address on a device, if this host has it nowhere.
+fn put(netlink: &mut Netlink, link: u32, address: IpAddr) -> std::io::Result<()> {
+    let has = netlink.addresses(None).unwrap_or_default().iter().any(|have| have.net.addr() == address);
+    if has { Ok(()) } else { netlink.add_address(link, address.into()) }
 }
 
 /// A default route of ours would take the place of the host's own, over which the peer is reached: two halves are more
@@ -359,11 +427,8 @@ fn device(rundir: &Rundir, local: Option<IpAddr>) -> Result<String, String> {
 }
 
 /// Tells the program of a connection, and does not wait for it.
-fn tell(kept: &Kept, verb: &str) {
-    let Some((program, told)) = kept.updown.as_ref().filter(|(program, _)| !program.is_empty()) else {
-        return;
-    };
-    let Told { connection, device, me, peer, here, there, source, metric } = told;
+fn tell(program: &str, told: &Told, verb: &str) {
+    let Told { connection, device, me, peer, here, there, source, metric, configured, up: _ } = told;
     let (kind, six) = (
         if here.prefix_len() == here.max_prefix_len() { "host" } else { "client" },
         if here.addr().is_ipv6() { "-v6" } else { "" },
@@ -391,6 +456,13 @@ fn tell(kept: &Kept, verb: &str) {
         .env("PLUTO_PEER_CLIENT_MASK", there.netmask().to_string())
         .env("PLUTO_METRIC", metric.to_string())
         .env("PLUTO_STACK", "klips");
+    if let Some(configured) = configured {
+        let dns: Vec<String> = configured.dns.iter().map(ToString::to_string).collect();
+        command
+            .env("PLUTO_CFG_CLIENT", "1")
+            .env("PLUTO_PEER_DNS_INFO", dns.join(" "))
+            .env("PLUTO_PEER_DOMAIN_INFO", configured.domains.join(" "));
+    }
     match command.spawn() {
         Ok(mut child) => {
             let _ = std::thread::Builder::new().name("updown".into()).spawn(move || child.wait());

@@ -95,6 +95,8 @@ pub(super) fn connections(
                 "nat_here": row.nat.0,
                 "nat_there": row.nat.1,
                 "encapsulate": row.encapsulate,
+                "given": row.given.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "taken": row.taken.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "rekey_in": row.rekey_at.since(now).as_secs(),
             })
         })
@@ -152,15 +154,29 @@ pub fn lines(status: &Value) -> Vec<String> {
     all.push(String::new());
     for row in list(status, "ike_sas") {
         all.push(format!(
-            "#{}: \"{}\" {} {} with {}; {}{}",
+            "#{}: \"{}\" {} {} with {}; {}{}{}",
             text(&row, "ike"),
             text(&row, "connection"),
             if is(&row, "initiator") { "to" } else { "from" },
             text(&row, "remote"),
             text(&row, "peer"),
             text(&row, "algorithms"),
-            if is(&row, "encapsulate") { "; in UDP" } else { "" }
+            if is(&row, "encapsulate") { "; in UDP" } else { "" },
+            inside(&row)
         ));
     }
     all.into_iter().map(|line| format!("000 {line}").trim_end().to_owned()).collect()
+}
+
+/// Addresses that were given, for people.
+fn inside(row: &Value) -> String {
+    let list = |key: &str| {
+        let all = row.get(key).and_then(Value::as_array).into_iter().flatten();
+        all.filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+    };
+    match (list("given"), list("taken")) {
+        (given, _) if !given.is_empty() => format!("; it was given {given}"),
+        (_, taken) if !taken.is_empty() => format!("; it gave us {taken}"),
+        _ => String::new(),
+    }
 }

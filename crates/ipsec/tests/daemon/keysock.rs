@@ -17,11 +17,11 @@ pub(crate) fn connect(host: &Host) -> OwnedFd {
     fd
 }
 
-fn send(fd: &OwnedFd, octets: &[u8]) {
+pub(crate) fn send(fd: &OwnedFd, octets: &[u8]) {
     net::send(fd, octets, SendFlags::NOSIGNAL).expect("send");
 }
 
-fn receive(fd: &OwnedFd) -> Vec<u8> {
+pub(crate) fn receive(fd: &OwnedFd) -> Vec<u8> {
     let mut buffer = vec![0; 1 << 16];
     let (length, _) = net::recv(fd, buffer.as_mut_slice(), RecvFlags::empty()).expect("receive");
     buffer.truncate(length);

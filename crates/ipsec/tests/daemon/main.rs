@@ -1,6 +1,7 @@
 //! The programs, run in network namespaces and run directories of their own. Needs root, or `unshare -Ur`; says what it skips.
 
 mod closed;
+mod dialect;
 mod dump;
 mod host;
 mod key;

@@ -8,14 +8,44 @@ use std::process::{Child, Command, Output, Stdio};
 
 const CHARON: &str = "/usr/lib/ipsec/charon";
 
-struct Charon {
-    namespace: Namespace,
+pub(crate) struct Charon {
+    pub(crate) namespace: Namespace,
     dir: tempfile::TempDir,
     process: Child,
 }
 
+/// What charon's child is for, and whole sections beside the connection.
+pub(crate) struct Children {
+    pub(crate) local_ts: &'static str,
+    pub(crate) remote_ts: &'static str,
+    pub(crate) more: &'static str,
+}
+
+/// Whether there is a charon to try with.
+pub(crate) fn is_there() -> bool {
+    let there = std::path::Path::new(CHARON).exists();
+    if !there {
+        eprintln!(
+            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins)"
+        );
+    }
+    there
+}
+
 impl Charon {
     fn start(namespace: Namespace, ike: &str, esp: &str, more: &str) -> Self {
+        let children = Children { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "" };
+        Self::start_with(namespace, ike, esp, more, &children)
+    }
+
+    pub(crate) fn start_with(
+        namespace: Namespace,
+        ike: &str,
+        esp: &str,
+        more: &str,
+        children: &Children,
+    ) -> Self {
+        let Children { local_ts, remote_ts, more: sections } = children;
         let dir = tempfile::tempdir().expect("directory");
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
@@ -54,12 +84,13 @@ impl Charon {
   remote {{ auth = psk
     id = west }}
   children {{ net {{
-    local_ts = 10.2.0.0/24
-    remote_ts = 10.1.0.0/24
+    local_ts = {local_ts}
+    remote_ts = {remote_ts}
     esp_proposals = {esp}
     start_action = none }} }}
 }} }}
 secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
+{sections}
 "
             ),
         )
@@ -91,14 +122,14 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
         self.namespace.run(|| command.output()).expect("namespace").expect("swanctl")
     }
 
-    fn done(&self, args: &[&str]) -> String {
+    pub(crate) fn done(&self, args: &[&str]) -> String {
         let output = self.swanctl(args);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text
     }
 
-    fn inside(&self) -> Inside<'_> {
+    pub(crate) fn inside(&self) -> Inside<'_> {
         (&self.namespace, [10, 2, 0, 1].into())
     }
 }
@@ -118,10 +149,7 @@ impl Drop for Charon {
 
 /// Ours in the west, charon in the east; `None` where there is no charon.
 fn pair(ike: &str, esp: &str, ours: &str, theirs: &str) -> Option<(Gateway, Charon, Namespace)> {
-    if !std::path::Path::new(CHARON).exists() {
-        eprintln!(
-            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins)"
-        );
+    if !is_there() {
         return None;
     }
     let [left, router, right] = scene()?;

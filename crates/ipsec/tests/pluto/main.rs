@@ -6,6 +6,7 @@
 //! ```
 
 mod charon;
+mod inside;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};

@@ -130,6 +130,11 @@ impl Control {
         if direction == flag::BOTH && ask.pair.is_some() {
             return Err(Fault::invalid(D::PairInappropriate));
         }
+        let policy = ask.sa_policy.unwrap_or_default();
+        // The sender of what comes in is the peer.
+        if policy.by_policy && direction == flag::INBOUND {
+            core::mem::swap(&mut ask.natt_loc, &mut ask.natt_rem);
+        }
         let inner = fix_inner_proto(ask)?;
         if wire.flags & flag::TUNNEL != 0 && inner.is_none() {
             return Err(Fault::invalid(D::BadSaflags));
@@ -186,7 +191,7 @@ impl Control {
         // negotiated it, and all of one family means whatever there is.
         let manual = larva.is_none() && ask.km_cookie.is_none();
         let whole = |s: Selector| s.src.prefix_len() == 0 && s.dst.prefix_len() == 0 && s.proto == 0;
-        if manual && inner.is_some_and(whole) {
+        if (manual || policy.by_policy) && inner.is_some_and(whole) {
             sa.carry_either_family();
         }
         if let Some(value) = ask.replay_value {
@@ -217,6 +222,7 @@ impl Control {
             ports,
             flags: wire.flags & !flag::BOTH | made,
             km: ask.km_cookie.map_or(Km::default(), stored_km),
+            policy,
             hard,
             soft,
             extras: extras(ask),

@@ -70,6 +70,9 @@ impl Control {
         if record.km != Default::default() {
             w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
         }
+        if record.policy != Default::default() {
+            w.sa_policy(&record.policy);
+        }
         if let Some(sa) = esp.filter(|_| show == Show::Keys) {
             keys(&mut w, sa);
         }

@@ -48,10 +48,12 @@ impl Control {
         let (Some(record), Some(sa)) = (self.sadb.find(id), ask.sa) else {
             return Err(Fault::invalid(D::SaNotfound));
         };
-        if ask.auth_key.is_some() {
+        // A dialect without a word for it sends the keys again, and they stay what they are.
+        let again = ask.sa_policy.is_some_and(|policy| policy.by_policy);
+        if ask.auth_key.is_some() && !again {
             return Err(Fault::invalid(D::AkeyPresent));
         }
-        if ask.encrypt_key.is_some() {
+        if ask.encrypt_key.is_some() && !again {
             return Err(Fault::invalid(D::EkeyPresent));
         }
         if sa.state != SaState::Mature as u8 {

@@ -6,7 +6,7 @@ use crate::sa::{Limits, Sa, SaState};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::{SaId, Spi, Time};
-use pfkey::Lifetime;
+use pfkey::{Lifetime, SaPolicy};
 use std::sync::Arc;
 
 /// How long a name reserved by GETSPI waits for its SA.
@@ -97,6 +97,7 @@ pub(crate) struct Record {
     /// The SPI of the SA for the other direction; says something only with the PAIRED flag.
     pub(crate) pair: u32,
     pub(crate) km: Km,
+    pub(crate) policy: SaPolicy,
     pub(crate) hard: Lifetime,
     pub(crate) soft: Lifetime,
     pub(crate) added: Time,
@@ -122,6 +123,7 @@ impl Record {
             flags: 0,
             pair: 0,
             km: Km::default(),
+            policy: SaPolicy::default(),
             hard: Lifetime::default(),
             soft: Lifetime::default(),
             added: now,

@@ -191,6 +191,10 @@ fn block(
         ExtType::AddressNattLoc => address(out, "NLC", "NAT-T local address", message.natt_loc, look),
         ExtType::AddressNattRem => address(out, "NRM", "NAT-T remote address", message.natt_rem, look),
         ExtType::NewSrc => address(out, "NSR", "New source address", message.new_src, look),
+        ExtType::SaPolicy => message.sa_policy.map_or(Ok(()), |policy| {
+            let by = if policy.by_policy { ", inbound packets judged by policy" } else { "" };
+            writeln!(out, "POL: Policy number {}{by}", policy.reqid)
+        }),
         ExtType::NewDst => address(out, "NDS", "New destination address", message.new_dst, look),
         ExtType::KeyAuth => key(out, "AKY", "Authentication key", message.auth_key, look.paranoid),
         ExtType::KeyEncrypt => key(out, "EKY", "Encryption key", message.encrypt_key, look.paranoid),

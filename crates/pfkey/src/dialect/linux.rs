@@ -1,0 +1,272 @@
+//! The dialect of `linux/pfkeyv2.h`, which KAME made: OpenIKED, racoon, setkey(8) and strongSwan's kernel-pfkey speak it.
+//!
+//! | message | native |
+//! |---|---|
+//! | GETSPI, ADD, UPDATE, DELETE, GET, EXPIRE | the same (`sa`) |
+//! | REGISTER, FLUSH, DUMP, X_PROMISC | the same |
+//! | ACQUIRE | the same; its addresses are those of the tunnel that policy wants |
+//! | X_MIGRATE, X_KMADDRESS, what is not in this table | refused: EOPNOTSUPP |
+//!
+//! Errno values are Linux's. The reason that pf_key(7P) has for a refusal is in `sadb_msg_reserved`, where others have 0.
+
+pub mod number;
+mod record;
+mod sa;
+
+use super::{Translator, Turn};
+use crate::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType, Writer};
+use record::Record;
+use std::collections::VecDeque;
+use zeroize::Zeroizing;
+
+/// Requests that may be without an answer at a time. An answer that the socket had no room for never comes: the oldest
+/// are given up then.
+const OUTSTANDING: usize = 64;
+
+/// A native request whose answer is to come.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// The native message.
+    native: u8,
+    /// What the program had sent.
+    number: u8,
+    satype: u8,
+    seq: u32,
+    pid: u32,
+}
+
+/// One socket of the dialect.
+#[derive(Default)]
+pub struct Linux {
+    asked: VecDeque<Asked>,
+    /// Bit n: registered for SA type n of the dialect.
+    registered: u16,
+    dump: Dump,
+}
+
+/// A DUMP on its way. The dialect marks the last message, which is known only once the next has not come.
+#[derive(Default)]
+struct Dump {
+    held: Option<Zeroizing<Vec<u8>>>,
+    told: u32,
+}
+
+impl core::fmt::Debug for Linux {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Linux({} asked)", self.asked.len())
+    }
+}
+
+impl Translator for Linux {
+    fn request(&mut self, octets: &[u8]) -> Turn {
+        // The shim's own message, about the socket and not about SAs.
+        if octets.get(1) == Some(&MessageType::Socket.number()) {
+            return Turn::ask(octets.to_vec());
+        }
+        self.translate(octets).unwrap_or_else(|fault| Turn::say(refusal(&record::base(octets), fault)))
+    }
+
+    fn notice(&mut self, octets: &[u8]) -> Turn {
+        let Ok(message) = Message::parse_answer(octets) else { return Turn::default() };
+        let Some(kind) = message.base.kind() else {
+            return Turn::say(octets.to_vec());
+        };
+        let asked = self.answers(&message.base);
+        // A refusal is its asker's business alone.
+        if message.base.errno.0 != 0 && kind != MessageType::Acquire {
+            return asked.map_or_else(Turn::default, |asked| self.refused(&asked, &message));
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has no words in this dialect")]
+        match kind {
+            MessageType::Socket => Turn::say(octets.to_vec()),
+            MessageType::Dump => self.dumped(&message, sa::tell),
+            // A reserved SPI is told to its asker alone.
+            MessageType::GetSpi if asked.is_none() => Turn::default(),
+            MessageType::Register => told(sa::tell_supported(&message, spoken(&message.base))),
+            MessageType::Flush | MessageType::Promisc => told(bare(&message.base, asked)),
+            MessageType::Acquire => told(acquire(&message)),
+            MessageType::UpdatePair => told(sa::tell(&message, named(&message.base, MessageType::Update))),
+            MessageType::DelPair => told(sa::tell(&message, named(&message.base, MessageType::Delete))),
+            MessageType::GetSpi
+            | MessageType::Update
+            | MessageType::Add
+            | MessageType::Delete
+            | MessageType::Get
+            | MessageType::Expire => told(sa::tell(&message, spoken(&message.base))),
+            _ => Turn::default(),
+        }
+    }
+}
+
+impl Linux {
+    fn translate(&mut self, octets: &[u8]) -> Result<Turn, Fault> {
+        let record = Record::parse(octets)?;
+        let kind = record.base.kind().filter(|kind| kind.number() <= MessageType::Promisc.number());
+        let unsupported = Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::UnknownMsg };
+        let kind = kind.ok_or(unsupported)?;
+        let base = Base { diagnostic: 0, errno: Errno(0), ..record.base };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else has a number up to 11")]
+        let message = match kind {
+            MessageType::GetSpi
+            | MessageType::Update
+            | MessageType::Add
+            | MessageType::Delete
+            | MessageType::Get => sa::request(&record, kind)?,
+            // An ACQUIRE with an errno says that there will be no SA; it has no answer.
+            MessageType::Acquire => {
+                let base = Base { errno: record.base.errno, ..base };
+                return Ok(Turn::ask(header(&Base { satype_number: self.satype(&record)?, ..base })));
+            }
+            MessageType::Expire => return Err(unsupported),
+            MessageType::Register => {
+                self.register(record.base.satype_number)?;
+                header(&Base { satype_number: self.satype(&record)?, ..base })
+            }
+            MessageType::Promisc => header(&base),
+            _ => header(&Base { satype_number: self.satype(&record)?, ..base }),
+        };
+        self.expect(&record.base, kind);
+        Ok(Turn::ask(message))
+    }
+
+    /// Our number of the record's SA type.
+    fn satype(&self, record: &Record<'_>) -> Result<u8, Fault> {
+        sa::our_satype(record.base.satype_number).map(SaType::number)
+    }
+
+    /// A socket registers once for an SA type.
+    fn register(&mut self, satype: u8) -> Result<(), Fault> {
+        sa::our_satype(satype)?;
+        if satype == 0 {
+            return Err(Fault::invalid(D::SatypeNeeded));
+        }
+        let bit = 1_u16.checked_shl(satype.into()).unwrap_or(0);
+        if self.registered & bit != 0 {
+            return Err(Fault::errno(Errno::EEXIST));
+        }
+        self.registered |= bit;
+        Ok(())
+    }
+
+    fn expect(&mut self, base: &Base, native: MessageType) {
+        if self.asked.len() >= OUTSTANDING {
+            self.asked.pop_front();
+        }
+        self.asked.push_back(Asked {
+            native: native.number(),
+            number: base.number,
+            satype: base.satype_number,
+            seq: base.seq,
+            pid: base.pid,
+        });
+    }
+
+    /// The request that a message answers. Answers come in the order of the requests.
+    fn answers(&mut self, base: &Base) -> Option<Asked> {
+        let same =
+            |asked: &Asked| asked.native == base.number && asked.seq == base.seq && asked.pid == base.pid;
+        // A DUMP has many answers, and the last of them has its own number.
+        if base.number == MessageType::Dump.number() && base.errno.0 == 0 {
+            return self.asked.iter().copied().find(same);
+        }
+        let at = self.asked.iter().position(same)?;
+        self.asked.drain(..=at).next_back()
+    }
+
+    fn refused(&mut self, asked: &Asked, message: &Message<'_>) -> Turn {
+        let bit = 1_u16.checked_shl(asked.satype.into()).unwrap_or(0);
+        if asked.native == MessageType::Register.number() {
+            self.registered &= !bit;
+        }
+        let base = Base { number: asked.number, satype_number: asked.satype, ..message.base };
+        let diagnostic = D::from_number(message.base.diagnostic).unwrap_or(D::None);
+        Turn::say(refusal(&base, Fault { errno: message.base.errno, diagnostic }))
+    }
+
+    /// One message of a DUMP, or its end. The dialect numbers them, and the last is 0.
+    fn dumped(&mut self, message: &Message<'_>, tell: fn(&Message<'_>, Base) -> Option<Vec<u8>>) -> Turn {
+        let mut turn = Turn::default();
+        if !message.is_bare() {
+            self.dump.told = self.dump.told.saturating_add(1);
+            let base = Base { seq: self.dump.told, ..spoken(&message.base) };
+            if let Some(record) = tell(message, base)
+                && let Some(before) = self.dump.held.replace(Zeroizing::new(record))
+            {
+                turn.say.push(before);
+            }
+            return turn;
+        }
+        let Dump { held, .. } = core::mem::take(&mut self.dump);
+        let dump = |asked: &Asked| asked.native == message.base.number && asked.pid == message.base.pid;
+        let asked = self.asked.iter().position(dump).and_then(|at| self.asked.drain(..=at).next_back());
+        match (held, asked) {
+            (Some(mut last), _) => {
+                if let Some(seq) = last.get_mut(8..12) {
+                    seq.fill(0);
+                }
+                turn.say.push(last);
+            }
+            // Nothing to show is an error here.
+            (None, Some(Asked { number, satype, seq, .. })) => {
+                let base = Base { number, satype_number: satype, seq, ..message.base };
+                turn.say.push(Zeroizing::new(refusal(&base, Fault::errno(Errno::ENOENT))));
+            }
+            (None, None) => {}
+        }
+        turn
+    }
+}
+
+/// The header of a native answer, as the dialect has it: there is no diagnostic in it.
+const fn spoken(base: &Base) -> Base {
+    Base { errno: Errno(0), diagnostic: 0, words: 2, ..*base }
+}
+
+const fn named(base: &Base, kind: MessageType) -> Base {
+    Base { number: kind.number(), ..spoken(base) }
+}
+
+/// A message that is its header alone.
+fn header(base: &Base) -> Vec<u8> {
+    Base { words: 2, ..*base }.octets().to_vec()
+}
+
+fn told(record: Option<Vec<u8>>) -> Turn {
+    record.map_or_else(Turn::default, Turn::say)
+}
+
+fn bare(base: &Base, asked: Option<Asked>) -> Option<Vec<u8>> {
+    let satype_number = match asked {
+        Some(asked) => asked.satype,
+        None => sa::their_satype(base.satype()?)?,
+    };
+    Some(header(&Base { satype_number, ..spoken(base) }))
+}
+
+/// ACQUIRE: between whom, and with what.
+fn acquire(message: &Message<'_>) -> Option<Vec<u8>> {
+    let satype_number = sa::their_satype(message.base.satype()?)?;
+    let mut w = Writer::new(&Base { satype_number, errno: message.base.errno, ..spoken(&message.base) });
+    for (kind, address) in [(ExtType::AddressSrc, message.src), (ExtType::AddressDst, message.dst)] {
+        if let Some(ip) = address.and_then(|address| address.ip()) {
+            w.address(kind, &sa::whole(ip));
+        }
+    }
+    sa::tell_proposal(&mut w, message);
+    w.finish().ok()
+}
+
+/// Why a record was refused: its header alone, with the errno that Linux has for it.
+fn refusal(base: &Base, Fault { errno, diagnostic }: Fault) -> Vec<u8> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most of them are EINVAL there, too")]
+    let errno = match diagnostic {
+        D::SaNotfound | D::SaExpired | D::PairSaNotfound => Errno::ESRCH,
+        D::UnknownMsg => Errno::EOPNOTSUPP,
+        D::BadAalg | D::BadEalg => number::errno::ENOSYS,
+        _ => errno,
+    };
+    header(&Base { errno, diagnostic: diagnostic.number(), version: 2, ..*base })
+}
+
+#[cfg(test)]
+mod tests;
