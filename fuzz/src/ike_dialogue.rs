@@ -65,7 +65,7 @@ fn answer(job: Job, spi: &mut u32) -> Answer {
             *spi += 1;
             Answer::Spi(Some(*spi))
         }
-        other @ (Job::Offer(_) | Job::Accept(..) | Job::Finish(..)) => {
+        other @ (Job::Offer(_) | Job::Accept(..) | Job::Finish(..) | Job::Sign(..) | Job::Verify(_)) => {
             other.run().unwrap_or(Answer::Spi(None))
         }
     }
@@ -98,6 +98,8 @@ fn connection(side: usize) -> Connection {
         remote_port: 500,
         local_id: ids[side].clone(),
         remote_id: IdPattern::Exactly(ids[1 - side].clone()),
+        local_auth: Default::default(),
+        remote_auth: Default::default(),
         ike: vec![offer()],
         child: ChildPolicy {
             offers: vec![child],
@@ -184,6 +186,7 @@ pub fn run(data: &[u8]) {
         let ids = ["@west", "@east"].map(|id| IdPattern::Exactly(Id::parse(id).expect("an identity")));
         endpoint.set_secrets(Secrets {
             psks: vec![Psk { ids: ids.to_vec(), key: Secret::from(&b"secret"[..]) }],
+            ..Default::default()
         });
         endpoint
     });

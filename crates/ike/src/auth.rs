@@ -1,16 +1,23 @@
 //! Who the peer is: AUTH (RFC 7296 §2.15), and the proof that it was right.
 //!
-//! [`Authenticated`] cannot be made anywhere else, and here only by [`verify`], which has checked three things that
-//! belong together: the identity the peer claims is one the connection allows, the secret is the one configured for
-//! these two identities, and AUTH was made with it over this very handshake. Each bypass that other implementations
-//! had was one of the three left out, or an AUTH that nobody had asked for.
+//! [`Authenticated`] cannot be made anywhere else, and here only by [`shared_key`] and [`accept`], which have checked what
+//! belongs together: the identity the peer claims is one the connection allows ([`believe`]), the secret or the key is one
+//! that was configured or vouched for under this identity, and AUTH was made with it over this very handshake. Each bypass
+//! that other implementations had was one of these left out, or an AUTH that nobody had asked for.
 
-use crate::connection::Secrets;
+mod believe;
+pub(crate) mod signature;
+
+use crate::connection::{Connection, Secrets};
 use crate::event::Why;
-use crate::identity::{Id, IdPattern};
+use crate::identity::Id;
 use crate::message::IdBody;
+use crate::x509::path::Trust;
+use believe::{Voucher, believe};
 use ipsec_core::Secret;
 use ipsec_core::prf::Prf;
+use signature::Evidence;
+use std::sync::Arc;
 
 /// The authentication method of a shared key (IANA, IKEv2 Authentication Method).
 pub(crate) const SHARED_KEY: u8 = 2;
@@ -45,6 +52,12 @@ pub(crate) struct Signed<'a> {
 }
 
 impl Signed<'_> {
+    /// What a signature is made of: the pieces that AUTH covers, one after the other.
+    pub(crate) fn octets(&self, prf: Prf, id: &IdBody) -> Vec<u8> {
+        let maced = prf.compute(self.sk_p, &[&id.octets()]);
+        [self.init, self.nonce, &maced, self.int_auth].concat()
+    }
+
     /// AUTH with a shared key: prf(prf(key, "Key Pad for IKEv2"), octets).
     pub(crate) fn shared_key(&self, prf: Prf, key: &Secret, id: &IdBody) -> Secret {
         let padded = prf.compute(key, &[b"Key Pad for IKEv2"]);
@@ -61,24 +74,23 @@ pub(crate) struct Claim<'a> {
     pub(crate) data: &'a [u8],
 }
 
-/// Checks the peer's AUTH.
+/// Checks the peer's AUTH by a shared key.
 ///
 /// # Errors
 /// What does not hold. The peer is told AUTHENTICATION_FAILED and nothing more, whichever it is (RFC 7296 §2.21.2).
-pub(crate) fn verify(
+pub(crate) fn shared_key(
     prf: Prf,
     secrets: &Secrets,
-    (local, allowed): (&Id, &IdPattern),
+    connection: &Connection,
     claim: Claim<'_>,
     signed: Signed<'_>,
 ) -> Result<Authenticated, Why> {
     let id = Id::from_body(claim.id).ok_or(Why::Protocol("its identity is of no type that is known here"))?;
-    if !allowed.matches(&id) {
-        return Err(Why::WrongId { is: id.to_string(), wanted: allowed.to_string() });
-    }
-    if claim.method != SHARED_KEY {
+    believe(&id, Voucher::SharedKey, &connection.remote_id)?;
+    if claim.method != SHARED_KEY || !connection.remote_auth.shared_key {
         return Err(Why::BadMethod(claim.method));
     }
+    let local = &connection.local_id;
     let key = secrets.psk(local, &id).ok_or_else(|| Why::NoSecret(local.to_string(), id.to_string()))?;
     let expected = signed.shared_key(prf, key, claim.id);
     if !expected.is_same(claim.data) {
@@ -87,58 +99,59 @@ pub(crate) fn verify(
     Ok(Authenticated { id })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::connection::Psk;
+/// A signature and certificates to verify, which takes a while: a job for the host.
+#[derive(Clone, Debug)]
+pub struct Verification(Evidence);
 
-    fn id(text: &str) -> Id {
-        Id::parse(text).unwrap()
+/// What came of it. Only [`Verification::run`] makes one, and only the handler of IKE_AUTH makes anything of it.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    connection: Arc<Connection>,
+    id: Id,
+}
+
+impl Verification {
+    /// What is to be verified: the claim, for the first of the `candidates` for which it holds, with the certificates
+    /// that came with it, believed as `trust` says at `at` (seconds since 1970).
+    ///
+    /// # Errors
+    /// The identity is of no type that is known here.
+    pub(crate) fn new(
+        candidates: Vec<Arc<Connection>>,
+        claim: Claim<'_>,
+        octets: Vec<u8>,
+        certificates: Vec<Vec<u8>>,
+        (trust, at): (Arc<Trust>, u64),
+    ) -> Result<Self, Why> {
+        let claimed =
+            Id::from_body(claim.id).ok_or(Why::Protocol("its identity is of no type that is known here"))?;
+        let (method, data) = (claim.method, claim.data.to_vec());
+        Ok(Self(Evidence { candidates, claimed, method, data, octets, certificates, trust, at }))
     }
 
-    /// What is matched against what: the identity claimed, the pattern of the connection, the secret configured, and
-    /// the secret AUTH was made with. Only the first row makes an `Authenticated`.
-    #[test]
-    fn only_the_right_identity_with_the_right_secret_over_this_handshake_is_believed() {
-        let exactly = |text: &str| IdPattern::Exactly(id(text));
-        let secrets = Secrets {
-            psks: vec![
-                Psk { ids: vec![exactly("@us"), exactly("@peer")], key: Secret::from(&b"right"[..]) },
-                Psk { ids: vec![exactly("@us"), exactly("@other")], key: Secret::from(&b"other"[..]) },
-            ],
-        };
-        let sk_p = Secret::from(&[7; 32][..]);
-        let signed = Signed { init: b"message", nonce: b"nonce", sk_p: &sk_p, int_auth: b"" };
-        let elsewhere = Signed { init: b"another message", ..signed };
-        let try_it = |claimed: &str, allowed: &IdPattern, secret: &[u8], over: Signed<'_>, method: u8| {
-            let body = id(claimed).body();
-            let data = over.shared_key(Prf::HmacSha256, &Secret::from(secret), &body);
-            let claim = Claim { id: &body, method, data: &data };
-            verify(Prf::HmacSha256, &secrets, (&id("@us"), allowed), claim, signed)
-        };
-        assert_eq!(try_it("@peer", &exactly("@peer"), b"right", signed, 2).unwrap().id(), &id("@peer"));
-        assert!(try_it("@peer", &IdPattern::Any, b"right", signed, 2).is_ok());
-        // Its own secret, somebody else's name, and the other way round.
-        assert!(matches!(try_it("@peer", &exactly("@peer"), b"other", signed, 2), Err(Why::BadAuth(_))));
-        assert!(matches!(try_it("@other", &exactly("@peer"), b"other", signed, 2), Err(Why::WrongId { .. })));
-        assert!(matches!(try_it("@nobody", &IdPattern::Any, b"right", signed, 2), Err(Why::NoSecret(..))));
-        // No secret at all is not the empty secret.
-        assert!(matches!(try_it("@nobody", &IdPattern::Any, b"", signed, 2), Err(Why::NoSecret(..))));
-        assert!(matches!(try_it("@peer", &exactly("@peer"), b"", signed, 2), Err(Why::BadAuth(_))));
-        // From another handshake, or by a method that proves nothing (NULL, RFC 7619).
-        assert!(matches!(try_it("@peer", &exactly("@peer"), b"right", elsewhere, 2), Err(Why::BadAuth(_))));
-        assert!(matches!(try_it("@peer", &exactly("@peer"), b"right", signed, 13), Err(Why::BadMethod(13))));
-        // The type of an identity counts.
-        assert!(matches!(
-            try_it("192.0.2.1", &exactly("@192.0.2.1"), b"right", signed, 2),
-            Err(Why::WrongId { .. })
-        ));
-        // Too short is wrong, and so is nothing.
-        let body = id("@peer").body();
-        let whole = signed.shared_key(Prf::HmacSha256, &Secret::from(&b"right"[..]), &body);
-        for end in 0..whole.len() {
-            let claim = Claim { id: &body, method: 2, data: &whole[..end] };
-            assert!(verify(Prf::HmacSha256, &secrets, (&id("@us"), &IdPattern::Any), claim, signed).is_err());
-        }
+    /// Verifies it.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn run(self) -> Result<Verified, Why> {
+        let connection = self.0.examine()?;
+        Ok(Verified { connection, id: self.0.claimed })
     }
 }
+
+/// Takes what came of a verification, if the connection it was for is still one of the `candidates`: while it was under
+/// way the configuration may have changed.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn accept(
+    verified: &Verified,
+    candidates: &[Arc<Connection>],
+) -> Result<(Authenticated, Arc<Connection>), Why> {
+    let connection = candidates.iter().find(|connection| ***connection == *verified.connection);
+    let connection = connection.ok_or_else(|| Why::NoConnection(verified.id.to_string()))?;
+    Ok((Authenticated { id: verified.id.clone() }, connection.clone()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

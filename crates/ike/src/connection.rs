@@ -1,12 +1,16 @@
 //! What is configured, as data: the host reads it from its files, the engine acts on it.
 
+use crate::credential::{LocalAuth, RemoteAuth};
 use crate::identity::{Id, IdPattern};
 use crate::message::TrafficSelector;
 use crate::proposal::Offer;
+use crate::x509::path::Trust;
 use core::net::IpAddr;
 use core::time::Duration;
 use ipnet::IpNet;
 use ipsec_core::Secret;
+use ipsec_core::sign::{PrivateKey, PublicKey};
+use std::sync::Arc;
 
 /// One connection: two ends, how they prove who they are, and what may pass between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,10 @@ pub struct Connection {
     pub local_id: Id,
     /// Who the peer must be.
     pub remote_id: IdPattern,
+    /// How we prove who we are.
+    pub local_auth: LocalAuth,
+    /// How the peer may.
+    pub remote_auth: RemoteAuth,
     /// Algorithms of the IKE SA, in the order of preference.
     pub ike: Vec<Offer>,
     /// What is protected.
@@ -183,9 +191,13 @@ impl Connection {
     }
 }
 
-/// Secrets that two ends share.
+/// What the host knows and others do not, and whom it believes.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
+    /// Our private keys.
+    pub keys: Vec<Arc<PrivateKey>>,
+    /// Authorities and what they have revoked.
+    pub trust: Arc<Trust>,
     /// Preshared keys with the identities and addresses they are for; none is for everybody.
     pub psks: Vec<Psk>,
 }
@@ -200,6 +212,11 @@ pub struct Psk {
 }
 
 impl Secrets {
+    /// The private half of a key of ours.
+    pub fn key(&self, public: &PublicKey) -> Option<&Arc<PrivateKey>> {
+        self.keys.iter().find(|key| key.public().spki() == public.spki())
+    }
+
     /// The preshared key of two identities: the one that names both, else the one that names one of them and lets the
     /// other be anybody, else the one for everybody. The last of several equal ones wins, as it does in the file.
     pub fn psk(&self, local: &Id, remote: &Id) -> Option<&Secret> {
@@ -246,6 +263,7 @@ mod tests {
                 psk(&[], "everybody"),
                 psk(&["@d", "@e"], "others"),
             ],
+            ..Secrets::default()
         };
         let key =
             |a: &str, b: &str| String::from_utf8(secrets.psk(&id(a), &id(b)).unwrap().to_vec()).unwrap();

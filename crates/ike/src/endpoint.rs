@@ -149,6 +149,12 @@ impl Endpoint {
         self.leases.restore(address, holder);
     }
 
+    /// Says how many seconds after 1970 [`Time::ZERO`] was: certificates are valid at times of the calendar. Until it is
+    /// said none is believed; a clock that is set is said again.
+    pub const fn set_epoch(&mut self, seconds: u64) {
+        self.config.epoch = Some(seconds);
+    }
+
     /// What was dropped, by reason.
     pub const fn counters(&self) -> Counters {
         self.out.counters

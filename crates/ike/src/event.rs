@@ -3,10 +3,13 @@
 use crate::connection::{Configured, Connection, Mode};
 use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
 use crate::proposal::{Kind, Protocol};
+use crate::x509::Unreadable;
+use crate::x509::path::Distrust;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::Secret;
 use ipsec_core::algorithm::Suite;
+use ipsec_core::sign::Scheme;
 use std::sync::Arc;
 
 /// A datagram to send.
@@ -197,6 +200,29 @@ pub enum Why {
         /// Who it should be.
         wanted: String,
     },
+    /// The peer's signature is not one of its key over this handshake.
+    BadSignature(String),
+    /// The peer signs by a scheme the connection does not allow.
+    Scheme(Scheme),
+    /// Nothing that the peer can verify is a scheme of our key.
+    NoScheme(&'static str),
+    /// The private half of our key is not there.
+    NoPrivateKey(String),
+    /// The peer sent no certificate, and none is known.
+    NoCertificate(String),
+    /// The peer's certificate cannot be read.
+    Certificate(Unreadable),
+    /// The peer's certificate is not believed.
+    Distrust(Distrust),
+    /// The peer's certificate is somebody else's.
+    NotVouched {
+        /// Who it says it is.
+        claimed: String,
+        /// Whom the certificate vouches for.
+        names: String,
+    },
+    /// The peer is known by its key alone, and the connection does not say whose that is.
+    Nameless(String),
     /// No connection is configured for such a peer.
     NoConnection(String),
     /// The selectors do not meet.
@@ -269,7 +295,13 @@ impl core::fmt::Display for Why {
             Self::BadMethod(method) => {
                 write!(
                     f,
-                    "the peer authenticates by method {method}, the connection asks for a shared secret (authby=secret)"
+                    "the peer authenticates by {}, and the connection does not take that: compare authby= of both sides",
+                    match method {
+                        0 => "EAP",
+                        1 | 9..=11 | 14 => "a signature",
+                        2 => "a shared secret",
+                        _ => "a method that proves nothing here",
+                    }
                 )
             }
             Self::WrongId { is, wanted } => {
@@ -278,6 +310,37 @@ impl core::fmt::Display for Why {
                     "the peer is {is}, the connection is with {wanted}: set rightid={is}, or the peer's own id"
                 )
             }
+            Self::BadSignature(peer) => write!(
+                f,
+                "{peer} could not prove who it is: its signature is not one of the key that is its own. Does its private key belong to its certificate, and is that the one known here?"
+            ),
+            Self::Scheme(scheme) => write!(
+                f,
+                "the peer signs by {scheme}, and the connection does not take that: name it in authby="
+            ),
+            Self::NoScheme(ours) => write!(
+                f,
+                "the peer can verify no signature that our {ours} key makes: give this host another kind of key, or mend the peer's authby="
+            ),
+            Self::NoPrivateKey(local) => write!(
+                f,
+                "the private key of {local} is not here: put it into ipsec.d/private, mode 0600, and a line `: RSA FILE' or `: ECDSA FILE' into ipsec.secrets"
+            ),
+            Self::NoCertificate(peer) => write!(
+                f,
+                "{peer} sent no certificate and none is known here: leftsendcert=always at its side, or rightcert= here"
+            ),
+            Self::Certificate(error) => write!(f, "the peer's certificate is {error}"),
+            Self::Distrust(why) => write!(f, "{why}"),
+            Self::NotVouched { claimed, names } => write!(
+                f,
+                "the peer says it is {claimed}, and its certificate is for {}: one of these must be its leftid= and our rightid=, or it needs a certificate with that name (subjectAltName)",
+                if names.is_empty() { "nobody" } else { names }
+            ),
+            Self::Nameless(peer) => write!(
+                f,
+                "the peer says it is {peer} and is known by its key alone, which vouches for no name: set rightid={peer}"
+            ),
             Self::NoConnection(peer) => {
                 write!(f, "no connection here is for {peer}: see leftid=, rightid=, right=")
             }
@@ -310,7 +373,7 @@ const fn hint(kind: NotifyKind) -> &'static str {
             ", none of our algorithms is one of its: compare ike= and esp= of both sides"
         }
         NotifyKind::AuthenticationFailed => {
-            ", it does not believe who we are: compare leftid= and the PSK line of ipsec.secrets with the other side"
+            ", it does not believe who we are: compare leftid=, and the secret or the certificate, with what the other side expects; its log says more"
         }
         NotifyKind::TsUnacceptable => {
             ", our networks are not those it has: compare leftsubnet= and rightsubnet= of both sides"

@@ -42,7 +42,7 @@ pub(crate) fn step(
             match &request.asked {
                 Asked::Init => init::answered(sa, cx, opened, answers),
                 Asked::Intermediate(_) => intermediate::answered(sa, cx, opened, answers),
-                Asked::Auth { .. } => auth::answered(sa, cx, &opened.message),
+                Asked::Auth { .. } => auth::answered(sa, cx, &opened.message, answers),
                 Asked::Child(_) => child::answered(sa, cx, &opened.message, answers),
                 Asked::RekeyIke(_) => rekey_ike::answered(sa, cx, &opened.message, answers),
                 Asked::DeleteChild(_) | Asked::DeleteIke(_) | Asked::Liveness => {

@@ -1,5 +1,6 @@
 //! Identities (RFC 7296 §3.5): as people write them, as they stand in ID payloads, and which of them are the same.
 
+use crate::dn::{Dn, DnPattern};
 use crate::message::IdBody;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,14 +13,15 @@ pub enum Id {
     Fqdn(String),
     /// ID_RFC822_ADDR: `user@host`.
     Mail(String),
-    /// ID_DER_ASN1_DN: the name in DER.
-    Name(Vec<u8>),
+    /// ID_DER_ASN1_DN.
+    Name(Dn),
     /// ID_KEY_ID: octets with a meaning between the two sides only.
     Key(Vec<u8>),
 }
 
 impl Id {
-    /// Reads what people write: an address, `@name`, `name`, `user@host`, `@#hex` or `@[text]` for a key ID.
+    /// Reads what people write: an address, `@name`, `name`, `user@host`, `C=CH, CN=name`, `@#hex` or `@[text]` for a key
+    /// ID.
     ///
     /// # Errors
     /// What is wrong and what would be right.
@@ -44,6 +46,9 @@ impl Id {
         if let Some(inner) = text.strip_prefix("@[").and_then(|rest| rest.strip_suffix(']')) {
             return Ok(Self::Key(inner.as_bytes().to_vec()));
         }
+        if !text.starts_with('@') && text.contains('=') {
+            return Dn::parse(text).map(Self::Name);
+        }
         let named = text.strip_prefix('@').unwrap_or(text);
         let plain = |c: char| c.is_ascii_graphic() && !matches!(c, ',' | '=' | '"' | '\'');
         if named.is_empty() || !named.chars().all(plain) {
@@ -65,7 +70,7 @@ impl Id {
             Self::Address(IpAddr::V6(address)) => IdBody { kind: 5, data: address.octets().to_vec() },
             Self::Fqdn(name) => IdBody { kind: 2, data: name.as_bytes().to_vec() },
             Self::Mail(name) => IdBody { kind: 3, data: name.as_bytes().to_vec() },
-            Self::Name(der) => IdBody { kind: 9, data: der.clone() },
+            Self::Name(name) => IdBody { kind: 9, data: name.der().to_vec() },
             Self::Key(octets) => IdBody { kind: 11, data: octets.clone() },
         }
     }
@@ -82,7 +87,7 @@ impl Id {
             5 => <[u8; 16]>::try_from(&*body.data).ok().map(|a| Self::Address(Ipv6Addr::from(a).into())),
             2 => text().map(Self::Fqdn),
             3 => text().map(Self::Mail),
-            9 => Some(Self::Name(body.data.clone())),
+            9 => Dn::from_der(&body.data).map(Self::Name),
             11 => Some(Self::Key(body.data.clone())),
             _ => None,
         }
@@ -99,6 +104,7 @@ impl Id {
                 }
                 _ => one == two,
             },
+            (Self::Name(one), Self::Name(two)) => one.is(two),
             _ => self == other,
         }
     }
@@ -114,7 +120,7 @@ impl core::fmt::Display for Id {
                 f.write_str("@#")?;
                 octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
             }
-            Self::Name(der) => write!(f, "a name of {} octets", der.len()),
+            Self::Name(name) => write!(f, "{name}"),
         }
     }
 }
@@ -124,16 +130,77 @@ impl core::fmt::Display for Id {
 pub enum IdPattern {
     /// This one.
     Exactly(Id),
+    /// Names of hosts that end so, at a dot: `*.example.org`, written without the star.
+    Below(String),
+    /// Anybody's address at this host: `*@example.org`, written without the star.
+    At(String),
+    /// Distinguished names of a shape: `C=CH, O=Example, CN=*`.
+    Like(DnPattern),
     /// Any that has the secret or the certificate (`%any`).
     Any,
 }
 
 impl IdPattern {
+    /// Reads what people write: an identity, `%any`, or one with `*`: `@*.example.org`, `*@example.org`,
+    /// `C=CH, O=Example, CN=*`.
+    ///
+    /// # Errors
+    /// What is wrong and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if matches!(text, "%any" | "%any4" | "%any6" | "0.0.0.0" | "::" | "*") {
+            return Ok(Self::Any);
+        }
+        if text.starts_with("@#") || text.starts_with("@[") || !text.contains('*') {
+            return Id::parse(text).map(Self::Exactly);
+        }
+        let wrong = || {
+            format!(
+                "`{text}`: a * stands for the first part of a name (@*.example.org, *@example.org) or for a whole value (C=CH, CN=*)"
+            )
+        };
+        if text.contains('=') {
+            let name = Dn::parse(text)?;
+            return DnPattern::of(&name).map(Self::Like).ok_or_else(wrong);
+        }
+        if let Some(host) = text.strip_prefix("*@").filter(|host| !host.contains('*')) {
+            return match Id::parse(host)? {
+                Id::Fqdn(host) => Ok(Self::At(host)),
+                _ => Err(wrong()),
+            };
+        }
+        let below =
+            text.strip_prefix('@').unwrap_or(text).strip_prefix('*').filter(|rest| rest.starts_with('.'));
+        match below.map(|rest| Id::parse(rest.trim_start_matches('.'))) {
+            Some(Ok(Id::Fqdn(host))) if !host.contains('*') => Ok(Self::Below(format!(".{host}"))),
+            _ => Err(wrong()),
+        }
+    }
+
     /// Says whether the identity is one of them.
     pub fn matches(&self, id: &Id) -> bool {
+        let ends = |name: &str, end: &str| {
+            let cut = name.len().checked_sub(end.len()).filter(|cut| *cut > 0);
+            cut.and_then(|cut| name.get(cut..)).is_some_and(|rest| rest.eq_ignore_ascii_case(end))
+        };
+        match (self, id) {
+            (Self::Exactly(wanted), id) => wanted.is(id),
+            (Self::Below(end), Id::Fqdn(name)) => ends(name, end),
+            (Self::At(host), Id::Mail(name)) => {
+                name.rsplit_once('@').is_some_and(|(_, named)| named.eq_ignore_ascii_case(host))
+            }
+            (Self::Like(pattern), Id::Name(name)) => pattern.matches(name),
+            (Self::Below(_) | Self::At(_) | Self::Like(_), _) => false,
+            (Self::Any, _) => true,
+        }
+    }
+
+    /// How much it leaves open: what says more is taken before what says less.
+    pub(crate) const fn looseness(&self) -> u8 {
         match self {
-            Self::Exactly(wanted) => wanted.is(id),
-            Self::Any => true,
+            Self::Exactly(_) => 0,
+            Self::Below(_) | Self::At(_) | Self::Like(_) => 1,
+            Self::Any => 2,
         }
     }
 }
@@ -142,6 +209,9 @@ impl core::fmt::Display for IdPattern {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Exactly(id) => write!(f, "{id}"),
+            Self::Below(end) => write!(f, "@*{end}"),
+            Self::At(host) => write!(f, "*@{host}"),
+            Self::Like(pattern) => write!(f, "{pattern}"),
             Self::Any => f.write_str("%any"),
         }
     }
@@ -161,6 +231,7 @@ mod tests {
             ("alice@example.org", 3),
             ("@#0a1b", 11),
             ("@[group]", 11),
+            ("C=CH, O=Example, CN=west", 9),
         ] {
             let id = Id::parse(text).unwrap();
             assert_eq!(id.body().kind, kind, "{text}");

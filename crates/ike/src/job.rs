@@ -1,7 +1,10 @@
 //! What takes time or comes from outside: the engine asks, its host answers, and one that is slow delays nobody else.
 
+pub use crate::auth::{Verification, Verified};
+use crate::event::Why;
 use ipsec_core::Secret;
 use ipsec_core::kex::{Group, KexError, Offer};
+use ipsec_core::sign::{PrivateKey, Scheme, SignError};
 use std::sync::Arc;
 
 /// The name of a job, until it is answered.
@@ -24,6 +27,10 @@ pub enum Job {
         /// The peer's address.
         peer: core::net::IpAddr,
     },
+    /// Our signature over the octets.
+    Sign(Arc<PrivateKey>, Scheme, Vec<u8>),
+    /// The peer's signature and certificates.
+    Verify(Box<Verification>),
 }
 
 /// What came of a job.
@@ -37,6 +44,10 @@ pub enum Answer {
     Finished(Result<Secret, KexError>),
     /// Of [`Job::Spi`]: the SPI, or `None` where the data plane gave none.
     Spi(Option<u32>),
+    /// Of [`Job::Sign`]: the signature.
+    Signed(Result<Vec<u8>, SignError>),
+    /// Of [`Job::Verify`]: whose it is, or what does not hold.
+    Verified(Box<Result<Verified, Why>>),
 }
 
 impl Job {
@@ -49,6 +60,8 @@ impl Job {
             Self::Offer(group) => Answer::Offered(group.offer().map(|(offer, sent)| (Arc::new(offer), sent))),
             Self::Accept(group, theirs) => Answer::Accepted(group.accept(&theirs)),
             Self::Finish(offer, theirs) => Answer::Finished(offer.finish(&theirs)),
+            Self::Sign(key, scheme, octets) => Answer::Signed(key.sign(scheme, &octets)),
+            Self::Verify(verification) => Answer::Verified(Box::new(verification.run())),
             host @ Self::Spi { .. } => return Err(host),
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! * [`Endpoint`]: all IKE SAs of one host. Datagrams, acquires, commands, answers and time go in; datagrams, jobs, events
 //!   and a deadline come out.
-//! * [`connection`], [`identity`]: what is configured.
+//! * [`connection`], [`credential`], [`identity`], [`dn`]: what is configured.
+//! * [`x509`]: certificates, their names, and the way from one to an authority that is trusted.
 //! * [`event`], [`job`]: what the host is told, and what it is asked to do.
 //! * [`message`]: messages and payloads on the wire, and the table of what each exchange may hold.
 //! * [`proposal`]: algorithms as they are offered and chosen.
@@ -30,6 +31,8 @@
 
 mod auth;
 pub mod connection;
+pub mod credential;
+pub mod dn;
 mod endpoint;
 pub mod event;
 mod exchange;
@@ -44,6 +47,7 @@ pub mod protect;
 mod sa;
 mod table;
 mod wire;
+pub mod x509;
 
 pub use endpoint::{ChildRow, Endpoint, IkeRow};
 pub use outbox::{Counters, Random};

@@ -23,6 +23,15 @@ pub trait Random: Send {
 pub(crate) struct Config {
     pub(crate) connections: BTreeMap<String, Arc<Connection>>,
     pub(crate) secrets: Secrets,
+    /// Seconds since 1970 at [`Time::ZERO`], once the host has said so.
+    pub(crate) epoch: Option<u64>,
+}
+
+impl Config {
+    /// The time of day, in seconds since 1970: certificates have theirs.
+    pub(crate) fn time_of_day(&self, now: Time) -> Option<u64> {
+        self.epoch.map(|epoch| epoch.saturating_add(now.as_secs()))
+    }
 }
 
 /// What was refused without an answer, or dropped: one count for each reason.

@@ -148,6 +148,10 @@ pub(crate) struct Handshake {
     pub(crate) int_auth: [Vec<u8>; 2],
     /// Additional key exchanges still to come.
     pub(crate) additional: VecDeque<Group>,
+    /// The hashes the peer can verify signatures with, by number; `None` if it has not said so (RFC 7427 §4).
+    pub(crate) hashes: Option<Vec<u16>>,
+    /// The peer asks for our certificate.
+    pub(crate) asked: bool,
 }
 
 /// The initiator before the answer to IKE_SA_INIT.

@@ -147,6 +147,29 @@ pub enum Scheme {
     Ed25519,
 }
 
+impl core::fmt::Display for SignatureHash {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Sha1 => "SHA-1",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+        })
+    }
+}
+
+impl core::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::RsaPkcs1(hash) => write!(f, "RSA (PKCS#1 v1.5) with {hash}"),
+            Self::RsaPss(hash) => write!(f, "RSA-PSS with {hash}"),
+            Self::Ecdsa(hash) => write!(f, "ECDSA with {hash}"),
+            Self::EcdsaRaw(curve) => write!(f, "ECDSA with {}", curve.hash()),
+            Self::Ed25519 => f.write_str("Ed25519"),
+        }
+    }
+}
+
 impl Scheme {
     /// The AlgorithmIdentifier that names it, in DER (RFC 7427 Appendix A). `None` for what has no name of its own: the
     /// raw ECDSA of RFC 4754, which the authentication method names.
@@ -322,6 +345,18 @@ impl PublicKey {
         Ok(Self { kind, spki: der.to_vec(), key: key.to_vec() })
     }
 
+    /// A key of a kind from the octets that stand in its SubjectPublicKeyInfo (see [`PublicKey::key`]).
+    ///
+    /// # Errors
+    /// They are none such.
+    pub fn of(kind: KeyKind, key: &[u8]) -> Result<Self, SignError> {
+        match kind {
+            KeyKind::Rsa => public_of(RSA, Some(der::asn1::AnyRef::NULL), key),
+            KeyKind::Ec(curve) => public_of(EC, Some((&curve.oid()).into()), key),
+            KeyKind::Ed25519 => public_of(ED25519, None, key),
+        }
+    }
+
     /// What it can do.
     pub const fn kind(&self) -> KeyKind {
         self.kind
@@ -388,7 +423,7 @@ impl PrivateKey {
             }
         }
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|_| SignError::Malformed)?;
-        let public = public_of(ED25519, None, pair.public_key().as_ref())?;
+        let public = PublicKey::of(KeyKind::Ed25519, pair.public_key().as_ref())?;
         Ok(Self { public, pair: Pair::Ed25519(Box::new(pair)) })
     }
 
@@ -425,13 +460,12 @@ impl PrivateKey {
     }
 
     fn rsa(pair: RsaKeyPair) -> Result<Self, SignError> {
-        let public = public_of(RSA, Some(der::asn1::AnyRef::NULL), pair.public_key().as_ref())?;
+        let public = PublicKey::of(KeyKind::Rsa, pair.public_key().as_ref())?;
         Ok(Self { public, pair: Pair::Rsa(Box::new(pair)) })
     }
 
     fn ec(curve: Curve, asn1: EcdsaKeyPair, fixed: EcdsaKeyPair) -> Result<Self, SignError> {
-        let oid = curve.oid();
-        let public = public_of(EC, Some((&oid).into()), asn1.public_key().as_ref())?;
+        let public = PublicKey::of(KeyKind::Ec(curve), asn1.public_key().as_ref())?;
         Ok(Self { public, pair: Pair::Ec(Box::new([asn1, fixed])) })
     }
 

@@ -216,6 +216,7 @@ impl Pluto {
             self.settle();
             let ready = self.wait()?;
             let now = clock::now();
+            self.endpoint.set_epoch(clock::epoch());
             if ready.signal {
                 self.signal();
             }

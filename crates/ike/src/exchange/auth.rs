@@ -2,34 +2,43 @@
 
 use super::child::{self, Pair};
 use super::{configuration, notified, refused};
-use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, verify};
+use crate::auth::signature::{certificates, encode, is_signature};
+use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, Verification, accept, shared_key};
 use crate::connection::Connection;
+use crate::credential::{LocalAuth, LocalSignature, SendCert};
 use crate::event::{Event, Why};
 use crate::identity::{Id, IdPattern};
-use crate::message::{Exchange, IdBody, Message, Notify, NotifyKind, Payload};
+use crate::job::{Answer, Job};
+use crate::message::{CertEncoding, Exchange, IdBody, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
 use crate::sa::{Answers, Asked, IkeSa, Pause, Stage, Task};
-use ipsec_core::Secret;
 use ipsec_core::Time;
+use ipsec_core::sign::KeyKind;
 use std::sync::Arc;
+
+/// Connections that a peer's signature is tried for. Each may cost a verification.
+const MAX_CANDIDATES: usize = 16;
+/// Authorities that are named in a request for a certificate: the first message must fit into a datagram.
+const MAX_AUTHORITIES: usize = 20;
 
 /// Says who we are and asks for the first Child SA.
 pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers) -> Result<(), Pause> {
     let Some(connection) = sa.connection.clone() else { return Ok(()) };
+    let body = connection.local_id.body();
+    let asked = matches!(&sa.stage, Stage::Keyed(handshake) if handshake.asked);
     let peer = match &connection.remote_id {
         IdPattern::Exactly(id) => id.clone(),
-        IdPattern::Any => Id::Address(sa.remote.ip()),
+        _ => Id::Address(sa.remote.ip()),
     };
-    let no_secret = || Pause::Fail(Why::NoSecret(connection.local_id.to_string(), peer.to_string()));
-    let key = cx.config.secrets.psk(&connection.local_id, &peer).ok_or_else(no_secret)?.clone();
+    let (certificates, auth) = prove(sa, cx, (&connection, &peer), 0, asked, answers)?;
     let spi_in = child::spi(sa, answers)?;
-    let body = connection.local_id.body();
-    let auth = auth(sa, &key, &body, 0).ok_or(Pause::Fail(Why::Internal("AUTH could not be made")))?;
     let mut payloads = vec![Payload::IdI(body)];
+    payloads.extend(certificates);
+    payloads.extend(ask_for_certificate(sa, cx));
     if let IdPattern::Exactly(id) = &connection.remote_id {
         payloads.push(Payload::IdR(id.body()));
     }
-    payloads.push(Payload::Auth { method: SHARED_KEY, data: auth.to_vec() });
+    payloads.push(auth);
     if sa.first_contact {
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
@@ -40,11 +49,104 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     Ok(())
 }
 
-/// AUTH of one side: 0 the initiator's, 1 the responder's.
-fn auth(sa: &IkeSa, key: &Secret, id: &IdBody, side: usize) -> Option<Secret> {
-    let channel = sa.channel.as_ref()?;
-    let int_auth = int_auth(sa);
-    Some(signed(sa, side, &int_auth)?.shared_key(channel.keys.prf, key, id))
+/// Our certificates and our AUTH for `peer`; `side` is ours, 0 the initiator's and 1 the responder's.
+fn prove(
+    sa: &IkeSa,
+    cx: &Context<'_>,
+    (connection, peer): (&Connection, &Id),
+    side: usize,
+    asked: bool,
+    answers: &mut Answers,
+) -> Result<(Vec<Payload>, Payload), Pause> {
+    let broken = || Pause::Fail(Why::Internal("AUTH could not be made"));
+    let (int_auth, body) = (int_auth(sa), connection.local_id.body());
+    let signed = signed(sa, side, &int_auth).ok_or_else(broken)?;
+    let prf = sa.channel.as_ref().ok_or_else(broken)?.keys.prf;
+    match &connection.local_auth {
+        LocalAuth::SharedKey => {
+            let local = &connection.local_id;
+            let key = cx.config.secrets.psk(local, peer);
+            let key = key.ok_or_else(|| deny(side, Why::NoSecret(local.to_string(), peer.to_string())))?;
+            let data = signed.shared_key(prf, key, &body).to_vec();
+            Ok((Vec::new(), Payload::Auth { method: SHARED_KEY, data }))
+        }
+        LocalAuth::Signature(local) => {
+            let Stage::Keyed(handshake) = &sa.stage else { return Err(broken()) };
+            let kind = local.public.kind();
+            let scheme = local.schemes.choose(kind, handshake.hashes.as_deref());
+            let scheme = scheme.ok_or_else(|| deny(side, Why::NoScheme(name(kind))))?;
+            let missing = || deny(side, Why::NoPrivateKey(connection.local_id.to_string()));
+            let key = cx.config.secrets.key(&local.public).ok_or_else(missing)?.clone();
+            let octets = signed.octets(prf, &body);
+            let Answer::Signed(Ok(signature)) = answers.ask(|| Job::Sign(key, scheme, octets))? else {
+                return Err(broken());
+            };
+            let (method, data) = encode(scheme, &signature).ok_or_else(broken)?;
+            Ok((ours(local, asked), Payload::Auth { method, data }))
+        }
+    }
+}
+
+/// What ends it where our own proof cannot be made: the responder says so, the initiator has nothing to say.
+const fn deny(side: usize, why: Why) -> Pause {
+    if side == 0 {
+        Pause::Fail(why)
+    } else {
+        Pause::Refuse(Notify::new(NotifyKind::AuthenticationFailed, Vec::new()), Some(why))
+    }
+}
+
+const fn name(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Rsa => "RSA",
+        KeyKind::Ec(_) => "ECDSA",
+        KeyKind::Ed25519 => "Ed25519",
+    }
+}
+
+/// The certificates to send, our own first (RFC 7296 §3.6).
+fn ours(local: &LocalSignature, asked: bool) -> Vec<Payload> {
+    match local.send {
+        SendCert::Never => return Vec::new(),
+        SendCert::IfAsked if !asked => return Vec::new(),
+        SendCert::IfAsked | SendCert::Always => {}
+    }
+    let payload = |der: &[u8]| Payload::Cert { encoding: CertEncoding::X509Signature, data: der.to_vec() };
+    local.chain.iter().map(|certificate| payload(certificate.der())).collect()
+}
+
+/// Whether the peer asks for a certificate of ours.
+pub(super) fn asks(message: &Message) -> bool {
+    message
+        .payloads
+        .iter()
+        .any(|p| matches!(p, Payload::CertReq { encoding: CertEncoding::X509Signature, .. }))
+}
+
+/// Asks for a certificate of an authority we trust, if the connection, or any between these two ends, may need one
+/// (RFC 7296 §3.7).
+pub(super) fn ask_for_certificate(sa: &IkeSa, cx: &Context<'_>) -> Option<Payload> {
+    let mut authorities: Vec<u8> = Vec::new();
+    let (local, remote) = (sa.local.ip(), sa.remote.ip());
+    let of_sa = sa.connection.iter().filter(|_| sa.initiator);
+    let of_ends =
+        cx.config.connections.values().filter(|one| !sa.initiator && one.fit(local, remote).is_some());
+    let mut any = false;
+    for connection in of_sa.chain(of_ends) {
+        let Some(policy) = connection.remote_auth.signature.as_ref().filter(|policy| policy.known.is_empty())
+        else {
+            continue;
+        };
+        any = true;
+        for authority in cx.config.secrets.trust.allowed(&policy.authorities) {
+            let hash = authority.key_hash();
+            let (known, _) = authorities.as_chunks::<20>();
+            if known.len() < MAX_AUTHORITIES && !known.contains(&hash) {
+                authorities.extend_from_slice(&hash);
+            }
+        }
+    }
+    any.then_some(Payload::CertReq { encoding: CertEncoding::X509Signature, authorities })
 }
 
 /// IntAuth: both sides' chains and the Message ID of this exchange; nothing if IKE_INTERMEDIATE was not used
@@ -67,15 +169,9 @@ fn signed<'a>(sa: &'a IkeSa, side: usize, int_auth: &'a [u8]) -> Option<Signed<'
     Some(Signed { init, nonce, sk_p: channel.keys.p.get(side)?, int_auth })
 }
 
-/// Checks what the peer says of itself; `side` is the peer's.
-fn check(
-    sa: &IkeSa,
-    cx: &Context<'_>,
-    message: &Message,
-    connection: &Connection,
-    side: usize,
-) -> Result<Authenticated, Why> {
-    let id = message.payloads.iter().find_map(|payload| match payload {
+/// What the peer says of itself; `side` is the peer's.
+fn claim(message: &Message, side: usize) -> Result<Claim<'_>, Why> {
+    let id: Option<&IdBody> = message.payloads.iter().find_map(|payload| match payload {
         Payload::IdI(id) if side == 0 => Some(id),
         Payload::IdR(id) if side == 1 => Some(id),
         _ => None,
@@ -87,20 +183,66 @@ fn check(
     let (Some(id), Some((method, data))) = (id, auth) else {
         return Err(Why::Protocol("it did not say who it is, or did not prove it"));
     };
-    let (int_auth, channel) = (int_auth(sa), sa.channel.as_ref().ok_or(Why::Internal("no keys"))?);
-    let signed = signed(sa, side, &int_auth).ok_or(Why::Internal("no handshake"))?;
-    let ends = (&connection.local_id, &connection.remote_id);
-    verify(channel.keys.prf, &cx.config.secrets, ends, Claim { id, method, data }, signed)
+    Ok(Claim { id, method, data })
+}
+
+/// Checks what the peer says of itself for the first of the `candidates` for which it holds; `side` is the peer's. What
+/// stops it is either a job that must be done first, or that it does not hold.
+fn check(
+    sa: &IkeSa,
+    cx: &Context<'_>,
+    message: &Message,
+    candidates: &[Arc<Connection>],
+    side: usize,
+    answers: &mut Answers,
+) -> Result<Result<(Authenticated, Arc<Connection>), Why>, Pause> {
+    let internal = |what| Ok(Err(Why::Internal(what)));
+    let claim = match claim(message, side) {
+        Ok(claim) => claim,
+        Err(why) => return Ok(Err(why)),
+    };
+    let (int_auth, Some(channel)) = (int_auth(sa), sa.channel.as_ref()) else { return internal("no keys") };
+    let Some(signed) = signed(sa, side, &int_auth) else { return internal("no handshake") };
+    let Some(best) = candidates.first() else { return internal("no connection") };
+    if !is_signature(claim.method) {
+        let proved = shared_key(channel.keys.prf, &cx.config.secrets, best, claim, signed);
+        return Ok(proved.map(|proved| (proved, best.clone())));
+    }
+    let Some(at) = cx.config.time_of_day(cx.now) else { return internal("the time of day is not known") };
+    let trust = cx.config.secrets.trust.clone();
+    let octets = signed.octets(channel.keys.prf, claim.id);
+    let verification = certificates(message).and_then(|certificates| {
+        Verification::new(candidates.to_vec(), claim, octets, certificates, (trust, at))
+    });
+    let verification = match verification {
+        Ok(verification) => verification,
+        Err(why) => return Ok(Err(why)),
+    };
+    let Answer::Verified(verified) = answers.ask(|| Job::Verify(Box::new(verification)))? else {
+        return internal("an answer to another question");
+    };
+    Ok(verified.and_then(|verified| accept(&verified, candidates)))
 }
 
 /// Takes the answer: the peer must prove who it is before anything else in it counts.
-pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) -> Result<(), Pause> {
+pub(super) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
     let Some(connection) = sa.connection.clone() else { return Ok(()) };
     let has_auth = message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. }));
     if !has_auth && let Some(notify) = refused(message) {
         return Err(Pause::Fail(Why::Refused("IKE_AUTH", notify.kind)));
     }
-    let proved = check(sa, cx, message, &connection, 1).map_err(Pause::Fail)?;
+    let proved = match check(sa, cx, message, core::slice::from_ref(&connection), 1, answers)? {
+        Ok((proved, _)) => proved,
+        Err(why) => {
+            disbelieve(sa, cx, why);
+            return Ok(());
+        }
+    };
     let Stage::Keyed(handshake) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
     let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
     established(sa, cx, &connection, proved);
@@ -128,6 +270,58 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     Ok(())
 }
 
+/// The responder believes to have an IKE SA with us: it is told once that it has none (RFC 7296 §2.21.2).
+fn disbelieve(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
+    sa.granted();
+    let payloads = vec![crate::sa::notify(NotifyKind::AuthenticationFailed)];
+    sa.ask(cx, Exchange::Informational, payloads, Asked::DeleteIke(why.clone()));
+    sa.close(cx, why);
+}
+
+/// The connections that a peer may be for who claims an identity, asks for one of ours, and authenticates by a method;
+/// the best first, and of those equally good the ones whose networks it asks for.
+fn candidates(
+    sa: &IkeSa,
+    cx: &Context<'_>,
+    message: &Message,
+    claimed: &Id,
+    method: u8,
+) -> Result<Vec<Arc<Connection>>, Why> {
+    let Some(channel) = &sa.channel else { return Err(Why::Internal("no keys")) };
+    let wanted =
+        message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
+    let mut found: Vec<(u8, bool, Arc<Connection>)> = Vec::new();
+    let mut otherwise = None;
+    for connection in cx.config.connections.values() {
+        let fit = connection.fit(sa.local.ip(), sa.remote.ip());
+        let algorithms = connection.ike.iter().any(|offer| {
+            offer.choose(&channel.chosen.proposal(crate::proposal::Protocol::Ike, Vec::new())).is_some()
+        });
+        let us = wanted.as_ref().is_none_or(|wanted| wanted.is(&connection.local_id));
+        let (Some(fit), true, true, true) = (fit, algorithms, us, connection.remote_id.matches(claimed))
+        else {
+            continue;
+        };
+        let taken = match method {
+            SHARED_KEY => connection.remote_auth.shared_key,
+            method if is_signature(method) => connection.remote_auth.signature.is_some(),
+            _ => false,
+        };
+        if !taken {
+            otherwise = Some(Why::BadMethod(method));
+            continue;
+        }
+        let score = connection.remote_id.looseness().saturating_mul(4) | fit;
+        // Among the best the networks asked for decide.
+        found.push((score, !child::answerable(sa, message, connection), connection.clone()));
+    }
+    found.sort_by_key(|(score, elsewhere, _)| (*score, *elsewhere));
+    if found.is_empty() {
+        return Err(otherwise.unwrap_or_else(|| Why::NoConnection(claimed.to_string())));
+    }
+    Ok(found.into_iter().take(MAX_CANDIDATES).map(|(.., connection)| connection).collect())
+}
+
 /// Answers a peer that says who it is and asks for the first Child SA.
 pub(super) fn answer(
     sa: &mut IkeSa,
@@ -135,45 +329,20 @@ pub(super) fn answer(
     message: &Message,
     answers: &mut Answers,
 ) -> Result<(), Pause> {
-    let (Stage::Keyed(handshake), Some(channel)) = (&sa.stage, &sa.channel) else {
+    let Stage::Keyed(handshake) = &sa.stage else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
     if !handshake.additional.is_empty() {
         // Whoever skips a key exchange that was agreed wants to be without it.
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     }
-    let deny = |why: Why| Pause::Refuse(Notify::new(NotifyKind::AuthenticationFailed, Vec::new()), Some(why));
-    let id = message.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None });
-    let wanted =
-        message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
-    let claimed =
-        id.and_then(Id::from_body).ok_or_else(|| deny(Why::Protocol("it did not say who it is")))?;
-    let mut candidates: Vec<(u8, Arc<Connection>)> = Vec::new();
-    for connection in cx.config.connections.values() {
-        let fit = connection.fit(sa.local.ip(), sa.remote.ip());
-        let algorithms = connection.ike.iter().any(|offer| {
-            offer.choose(&channel.chosen.proposal(crate::proposal::Protocol::Ike, Vec::new())).is_some()
-        });
-        let us = wanted.as_ref().is_none_or(|wanted| wanted.is(&connection.local_id));
-        if let (Some(fit), true, true, true) = (fit, algorithms, us, connection.remote_id.matches(&claimed)) {
-            let exact = matches!(connection.remote_id, IdPattern::Exactly(_));
-            candidates.push((if exact { fit } else { fit | 4 }, connection.clone()));
-        }
-    }
-    candidates.sort_by_key(|(score, _)| *score);
-    let (best, _) = candidates
-        .first()
-        .map(|(s, c)| (*s, c))
-        .ok_or_else(|| deny(Why::NoConnection(claimed.to_string())))?;
-    // Among the best the networks asked for decide.
-    let candidates: Vec<Arc<Connection>> =
-        candidates.into_iter().filter(|(s, _)| *s == best).map(|(_, c)| c).collect();
-    let narrowed = candidates.iter().find(|connection| child::answerable(sa, message, connection));
-    let Some(connection) = narrowed.or(candidates.first()).cloned() else { return Ok(()) };
-    let proved = check(sa, cx, message, &connection, 0).map_err(deny)?;
-    let key = cx.config.secrets.psk(&connection.local_id, &claimed);
-    let key =
-        key.ok_or_else(|| deny(Why::NoSecret(connection.local_id.to_string(), claimed.to_string())))?.clone();
+    let deny = |why: Why| deny(1, why);
+    let claim = claim(message, 0).map_err(deny)?;
+    let claimed = Id::from_body(claim.id)
+        .ok_or_else(|| deny(Why::Protocol("its identity is of no type that is known here")))?;
+    let candidates = candidates(sa, cx, message, &claimed, claim.method).map_err(deny)?;
+    let (proved, connection) = check(sa, cx, message, &candidates, 0, answers)?.map_err(deny)?;
+    let (certificates, auth) = prove(sa, cx, (&connection, &claimed), 1, asks(message), answers)?;
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
     let provided = configuration::provide(sa, cx, message, &connection, proved.id());
     let (provided, agreed) = match (childless, provided) {
@@ -182,9 +351,9 @@ pub(super) fn answer(
         (false, Err(refused)) => (None, Some(Err(refused))),
     };
     let spi_in = if let Some(Ok(_)) = &agreed { child::spi(sa, answers)? } else { 0 };
-    let body = connection.local_id.body();
-    let data = auth(sa, &key, &body, 1).ok_or(Pause::Fail(Why::Internal("AUTH could not be made")))?;
-    let mut payloads = vec![Payload::IdR(body), Payload::Auth { method: SHARED_KEY, data: data.to_vec() }];
+    let mut payloads = vec![Payload::IdR(connection.local_id.body())];
+    payloads.extend(certificates);
+    payloads.push(auth);
     payloads.extend(provided);
     match &agreed {
         Some(Ok(agreed)) => payloads.extend(child::grant(agreed, spi_in)),

@@ -1,7 +1,7 @@
 //! INFORMATIONAL: deletion and liveness (RFC 7296 §1.4, §1.4.1, §2.4).
 
 use crate::event::Why;
-use crate::message::{Delete, Exchange, Message, Payload};
+use crate::message::{Delete, Exchange, Message, NotifyKind, Payload};
 use crate::outbox::Context;
 use crate::sa::{Asked, IkeSa};
 
@@ -42,6 +42,11 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>) {
 /// Answers the peer.
 pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
     let (exchange, id) = (message.header.exchange, message.header.id);
+    // The initiator does not believe who we are, and has only this way to say so (RFC 7296 §2.21.2).
+    if let Some(notify) = super::notified(message, NotifyKind::AuthenticationFailed) {
+        sa.respond(cx, exchange, id, Vec::new());
+        return sa.close(cx, Why::Refused("IKE_AUTH", notify.kind));
+    }
     let deletes =
         || message.payloads.iter().filter_map(|p| if let Payload::Delete(d) = p { Some(d) } else { None });
     if deletes().any(|delete| *delete == Delete::IkeSa) {

@@ -2,6 +2,7 @@
 
 use super::{ke, nonce, notifications, notified, proposals, refused};
 use crate::connection::{Connection, Encapsulation};
+use crate::credential::Schemes;
 use crate::event::Why;
 use crate::job::{Answer, Job};
 use crate::keys::{IkeKeys, Seed};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 const VENDOR: &[u8] = b"tulips";
 /// How often a peer may send us back for a cookie or a group.
 const MAX_ROUNDS: u8 = 8;
+/// Hashes of signatures that are looked at.
+const MAX_HASHES: usize = 32;
 /// The port of IKE behind NAT and with ESP in UDP (RFC 3947 §4).
 pub(crate) const NAT_PORT: u16 = 4500;
 
@@ -77,10 +80,22 @@ fn about_us(sa: &IkeSa, connection: &Connection, spi_r: IkeSpi) -> Vec<Payload> 
     if connection.fragmentation {
         payloads.push(crate::sa::notify(NotifyKind::Ikev2FragmentationSupported));
     }
+    // Whose signature we will verify, only IKE_AUTH says; what we can verify with is no secret (RFC 7427 §4).
+    let signature = connection.remote_auth.signature.as_ref().map(|policy| policy.schemes.announced());
+    let hashes = signature.unwrap_or_else(|| Schemes::default().announced());
+    let data = hashes.iter().flat_map(|number| number.to_be_bytes()).collect();
+    payloads.push(Payload::Notify(Notify::new(NotifyKind::SignatureHashAlgorithms, data)));
     if connection.encapsulation == Encapsulation::Auto {
         payloads.push(Payload::Vendor(VENDOR.to_vec()));
     }
     payloads
+}
+
+/// The hashes the peer says it can verify with.
+fn hashes(message: &Message) -> Option<Vec<u16>> {
+    let notify = notified(message, NotifyKind::SignatureHashAlgorithms)?;
+    let (pairs, _) = notify.data.as_chunks::<2>();
+    Some(pairs.iter().take(MAX_HASHES).map(|pair| u16::from_be_bytes(*pair)).collect())
 }
 
 /// SHA-1 of the SPIs, the address and the port (RFC 7296 §2.23).
@@ -167,6 +182,8 @@ pub(crate) fn answered(
         nr: nonce(message).to_vec(),
         int_auth: Default::default(),
         additional: chosen.additional.iter().copied().collect(),
+        hashes: hashes(message),
+        asked: super::auth::asks(message),
     };
     let additional = !handshake.additional.is_empty();
     sa.peer_spi = message.header.spi_r;
@@ -311,13 +328,16 @@ pub(crate) fn answer(
         Payload::Nonce(nr.clone()),
     ];
     payloads.extend(about_us(sa, &policy, sa.key));
+    payloads.extend(super::auth::ask_for_certificate(sa, cx));
     if !chosen.additional.is_empty() {
         payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
     }
     let response = sa.respond(cx, Exchange::IkeSaInit, 0, payloads);
     let additional = chosen.additional.iter().copied().collect();
     let int_auth = Default::default();
-    let handshake = Handshake { init_i, init_r: response.emit(), ni, nr, int_auth, additional };
+    let (hashes, asked) = (hashes(message), false);
+    let handshake =
+        Handshake { init_i, init_r: response.emit(), ni, nr, int_auth, additional, hashes, asked };
     keyed(sa, cx, *chosen, &shared, handshake)?;
     sa.fragmentation = theirs && policy.fragmentation;
     // Whose connection this is, only IKE_AUTH will say.
@@ -326,7 +346,7 @@ pub(crate) fn answer(
 }
 
 /// What is said before it is known which connection a peer is for.
-fn nobody() -> Connection {
+pub(crate) fn nobody() -> Connection {
     use crate::connection::{ChildPolicy, Mode, Times, WhenGone};
     Connection {
         name: String::new(),
@@ -335,6 +355,8 @@ fn nobody() -> Connection {
         remote_port: 500,
         local_id: crate::identity::Id::Fqdn(String::new()),
         remote_id: crate::identity::IdPattern::Any,
+        local_auth: Default::default(),
+        remote_auth: Default::default(),
         ike: Vec::new(),
         child: ChildPolicy {
             offers: Vec::new(),

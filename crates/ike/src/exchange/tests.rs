@@ -37,6 +37,8 @@ fn connection() -> Connection {
         remote_port: 500,
         local_id: Id::parse("@us").unwrap(),
         remote_id: IdPattern::Any,
+        local_auth: Default::default(),
+        remote_auth: Default::default(),
         ike: vec![Offer {
             encryption: gcm.clone(),
             prf: vec![Prf::HmacSha256],
@@ -108,6 +110,8 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
             nr: vec![2; 32],
             int_auth: Default::default(),
             additional: std::iter::repeat_n(Group::MlKem768, left).collect(),
+            hashes: None,
+            asked: false,
         };
         let mut sa = ike_sa(Stage::Keyed(Box::new(handshake)));
         sa.channel = init::channel(false, cx, chosen.clone(), keys.clone());

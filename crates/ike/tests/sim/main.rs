@@ -4,13 +4,16 @@
     reason = "a test looks at what it is about and passes over the rest"
 )]
 
+mod certificates;
 mod configuration;
+mod pki;
 mod world;
 
 use ike::connection::{Encapsulation, Mode, WhenGone};
 use ike::event::{Event, Why};
 use ike::message::NotifyKind;
 use ike::proposal::Offer;
+use ike::x509::Certificate;
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::kex::Group;
 use ipsec_core::prf::Prf;

@@ -91,6 +91,7 @@ pub(crate) fn net(text: &str) -> TrafficSelector {
 pub(crate) fn psk(key: &str) -> Secrets {
     Secrets {
         psks: vec![Psk { ids: vec![exactly("@west"), exactly("@east")], key: Secret::from(key.as_bytes()) }],
+        ..Secrets::default()
     }
 }
 
@@ -111,6 +112,8 @@ pub(crate) fn site(name: &str) -> Connection {
         remote_port: 500,
         local_id: Id::parse("@west").unwrap(),
         remote_id: exactly("@east"),
+        local_auth: Default::default(),
+        remote_auth: Default::default(),
         ike: vec![ike],
         child: ChildPolicy {
             offers: vec![child],

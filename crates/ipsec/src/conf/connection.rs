@@ -7,6 +7,7 @@ use super::inside;
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
+use ike::credential::{LocalAuth, RemoteAuth};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
 use ike::proposal::Offer;
@@ -256,6 +257,8 @@ impl<'c> Plan<'c> {
             remote_port: self.side_port(&them).unwrap_or(500),
             local_id,
             remote_id,
+            local_auth: LocalAuth::default(),
+            remote_auth: RemoteAuth::default(),
             ike,
             child: ChildPolicy { offers: esp, mode, local: Vec::new(), remote: Vec::new(), replay_window },
             times,

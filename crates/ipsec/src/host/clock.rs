@@ -8,7 +8,8 @@ pub fn now() -> Time {
     Time::from_nanos(nanos(clock_gettime(ClockId::Boottime)))
 }
 
-/// Seconds since 1970 at [`Time::ZERO`]: what turns a [`Time`] into wall-clock seconds for PF_KEY.
+/// Seconds since 1970 at [`Time::ZERO`]: what turns a [`Time`] into wall-clock seconds for PF_KEY and
+/// for certificates.
 pub fn epoch() -> u64 {
     let wall = nanos(clock_gettime(ClockId::Realtime));
     wall.saturating_sub(now().as_nanos()) / 1_000_000_000
