@@ -103,7 +103,11 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
     ready();
     pluto.start();
     let outcome = pluto.serve();
-    pluto.stop();
+    if pluto.leave {
+        tracing::info!("what is up stays, for the pluto that follows");
+    } else {
+        pluto.stop();
+    }
     drop(pluto);
     drop(instance);
     tracing::info!("pluto stopped");
@@ -162,6 +166,8 @@ struct Pluto {
     waiting: VecDeque<String>,
     buffer: Vec<u8>,
     stop: bool,
+    /// What is up stays so, for the pluto that follows.
+    leave: bool,
 }
 
 impl Pluto {
@@ -189,6 +195,7 @@ impl Pluto {
             waiting: VecDeque::new(),
             buffer: vec![0; ikesock::LONGEST],
             stop: false,
+            leave: false,
         })
     }
 
@@ -718,8 +725,9 @@ impl Pluto {
             }
             Request::RereadSecrets => self.read_secrets().map(|lines| json!(lines)),
             Request::Status => Ok(self.status()),
-            Request::Stop => {
-                self.stop = true;
+            Request::Ping => Ok(Value::Null),
+            Request::Stop { leave } => {
+                (self.stop, self.leave) = (true, leave);
                 Ok(Value::Null)
             }
         };

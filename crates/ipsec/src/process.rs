@@ -6,11 +6,13 @@
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A process that is or was.
@@ -87,8 +89,8 @@ impl Process {
         pids.filter_map(Self::now).find(|process| process.holds(file))
     }
 
-    /// A handle that stays with the process, or `None` if it has ended.
-    fn open(&self) -> io::Result<Option<OwnedFd>> {
+    /// A handle that stays with the process and is readable once it has ended, or `None` if it has ended.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
         // Looked at after the handle was got: had the number been given away before, the start time would differ.
         Ok(self.handle()?.filter(|_| self.is_alive()))
     }
@@ -133,6 +135,17 @@ impl Process {
             Some(now) => Ok(now.start != self.start),
             None => ended(&fd, at_most),
         }
+    }
+}
+
+/// The file this process runs, for starting it again. After an upgrade that is the new file at the place of the old one,
+/// which the kernel names as deleted.
+pub fn program() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let name = path.as_os_str().as_bytes();
+    match name.strip_suffix(b" (deleted)").map(|name| PathBuf::from(OsStr::from_bytes(name))) {
+        Some(new) if new.exists() => Ok(new),
+        _ => Ok(path),
     }
 }
 

@@ -124,9 +124,55 @@ impl Rundir {
         self.0.join("ipsec_setup.pid")
     }
 
+    /// Who starts daemons again that died.
+    pub fn supervisor_pid(&self) -> PathBuf {
+        self.0.join("supervisor.pid")
+    }
+
+    /// Held locked by the supervisor for as long as it lives.
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.0.join("supervisor.lock")
+    }
+
+    /// What the supervisor has done, for `ipsec setup status`.
+    pub fn supervisor_state(&self) -> PathBuf {
+        self.0.join("supervisor.json")
+    }
+
+    /// How the host forwarded packets before `forwardcontrol=yes` changed it.
+    pub fn forwarding(&self) -> PathBuf {
+        self.0.join("forwarding")
+    }
+
     /// What `ipsec setup start` found out, in shell syntax.
     pub fn info(&self) -> PathBuf {
         self.0.join("ipsec.info")
+    }
+
+    /// What there can be after an accident besides what klips removes itself: files, and halves of files that were being
+    /// written.
+    pub fn leavings(&self) -> Vec<PathBuf> {
+        let whole = [
+            self.info(),
+            self.setup_pid(),
+            self.pluto_pid(),
+            self.pluto_ctl(),
+            self.pluto_lock(),
+            self.pluto_sas(),
+            self.supervisor_pid(),
+            self.supervisor_lock(),
+            self.supervisor_state(),
+        ];
+        let half = [
+            self.klips_pid().with_extension("pid.new"),
+            self.setup_pid().with_extension("pid.new"),
+            self.pluto_pid().with_extension("pid.new"),
+            self.pluto_sas().with_extension("sas.new"),
+            self.supervisor_pid().with_extension("pid.new"),
+            self.supervisor_state().with_extension("json.new"),
+            self.forwarding().with_extension("new"),
+        ];
+        whole.into_iter().chain(half).collect()
     }
 
     /// Where the tables appear as files.

@@ -79,6 +79,16 @@ enum Command {
     Setup(command::setup::Args),
     /// Show or change which SAs are applied together
     Spigrp(command::spigrp::Args),
+    /// What on this host stands in the way, each with its remedy
+    Verify(command::verify::Args),
+    /// Everything that helps to find a fault, without keys
+    Barf(command::barf::Args),
+    /// What `%defaultroute' and unsaid settings stand for
+    Showdefaults(command::showdefaults::Args),
+    /// Random bits, as secrets and keys are written
+    Ranbits(command::ranbits::Args),
+    /// Print completions for bash, zsh or fish
+    Completion(command::completion::Args),
     /// Two hosts, two gateways, a tunnel, traffic and proof; touches nothing of this machine
     Demo(command::demo::Args),
     /// Print the version of the data plane
@@ -124,6 +134,11 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => command::run::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::spigrp::run(&args),
+        Some(Command::Verify(args)) => command::verify::run(&args),
+        Some(Command::Barf(args)) => command::barf::run(&args),
+        Some(Command::Showdefaults(args)) => command::showdefaults::run(&args),
+        Some(Command::Ranbits(args)) => command::ranbits::run(&args),
+        Some(Command::Completion(args)) => command::completion::run(&args, Cli::command()),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),
         Some(Command::Demo(args)) => command::demo::run(&args),
         Some(Command::Version(args)) => command::version::run(args),

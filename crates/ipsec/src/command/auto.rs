@@ -2,14 +2,12 @@
 
 use super::{Failure, Usage};
 use crate::conf::{Conf, Problem, connection};
+use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
 use crate::print;
-use crate::process::Process;
 use crate::rundir::{Rundir, confs};
 use clap::Args as ClapArgs;
-use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::net::UnixStream;
+use serde_json::Value;
 use std::process::ExitCode;
 
 /// Arguments of `ipsec auto`.
@@ -156,47 +154,38 @@ struct WhackOperation {
 
 /// Runs `ipsec auto`.
 pub fn run(args: &Args) -> ExitCode {
-    let named = |word: &str| match &args.name {
-        Some(name) => Ok(json!({ "do": word, "name": name })),
-        None => Err(Usage::new(format_args!("--{word} needs the NAME of a connection"))),
+    let named = |word: &str| {
+        args.name.clone().ok_or_else(|| Usage::new(format_args!("--{word} needs the NAME of a connection")))
     };
     let of = &args.operation;
     if of.check {
         return super::finish("auto", check(args.name.as_deref()));
     }
     let request = if of.add || of.replace {
-        named("add")
+        named("add").map(|name| Request::Add { name })
     } else if of.delete {
-        named("delete")
+        named("delete").map(|name| Request::Delete { name })
     } else if of.up {
-        named("up").map(|mut request| {
-            request["asynchronous"] = json!(args.asynchronous);
-            request
-        })
+        named("up").map(|name| Request::Up { name, asynchronous: args.asynchronous })
     } else if of.down {
-        named("down")
+        named("down").map(|name| Request::Down { name })
     } else if of.route {
-        named("route")
+        named("route").map(|name| Request::Route { name })
     } else if of.unroute {
-        named("unroute")
+        named("unroute").map(|name| Request::Unroute { name })
     } else if of.rekey {
-        named("rekey").map(|mut request| {
-            request["ike"] = json!(args.ike);
-            request
-        })
+        named("rekey").map(|name| Request::Rekey { name, ike: args.ike })
     } else if of.status {
         return super::finish("auto", show(args.json));
     } else if of.reload {
-        Ok(json!({ "do": "reload", "dry_run": args.dry_run }))
+        Ok(Request::Reload { dry_run: args.dry_run })
     } else if of.ready {
         return super::finish(
             "auto",
-            ask(&json!({ "do": "listen" }))
-                .and_then(|_| ask(&json!({ "do": "reread_secrets" })))
-                .and_then(|answer| tell(&answer)),
+            ask(&Request::Listen).and_then(|_| ask(&Request::RereadSecrets)).and_then(|answer| tell(&answer)),
         );
     } else {
-        Ok(json!({ "do": "reread_secrets" }))
+        Ok(Request::RereadSecrets)
     };
     match request {
         Ok(request) => super::finish("auto", ask(&request).and_then(|answer| tell(&answer))),
@@ -207,38 +196,33 @@ pub fn run(args: &Args) -> ExitCode {
 /// Runs `ipsec whack`.
 pub fn whack(args: &WhackArgs) -> ExitCode {
     let of = &args.operation;
-    let words = [
-        (of.initiate, "up", true),
-        (of.terminate, "down", true),
-        (of.delete, "delete", true),
-        (of.route, "route", true),
-        (of.unroute, "unroute", true),
-        (of.rekey_ipsec, "rekey", true),
-        (of.rekey_ike, "rekey", true),
-        (of.listen, "listen", false),
-        (of.rereadsecrets, "reread_secrets", false),
-        (of.status, "status", false),
-        (of.shutdown, "stop", false),
-    ];
-    let Some((_, word, needs_name)) = words.into_iter().find(|(set, ..)| *set) else {
-        return Usage::new("nothing to do").report("whack");
-    };
     if of.status {
         return super::finish("whack", show(args.json));
     }
-    if needs_name && args.name.is_none() {
-        return Usage::new("--name is required").report("whack");
-    }
-    let mut request = json!({ "do": word });
-    if needs_name {
-        request["name"] = json!(args.name);
-    }
-    if of.initiate {
-        request["asynchronous"] = json!(args.asynchronous);
-    }
-    if word == "rekey" {
-        request["ike"] = json!(of.rekey_ike);
-    }
+    let request = if of.listen {
+        Request::Listen
+    } else if of.rereadsecrets {
+        Request::RereadSecrets
+    } else if of.shutdown {
+        Request::Stop { leave: false }
+    } else {
+        let Some(name) = args.name.clone() else {
+            return Usage::new("--name is required").report("whack");
+        };
+        if of.initiate {
+            Request::Up { name, asynchronous: args.asynchronous }
+        } else if of.terminate {
+            Request::Down { name }
+        } else if of.delete {
+            Request::Delete { name }
+        } else if of.route {
+            Request::Route { name }
+        } else if of.unroute {
+            Request::Unroute { name }
+        } else {
+            Request::Rekey { name, ike: of.rekey_ike }
+        }
+    };
     super::finish("whack", ask(&request).and_then(|answer| tell(&answer)))
 }
 
@@ -253,49 +237,16 @@ fn tell(answer: &Value) -> Result<(), Failure> {
 }
 
 fn show(json: bool) -> Result<(), Failure> {
-    let answer = ask(&json!({ "do": "status" }))?;
+    let answer = ask(&Request::Status)?;
     Ok(if json { print::line(answer) } else { status::lines(&answer).iter().try_for_each(print::line) }?)
 }
 
 /// Asks pluto, shows its progress, and returns what it answers.
-fn ask(request: &Value) -> Result<Value, Failure> {
-    let rundir = Rundir::from_env();
-    let path = rundir.pluto_ctl();
-    let mut stream = UnixStream::connect(&path).map_err(|error| {
-        let dead = || Process::read(&rundir.pluto_pid()).is_none_or(|process| !process.is_alive());
-        let kind = error.kind();
-        let denied = kind == ErrorKind::PermissionDenied;
-        if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) || denied && dead() {
-            not_running(&rundir)
-        } else if denied {
-            Failure::new(format_args!("permission denied on {}: this needs root", path.display()))
-        } else {
-            Failure::new(format_args!("{}: {error}", path.display()))
-        }
-    })?;
-    let mut request = request.clone();
-    request["id"] = json!(1);
-    let broken = |error: std::io::Error| Failure::new(format_args!("pluto.ctl: {error}"));
-    stream.write_all(format!("{request}\n").as_bytes()).map_err(broken)?;
-    for line in BufReader::new(stream).lines() {
-        let line = line.map_err(broken)?;
-        let mut reply: Value = serde_json::from_str(&line).map_err(|error| broken(error.into()))?;
-        if let Some(text) = reply.get("say").and_then(Value::as_str) {
-            print::line(text)?;
-        } else if let Some(why) = reply.get("error").and_then(Value::as_str) {
-            return Err(Failure::new(why));
-        } else if let Some(answer) = reply.get_mut("ok") {
-            return Ok(answer.take());
-        }
-    }
-    Err(Failure::new("pluto ended before it answered"))
-}
-
-fn not_running(rundir: &Rundir) -> Failure {
-    Failure::new(format_args!(
-        "pluto is not running in {}: `ipsec setup start' starts it (IPSEC_RUNDIR names another directory)",
-        rundir.path().display()
-    ))
+fn ask(request: &Request) -> Result<Value, Failure> {
+    let mut client = Client::connect(&Rundir::from_env()).map_err(Failure::new)?;
+    client
+        .call(request, |text| print::line(text))
+        .map_err(|why| if let Unanswered::Unwritten(error) = why { error.into() } else { Failure::new(why) })
 }
 
 /// Reads both files, and says everything that is wrong in them.

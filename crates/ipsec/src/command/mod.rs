@@ -9,6 +9,8 @@ use std::process::ExitCode;
 
 mod ask;
 pub mod auto;
+pub mod barf;
+pub mod completion;
 pub mod demo;
 pub mod eroute;
 pub mod key;
@@ -17,14 +19,17 @@ pub mod listing;
 pub mod look;
 pub mod optionsfrom;
 pub mod pf_key;
+pub mod ranbits;
 pub mod run;
 mod said;
 mod service;
 pub mod setup;
+pub mod showdefaults;
 pub mod spi;
 pub mod spigrp;
 pub mod tncfg;
 mod usage;
+pub mod verify;
 pub mod version;
 
 pub(crate) use service::port as service_port;

@@ -3,17 +3,23 @@
 //! A start is all or nothing: what a start that fails has made, it takes away again. A stop cleans up whatever it finds.
 //! Both keep others of their kind out of the run directory while they work.
 
+mod forward;
+mod restart;
 mod start;
 mod status;
 mod stop;
+mod supervise;
 
 use crate::conf::{Conf, Problem};
+use crate::host::clock;
 use crate::log::{Priority, Syslog};
 use crate::print;
 use crate::rundir::{self, Rundir};
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What the subsystem is called in messages.
 const NAME: &str = "tulips IPsec";
@@ -56,6 +62,9 @@ pub struct Args {
     /// status: print one JSON object
     #[arg(long)]
     json: bool,
+    /// restart: only pluto; the SAs that are up stay until it has new ones
+    #[arg(long)]
+    pluto: bool,
 }
 
 /// How a command ended.
@@ -84,6 +93,7 @@ impl End {
 }
 
 /// Where the lines of start and stop go: standard output and the system's log, under the same name.
+#[derive(Clone, Copy)]
 struct Voice(Syslog);
 
 const TAG: &str = "ipsec_setup";
@@ -113,6 +123,7 @@ pub fn run(args: Args) -> ExitCode {
     match command.strip_prefix("--").unwrap_or(command) {
         "start" => start::run(&rundir, args.config.as_deref()).code(lsb).into(),
         "stop" => stop::run(&rundir, false).code(lsb).into(),
+        "restart" if args.pluto => restart::run(&rundir, args.config.as_deref()).code(lsb).into(),
         "restart" => {
             // What cannot be started must not be the end of what runs.
             if let Err(end) = start::check(args.config.as_deref()) {
@@ -125,6 +136,7 @@ pub fn run(args: Args) -> ExitCode {
             start::run(&rundir, args.config.as_deref()).code(lsb).into()
         }
         "status" => status::run(&rundir, lsb, args.json),
+        "supervise" => supervise::run(&rundir, args.config.as_deref()),
         _ => {
             print::complain(format_args!("{USAGE}\nTry `ipsec setup --help'."));
             ExitCode::from(2)
@@ -147,22 +159,55 @@ struct Turn {
     _lock: File,
 }
 
+/// How long one `ipsec setup` waits for another to be done.
+const TURN: Duration = Duration::from_secs(20);
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(50);
+
 impl Turn {
+    /// Waits for it, and says so.
     fn take(rundir: &Rundir, voice: &Voice) -> Option<Self> {
-        let path = rundir.setup_lock();
-        let lock = rundir.create().and_then(|()| rundir::lock(&path));
-        match lock {
-            Ok(Some(lock)) => Some(Self { path, _lock: lock }),
-            Ok(None) => {
-                let dir = rundir.path().display();
-                voice.say(&format!("another ipsec setup is at work in {dir}: try again when it is done"));
-                None
-            }
-            Err(error) => {
-                voice.say(&format!("...unable to create {}, aborting: {error}", path.display()));
-                None
+        let deadline = clock::now().after(TURN);
+        let mut said = false;
+        loop {
+            match Self::now(rundir) {
+                Ok(Some(turn)) => return Some(turn),
+                Ok(None) if clock::now() >= deadline => {
+                    let dir = rundir.path().display();
+                    voice.say(&format!("another ipsec setup is at work in {dir}: try again when it is done"));
+                    return None;
+                }
+                Ok(None) => {
+                    if !said {
+                        voice.say("waiting for another ipsec setup to be done...");
+                        said = true;
+                    }
+                    std::thread::sleep(LOOK);
+                }
+                Err(error) => {
+                    let path = rundir.setup_lock();
+                    voice.say(&format!("...unable to create {}, aborting: {error}", path.display()));
+                    return None;
+                }
             }
         }
+    }
+
+    /// Waits for it as long as `over` does not say that it is of no use any more.
+    fn within(rundir: &Rundir, over: impl Fn() -> bool) -> Option<Self> {
+        while !over() {
+            if let Ok(Some(turn)) = Self::now(rundir) {
+                return Some(turn);
+            }
+            std::thread::sleep(LOOK);
+        }
+        None
+    }
+
+    fn now(rundir: &Rundir) -> io::Result<Option<Self>> {
+        let path = rundir.setup_lock();
+        rundir.create()?;
+        Ok(rundir::lock(&path)?.map(|lock| Self { path, _lock: lock }))
     }
 }
 

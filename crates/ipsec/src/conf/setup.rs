@@ -45,8 +45,10 @@ pub struct Setup {
     pub pluto: bool,
     /// `plutowait=`: bring connections up one after the other.
     pub plutowait: bool,
-    /// `plutorestartoncrash=`.
+    /// `plutorestartoncrash=`: a daemon that dies is started again.
     pub plutorestartoncrash: bool,
+    /// `forwardcontrol=`: IPv4 packets are forwarded while IPsec runs.
+    pub forwardcontrol: bool,
     /// `uniqueids=`: a new connection of a peer replaces its old ones.
     pub uniqueids: bool,
     /// `hidetos=`: the outer header does not show the TOS of the inner.
@@ -96,6 +98,7 @@ impl Setup {
             pluto: true,
             plutowait: false,
             plutorestartoncrash: true,
+            forwardcontrol: false,
             uniqueids: true,
             hidetos: true,
             fragicmp: true,
@@ -136,6 +139,7 @@ impl Setup {
             "pluto" => self.pluto = yes()?,
             "plutowait" => self.plutowait = yes()?,
             "plutorestartoncrash" => self.plutorestartoncrash = yes()?,
+            "forwardcontrol" => self.forwardcontrol = yes()?,
             "uniqueids" => self.uniqueids = yes()?,
             "hidetos" => self.hidetos = yes()?,
             "fragicmp" => self.fragicmp = yes()?,
@@ -187,11 +191,10 @@ const TEXT: [&str; 19] = [
 ];
 
 /// Keys that steered what does not exist here.
-const IGNORED: [&str; 16] = [
+const IGNORED: [&str; 15] = [
     "disable_port_floating",
     "force_busy",
     "force_keepalive",
-    "forwardcontrol",
     "interfaces_xfrm",
     "logappend",
     "logip",

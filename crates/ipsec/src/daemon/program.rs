@@ -7,6 +7,7 @@ use crate::host::interfaces::{Settings, UnknownOffload};
 use crate::log::{self, Priority, Syslog};
 use crate::peer::Trust;
 use crate::print;
+use crate::process::program;
 use crate::rundir::Rundir;
 use clap::Parser;
 use nix::unistd::Group;
@@ -73,14 +74,14 @@ pub(crate) fn priority(text: &str) -> Result<Priority, &'static str> {
 }
 
 /// What the half in the background says once it can be asked.
-const READY: &str = "ready";
+pub(crate) const READY: &str = "ready";
 
 /// The program's name.
 pub const NAME: &str = "klips";
 
 /// A command that runs the program: the file beside ours, or else ours under that name.
 pub fn command() -> io::Result<Command> {
-    let ours = std::env::current_exe()?;
+    let ours = program()?;
     let beside = ours.with_file_name(NAME);
     let mut command = Command::new(if beside.exists() { beside } else { ours });
     command.arg0(NAME);
@@ -139,7 +140,7 @@ pub fn group(name: Option<&str>) -> Result<Option<u32>, String> {
 ///
 /// A second program start instead of fork(2): it needs no unsafe code and copies no half-made state.
 pub(crate) fn leave(name: &str) -> ExitCode {
-    let child = std::env::current_exe().and_then(|program| {
+    let child = program().and_then(|program| {
         Command::new(program)
             .arg0(name)
             .args(std::env::args_os().skip(1))

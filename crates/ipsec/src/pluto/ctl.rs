@@ -6,6 +6,10 @@
 //! ← {"id":1,"ok":null}                                      or {"id":1,"error":"…"}
 //! ```
 
+mod client;
+
+pub use client::{Client, Unanswered};
+
 use crate::daemon::mailbox::Waker;
 use crate::peer::Trust;
 use rustix::fs::{Mode, chmod};
@@ -83,8 +87,14 @@ pub enum Request {
     RereadSecrets,
     /// Say how everything is.
     Status,
+    /// Say that it is there.
+    Ping,
     /// End.
-    Stop,
+    Stop {
+        /// Tell no peer and remove nothing: the next pluto takes over what is up.
+        #[serde(default)]
+        leave: bool,
+    },
 }
 
 /// A request, and where its answers go.

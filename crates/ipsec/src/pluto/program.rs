@@ -3,6 +3,7 @@
 use super::{Options, run};
 use crate::daemon::program::{leave, priority, settle};
 use crate::log::{self, Priority, Syslog};
+use crate::process::program;
 use crate::rundir::{Rundir, confs};
 use clap::Parser;
 use std::io;
@@ -45,7 +46,7 @@ pub const NAME: &str = "pluto";
 
 /// A command that runs the program: the file beside ours, or else ours under that name.
 pub fn command() -> io::Result<Command> {
-    let ours = std::env::current_exe()?;
+    let ours = program()?;
     let beside = ours.with_file_name(NAME);
     let mut command = Command::new(if beside.exists() { beside } else { ours });
     command.arg0(NAME);

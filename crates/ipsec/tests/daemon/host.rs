@@ -104,8 +104,9 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // Whatever a failed test left running.
-        if let Some(daemon) = Process::read(&self.rundir.klips_pid()) {
+        // Whatever a failed test left running, first who would start it again.
+        let all = [self.rundir.supervisor_pid(), self.rundir.pluto_pid(), self.rundir.klips_pid()];
+        for daemon in all.iter().filter_map(|path| Process::read(path)) {
             let _ = daemon.signal(Signal::KILL);
             let _ = daemon.wait(Duration::from_secs(10));
         }

@@ -1,6 +1,7 @@
 //! `ipsec setup start`.
 
-use super::{End, NAME, Turn, Voice, configuration, is_root, stop};
+use super::forward::Forwarding;
+use super::{End, NAME, Turn, Voice, configuration, is_root, stop, supervise};
 use crate::command::version::VERSION;
 use crate::conf::{Conf, Interface, Protostack, Setting};
 use crate::ctl::{Client, CtlError, Request, Settings};
@@ -20,15 +21,26 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// What `config setup` asks of the data plane.
-struct Wanted {
+/// What `config setup` asks for.
+pub(super) struct Wanted {
     interfaces: Vec<(String, String)>,
     settings: Settings,
     debug: Vec<String>,
     pfkeygroup: Option<String>,
     syslog: String,
     /// `pluto`: the key daemon is started, too.
-    pluto: bool,
+    pub(super) pluto: bool,
+    /// `plutorestartoncrash`: what dies is started again.
+    supervised: bool,
+    /// `forwardcontrol`: packets are forwarded while IPsec runs.
+    forward: bool,
+}
+
+impl Wanted {
+    /// Where lines go that are said for this configuration.
+    pub(super) fn voice(&self) -> Voice {
+        Voice::new(Priority::parse(&self.syslog).unwrap_or(Priority::DEFAULT))
+    }
 }
 
 /// Says what keeps a start from succeeding, before anything is stopped for it.
@@ -40,7 +52,7 @@ pub(super) fn check(file: Option<&Path>) -> Result<(), End> {
     read(file, &voice).map(drop).inspect_err(|_| voice.say("...nothing was stopped: what runs goes on"))
 }
 
-fn read(file: Option<&Path>, voice: &Voice) -> Result<Wanted, End> {
+pub(super) fn read(file: Option<&Path>, voice: &Voice) -> Result<Wanted, End> {
     let conf = configuration(voice, file).ok_or(End::NotConfigured)?;
     wanted(&conf).map_err(|problems| {
         problems.iter().for_each(|why| voice.say(why));
@@ -57,7 +69,7 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
         Ok(wanted) => wanted,
         Err(end) => return end,
     };
-    let voice = Voice::new(Priority::parse(&wanted.syslog).unwrap_or(Priority::DEFAULT));
+    let voice = wanted.voice();
     // A start is short, and half of one is of no use to anybody: Ctrl-C waits.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -68,13 +80,34 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
         && !is_ending(rundir, daemon)
     {
         let Process { pid, .. } = daemon;
+        if wanted.supervised && rundir.setup_pid().exists() && supervise::who(rundir).is_none() {
+            return match supervise::spawn(file, &voice) {
+                Ok(()) => {
+                    voice.say(&format!(
+                        "{NAME} is running (klips pid {pid}); its supervisor had died, and is there again"
+                    ));
+                    End::Done
+                }
+                Err(why) => {
+                    voice.say(&why);
+                    End::Failed
+                }
+            };
+        }
         voice.say(&format!("{NAME} apparently already running (klips pid {pid}), start aborted"));
         return End::Already;
     }
+    // Of an accident; what it would start again is started here.
+    if let Err(error) = supervise::end(rundir) {
+        voice.say(&format!("the supervisor of an earlier start: {error}"));
+        return End::Failed;
+    }
     voice.say(&format!("Starting {NAME} {VERSION}..."));
-    if rundir.klips_pid().exists() || rundir.setup_pid().exists() {
+    let orphan = stop::who_pluto(rundir).is_some();
+    if orphan || rundir.klips_pid().exists() || rundir.setup_pid().exists() {
         voice.say("an earlier start was not stopped, cleaning up after it...");
-        if let Err(why) = stop::clean(rundir) {
+        // A pluto that goes on without its klips has the old configuration.
+        if let Err(why) = stop::end_pluto(rundir, &voice).and_then(|()| stop::clean(rundir)) {
             voice.say(&why);
             return End::Failed;
         }
@@ -83,7 +116,7 @@ pub(super) fn run(rundir: &Rundir, file: Option<&Path>) -> End {
     // What an accident or a restart left closed stays so if this start fails.
     let closed = Netlink::open().and_then(|mut netlink| netlink.links());
     let closed = closed.is_ok_and(|links| links.iter().any(|link| mark.owns(link)));
-    match bring_up(rundir, &wanted, &voice) {
+    match bring_up(rundir, file, &wanted, &voice) {
         Ok(()) => {
             if let Err(error) = mark.remove_left(false) {
                 voice.say(&format!("devices of an earlier configuration: {error}"));
@@ -159,13 +192,15 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
         pfkeygroup: setup.pfkeygroup.clone(),
         syslog,
         pluto: setup.pluto,
+        supervised: setup.plutorestartoncrash && (setup.pluto || std::env::var_os("NOTIFY_SOCKET").is_some()),
+        forward: setup.forwardcontrol,
     })
 }
 
 /// Why a start did not succeed.
-struct Failed {
+pub(super) struct Failed {
     end: End,
-    why: String,
+    pub(super) why: String,
 }
 
 impl Failed {
@@ -180,7 +215,27 @@ impl From<CtlError> for Failed {
     }
 }
 
-fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+fn bring_up(rundir: &Rundir, file: Option<&Path>, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+    data_plane(rundir, wanted, voice)?;
+    if wanted.forward && Forwarding::of_host(rundir.forwarding()).turn_on().map_err(Failed::new)? {
+        voice.say("forwarding of IPv4 packets is on; stop turns it off again");
+    }
+    if wanted.pluto {
+        key_daemon(wanted, voice)?;
+    }
+    if wanted.supervised {
+        supervise::spawn(file, voice).map_err(Failed::new)?;
+    }
+    Ok(())
+}
+
+/// Starts the key daemon.
+pub(super) fn key_daemon(wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
+    spawn("pluto", pluto::program::command(), wanted, voice)
+}
+
+/// Starts the data plane and tells it what the configuration says.
+pub(super) fn data_plane(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Failed> {
     let lock = rundir.setup_pid();
     let unwritten = |path: &Path, error: io::Error| {
         Failed::new(format!("...unable to create {}, aborting start!  {error}", path.display()))
@@ -215,6 +270,9 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
     }
     // What status has to know: whether it is strange that no pluto runs.
     info.push_str(if wanted.pluto { "pluto=yes\n" } else { "pluto=no\n" });
+    if wanted.supervised {
+        info.push_str("supervisor=yes\n");
+    }
     fs::write(rundir.info(), info).map_err(|error| unwritten(&rundir.info(), error))?;
     if let Some(why) = client.call(Request::Status)?.get("no_files").and_then(Value::as_str) {
         let at = rundir.proc();
@@ -222,9 +280,6 @@ fn bring_up(rundir: &Rundir, wanted: &Wanted, voice: &Voice) -> Result<(), Faile
             "no table files below {}: {why}; `ipsec eroute` and the others still work",
             at.display()
         ));
-    }
-    if wanted.pluto {
-        spawn("pluto", pluto::program::command(), wanted, voice)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `ipsec setup status`.
 
 use super::stop;
+use super::supervise::{self, Record, Said};
 use crate::ctl::{Client, CtlError, Request};
 use crate::print;
 use crate::process::Process;
@@ -36,6 +37,13 @@ struct Found {
     /// The process in the lock file; 0 if it cannot be read.
     lock: Option<u32>,
     info: bool,
+    /// The start that is in force wanted a supervisor.
+    supervised: bool,
+    supervisor: Daemon,
+    /// What the supervisor has done.
+    lives: Said,
+    /// Files that a daemon or a start left, other than the lock and the info file.
+    left: Vec<String>,
     /// Eroutes, if they can be asked for.
     tunnels: Option<u64>,
     /// It was asked and did not answer.
@@ -72,19 +80,40 @@ fn look(rundir: &Rundir) -> Found {
     let klips = daemon(&rundir.klips_pid(), stop::who(rundir));
     let pluto = daemon(&rundir.pluto_pid(), stop::who_pluto(rundir));
     let info = fs::read_to_string(rundir.info()).ok();
-    let pluto_wanted = info.as_ref().map(|info| info.lines().any(|line| line == "pluto=yes"));
+    let has = |word: &str| info.as_ref().map(|info| info.lines().any(|line| line == word));
+    let (pluto_wanted, supervised) = (has("pluto=yes"), has("supervisor=yes") == Some(true));
+    let supervisor = daemon(&rundir.supervisor_pid(), supervise::who(rundir));
     let status = Client::connect(rundir).and_then(|client| client.within(PATIENCE)?.call(Request::Status));
     let lock = rundir.setup_pid();
     Found {
         klips,
         pluto,
         pluto_wanted,
+        supervised,
+        supervisor,
+        lives: Record::read(&rundir.supervisor_state()),
+        left: left(rundir, klips, pluto, supervisor),
         lock: lock.exists().then(|| Process::read(&lock).map_or(0, |process| process.pid)),
         info: info.is_some(),
         tunnels: status.as_ref().ok().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
         silent: matches!(status, Err(CtlError::Silent)),
         elsewhere: if let Daemon::Normal(pid) = klips { elsewhere(rundir, pid) } else { None },
     }
+}
+
+/// Files of those that are not there any more.
+fn left(rundir: &Rundir, klips: Daemon, pluto: Daemon, supervisor: Daemon) -> Vec<String> {
+    let of = |daemon: Daemon, files: Vec<PathBuf>| {
+        if matches!(daemon, Daemon::Dead | Daemon::No) { files } else { Vec::new() }
+    };
+    let all = [
+        of(klips, vec![rundir.klips_lock(), rundir.klips_ctl(), rundir.pf_key_sock(), rundir.ike_sock()]),
+        of(pluto, vec![rundir.pluto_lock(), rundir.pluto_ctl(), rundir.pluto_sas()]),
+        of(supervisor, vec![rundir.supervisor_lock(), rundir.supervisor_state()]),
+        vec![rundir.forwarding()],
+    ];
+    let there = all.into_iter().flatten().filter(|path| path.symlink_metadata().is_ok());
+    there.map(|path| path.display().to_string()).collect()
 }
 
 /// What a pid file says beside what there is. A process that is shown to be ours and is not the one in the file is
@@ -122,9 +151,10 @@ impl Found {
                 Daemon::Normal(_) => {}
                 Daemon::Orphaned(pid) => strange.push(format!("orphaned klips running (pid {pid})!")),
                 Daemon::Illicit(pid) => strange.push(format!("illicit klips running (pid {pid})!")),
-                Daemon::Dead => {
-                    strange.push("no klips running!  It has died: `ipsec setup start` cleans up".into())
-                }
+                Daemon::Dead => strange.push(format!(
+                    "no klips running!  It has died: {}",
+                    self.remedy("klips", "`ipsec setup start` cleans up")
+                )),
                 Daemon::No => strange.push("no klips running!".into()),
             }
             if self.silent {
@@ -135,14 +165,25 @@ impl Found {
             match (self.pluto, self.pluto_wanted) {
                 (Daemon::Orphaned(pid), _) => strange.push(format!("orphaned Pluto running (pid {pid})!")),
                 (Daemon::Illicit(pid), _) => strange.push(format!("illicit Pluto running (pid {pid})!")),
-                (Daemon::Dead, _) => {
-                    strange.push("dead Pluto!  It has died: `ipsec setup restart` starts it again".into());
-                }
-                (Daemon::No, Some(true)) => strange.push("no Pluto running!".into()),
+                (Daemon::Dead, _) => strange.push(format!(
+                    "dead Pluto!  It has died: {}",
+                    self.remedy("pluto", "`ipsec setup restart` starts it again")
+                )),
+                (Daemon::No, Some(true) | None) => strange.push("no Pluto running!".into()),
                 (Daemon::Normal(pid), Some(false)) => {
                     strange.push(format!("a Pluto is running that setup did not start (pid {pid})!"));
                 }
-                (Daemon::Normal(_), Some(true) | None) | (Daemon::No, Some(false) | None) => {}
+                (Daemon::Normal(_), Some(true) | None) | (Daemon::No, Some(false)) => {}
+            }
+            match self.supervisor {
+                Daemon::Dead | Daemon::No if self.supervised => strange.push(
+                    "no supervisor running!  A daemon that dies is not started again: `ipsec setup start` starts it"
+                        .into(),
+                ),
+                Daemon::Orphaned(pid) | Daemon::Illicit(pid) => {
+                    strange.push(format!("a supervisor runs that is not in its pid file (pid {pid})!"));
+                }
+                Daemon::Normal(_) | Daemon::Dead | Daemon::No => {}
             }
             if !self.info {
                 strange.push(format!("{info} file missing!"));
@@ -156,6 +197,12 @@ impl Found {
             }
             if let Daemon::Normal(pid) = self.klips {
                 lines.push(format!("klips pid {pid}"));
+            }
+            for (name, record) in self.lives.iter().filter(|(_, record)| record.deaths > 0) {
+                let times = if record.deaths == 1 { "once" } else { &format!("{} times", record.deaths) };
+                let when =
+                    record.died.and_then(when).map_or_else(String::new, |at| format!(", last at {at}"));
+                lines.push(format!("{name} has died {times} and was started again{when}"));
             }
             match self.tunnels {
                 Some(0) => lines.push("No tunnels up".into()),
@@ -185,14 +232,30 @@ impl Found {
             Daemon::Dead => strange.push("has stale pluto.pid file!".into()),
             Daemon::No => {}
         }
+        if let Daemon::Normal(pid) | Daemon::Orphaned(pid) | Daemon::Illicit(pid) = self.supervisor {
+            strange.push(format!("a supervisor is running (pid {pid})!"));
+        }
         if self.info {
             strange.push(format!("has {info} file!"));
         }
+        strange.extend(self.left.iter().map(|path| format!("has {path}, left behind!")));
         if self.tunnels.is_some_and(|n| n > 0) {
             strange.push("some eroutes exist!".into());
         }
         let is_strange = !strange.is_empty();
         ("IPsec stopped", strange, is_strange)
+    }
+
+    /// What becomes of a daemon that has died.
+    fn remedy(&self, name: &str, otherwise: &str) -> String {
+        let record = self.lives.get(name).filter(|_| matches!(self.supervisor, Daemon::Normal(_)));
+        match record.and_then(|record| Some((record, record.wait()?))) {
+            Some((Record { why: Some(why), .. }, wait)) => {
+                format!("the supervisor starts it again in {wait} s; the last try failed: {why}")
+            }
+            Some((_, wait)) => format!("the supervisor starts it again in {wait} s"),
+            None => otherwise.to_owned(),
+        }
     }
 
     /// The Linux Standard Base: 0 running, 1 dead with a pid file, 2 dead with a lock file, 3 not running.
@@ -214,6 +277,7 @@ impl Found {
             Daemon::No => ("no", None),
         };
         let ((kind, pid), (pluto, pluto_pid)) = (word(self.klips), word(self.pluto));
+        let (supervisor, supervisor_pid) = word(self.supervisor);
         json!({
             "running": self.lock.is_some(),
             "strange": strange,
@@ -222,9 +286,18 @@ impl Found {
             "klips_pid": pid,
             "pluto": pluto,
             "pluto_pid": pluto_pid,
+            "supervisor": supervisor,
+            "supervisor_pid": supervisor_pid,
+            "lives": self.lives,
             "tunnels": self.tunnels,
         })
     }
+}
+
+/// Seconds since 1970 as people read them.
+fn when(seconds: u64) -> Option<String> {
+    let at = jiff::Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 #[cfg(test)]
@@ -234,7 +307,11 @@ mod tests {
     const NOTHING: Found = Found {
         klips: Daemon::No,
         pluto: Daemon::No,
-        pluto_wanted: None,
+        pluto_wanted: Some(false),
+        supervised: false,
+        supervisor: Daemon::No,
+        lives: Said::new(),
+        left: Vec::new(),
         lock: None,
         info: false,
         tunnels: None,
@@ -345,6 +422,48 @@ mod tests {
             said(&alone),
             ("IPsec stopped|but...|orphaned Pluto is running (pid 9)!".to_owned(), true, 3)
         );
+    }
+
+    #[test]
+    fn what_the_supervisor_does_is_said_and_so_is_that_there_is_none() {
+        let record = |record: Record| Said::from([("pluto".to_owned(), record)]);
+        let running = Found {
+            klips: Daemon::Normal(7),
+            pluto: Daemon::Normal(9),
+            pluto_wanted: Some(true),
+            supervised: true,
+            supervisor: Daemon::Normal(5),
+            lock: Some(7),
+            info: true,
+            tunnels: Some(0),
+            lives: record(Record { deaths: 2, ..Record::default() }),
+            ..NOTHING
+        };
+        let (text, strange, _) = said(&running);
+        assert!(!strange && text.contains("|pluto has died 2 times and was started again|"), "{text}");
+
+        let why = Some("no memory".to_owned());
+        let waits = Record { deaths: 3, due: Some(u64::MAX), why, ..Record::default() };
+        let dead = Found { pluto: Daemon::Dead, lives: record(waits), ..running.clone() };
+        let (text, strange, _) = said(&dead);
+        assert!(strange && text.contains("the supervisor starts it again in "), "{text}");
+        assert!(text.ends_with("the last try failed: no memory"), "{text}");
+
+        // What a dead supervisor meant to do, nobody does.
+        for supervisor in [Daemon::Dead, Daemon::No] {
+            let (text, strange, _) = said(&Found { supervisor, ..dead.clone() });
+            assert!(
+                strange && text.contains("`ipsec setup restart` starts it again|no supervisor running!"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_left_behind_is_named_file_by_file() {
+        let found = Found { left: vec!["/r/pluto.lock".into(), "/r/pluto.sas".into()], ..NOTHING };
+        let expected = "IPsec stopped|but...|has /r/pluto.lock, left behind!|has /r/pluto.sas, left behind!";
+        assert_eq!(said(&found), (expected.to_owned(), true, 3));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! pluto goes first: it takes its SAs down and tells its peers, for which it needs klips.
 
-use super::{End, NAME, Turn, Voice, is_root};
+use super::forward::Forwarding;
+use super::{End, NAME, Turn, Voice, is_root, supervise};
 use crate::ctl::{Client, CtlError, Request};
 use crate::daemon::instance::{ClaimError, Instance};
 use crate::host::clock;
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// How long a person waits without a word.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// How long the daemon may take after that before it is told more firmly.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// With `closed` only what runs is ended, and what it protected stays in.
 pub(super) fn run(rundir: &Rundir, closed: bool) -> End {
@@ -28,6 +29,9 @@ pub(super) fn run(rundir: &Rundir, closed: bool) -> End {
     }
     let Some(_turn) = Turn::take(rundir, &voice) else { return End::Failed };
     voice.say(&format!("Stopping {NAME}..."));
+    if let Err(error) = supervise::end(rundir) {
+        voice.say(&format!("the supervisor cannot be ended: {error}"));
+    }
     let running = rundir.setup_pid().exists() || who(rundir).is_some() || who_pluto(rundir).is_some();
     if !running {
         voice.say("stop ordered, but IPsec does not appear to be running!");
@@ -64,15 +68,21 @@ pub(super) fn who_pluto(rundir: &Rundir) -> Option<Process> {
 ///
 /// With `closed` devices and the routes beneath stay: what was protected is dropped until there is a daemon again.
 pub(super) fn take_down(rundir: &Rundir, voice: &Voice, closed: bool) -> Result<(), String> {
-    match who_pluto(rundir) {
-        Some(pluto) => {
-            end_pluto(pluto, voice).map_err(|error| format!("pluto (pid {}): {error}", pluto.pid))?;
-        }
-        None if rundir.pluto_pid().exists() => {
-            voice.say(&format!("Removing orphaned {}:", rundir.pluto_pid().display()));
-        }
-        None => {}
+    end_pluto(rundir, voice)?;
+    end_klips(rundir, voice, closed)?;
+    clean(rundir)?;
+    if closed {
+        return Ok(());
     }
+    let forwarding = rundir.forwarding();
+    Forwarding::of_host(forwarding.clone()).restore().map_err(|error| {
+        format!("{}: forwarding cannot be made what it was: {error}", forwarding.display())
+    })?;
+    Mark::new(rundir.path()).remove_left(true).map_err(|error| format!("cannot remove the devices: {error}"))
+}
+
+/// Ends klips if there is one.
+pub(super) fn end_klips(rundir: &Rundir, voice: &Voice, closed: bool) -> Result<(), String> {
     match who(rundir) {
         Some(daemon) => end(rundir, daemon, voice, closed)
             .map_err(|error| format!("klips (pid {}): {error}", daemon.pid))?,
@@ -81,15 +91,25 @@ pub(super) fn take_down(rundir: &Rundir, voice: &Voice, closed: bool) -> Result<
         }
         None => {}
     }
-    clean(rundir)?;
-    if closed {
-        return Ok(());
+    Ok(())
+}
+
+/// Ends pluto if there is one.
+pub(super) fn end_pluto(rundir: &Rundir, voice: &Voice) -> Result<(), String> {
+    match who_pluto(rundir) {
+        Some(pluto) => {
+            ask_pluto(pluto, voice).map_err(|error| format!("pluto (pid {}): {error}", pluto.pid))?
+        }
+        None if rundir.pluto_pid().exists() => {
+            voice.say(&format!("Removing orphaned {}:", rundir.pluto_pid().display()));
+        }
+        None => {}
     }
-    Mark::new(rundir.path()).remove_left(true).map_err(|error| format!("cannot remove the devices: {error}"))
+    Ok(())
 }
 
 /// pluto is asked by SIGTERM, which it takes at any moment, and made to go if it does not.
-fn end_pluto(pluto: Process, voice: &Voice) -> io::Result<()> {
+fn ask_pluto(pluto: Process, voice: &Voice) -> io::Result<()> {
     pluto.signal(Signal::TERM)?;
     if patiently("pluto", pluto, voice)? {
         return Ok(());
@@ -164,9 +184,7 @@ pub(super) fn clean(rundir: &Rundir) -> Result<(), String> {
             ));
         }
     }
-    for path in
-        [rundir.info(), rundir.setup_pid(), rundir.pluto_pid(), rundir.pluto_ctl(), rundir.pluto_lock()]
-    {
+    for path in rundir.leavings() {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(format!("cannot remove {}: {error}", path.display()));

@@ -1,0 +1,191 @@
+//! `plutorestartoncrash` and `forwardcontrol`, with real daemons that are killed.
+
+use crate::host::Host;
+use ipsec::process::Process;
+use rustix::process::Signal;
+use std::fs;
+use std::time::Duration;
+
+fn started() -> Option<Host> {
+    let host = Host::new("ipsec0=eth7")?;
+    host.configure("\tinterfaces=\"ipsec0=eth7\"\n");
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    Some(host)
+}
+
+fn pluto(host: &Host) -> Option<Process> {
+    Process::read(&host.rundir.pluto_pid()).filter(Process::is_alive)
+}
+
+fn klips(host: &Host) -> Option<Process> {
+    Process::read(&host.rundir.klips_pid()).filter(Process::is_alive)
+}
+
+fn kill(process: Process) {
+    assert!(process.signal(Signal::KILL).expect("kill"), "{process:?} had died");
+    assert!(process.wait(Duration::from_secs(30)).expect("wait"));
+}
+
+fn wait(what: &str, mut is: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if is() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited in vain: {what}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_is_there_again_and_status_says_how_often() {
+    let Some(host) = started() else { return };
+    let supervisor = Process::read(&host.rundir.supervisor_pid()).expect("supervisor.pid");
+    assert!(supervisor.is_alive());
+    let first = pluto(&host).expect("pluto");
+    kill(first);
+    wait("another pluto", || pluto(&host).is_some_and(|now| now != first));
+    wait("a sound state", || host.ipsec(&["setup", "status"]).code == 0);
+    let said = host.ipsec(&["setup", "status"]);
+    assert!(said.out.contains("pluto has died once and was started again, last at 2"), "{said:?}");
+
+    // The data plane, too, with its devices and settings.
+    let first = klips(&host).expect("klips");
+    kill(first);
+    wait("another klips", || klips(&host).is_some_and(|now| now != first));
+    wait("a sound state", || host.ipsec(&["setup", "status"]).code == 0);
+    wait("its device", || host.ipsec(&["tncfg"]).out == "ipsec0 -> eth7 mtu=1420(1420) -> 1500\n");
+    let lives: serde_json::Value =
+        serde_json::from_str(&host.ipsec(&["setup", "status", "--json"]).out).expect("JSON");
+    assert_eq!(
+        (&lives["lives"]["pluto"]["deaths"], &lives["lives"]["klips"]["deaths"]),
+        (&1.into(), &1.into())
+    );
+
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert!(!supervisor.is_alive() && pluto(&host).is_none() && klips(&host).is_none());
+    assert_eq!(host.left(), [""; 0]);
+    assert!(!host.has_device("ipsec0") && !host.is_mounted());
+}
+
+#[test]
+fn one_that_dies_again_and_again_is_started_ever_more_slowly_and_status_says_when() {
+    let Some(host) = started() else { return };
+    for death in 1..=4 {
+        wait("pluto", || pluto(&host).is_some());
+        let now = pluto(&host).expect("pluto");
+        // The supervisor has to have seen it, or it does not know that this one died.
+        wait("the supervisor to see it", || {
+            let state = fs::read_to_string(host.rundir.supervisor_state()).unwrap_or_default();
+            !state.contains("\"due\":1") && !state.contains("\"due\":2")
+        });
+        kill(now);
+        wait("the supervisor to see it die", || {
+            let state = fs::read_to_string(host.rundir.supervisor_state()).unwrap_or_default();
+            state.contains(&format!("\"deaths\":{death}"))
+        });
+    }
+    // 0, 1, 2, now 4 seconds.
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.out.contains("dead Pluto!  It has died: the supervisor starts it again in "), "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(host.left(), [""; 0]);
+}
+
+#[test]
+fn what_was_told_to_end_is_not_started_again() {
+    let Some(host) = started() else { return };
+    let first = pluto(&host).expect("pluto");
+    let said = host.ipsec(&["whack", "--shutdown"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(first.wait(Duration::from_secs(30)).expect("wait"));
+    // Long enough for a supervisor that does not know the difference: it starts the first dead one at once.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(pluto(&host).is_none());
+    let said = host.ipsec(&["setup", "status"]);
+    assert!(said.code == 1 && said.out.contains("no Pluto running!"), "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(host.left(), [""; 0]);
+}
+
+#[test]
+fn a_supervisor_that_is_killed_is_missed_and_a_start_brings_it_back_and_touches_nothing() {
+    let Some(host) = started() else { return };
+    let (one, two) = (pluto(&host), klips(&host));
+    kill(Process::read(&host.rundir.supervisor_pid()).expect("supervisor.pid"));
+    let said = host.ipsec(&["setup", "status"]);
+    assert!(said.code == 1 && said.out.contains("no supervisor running!"), "{said:?}");
+    let said = host.ipsec(&["setup", "start"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!((pluto(&host), klips(&host)), (one, two));
+    assert_eq!(host.ipsec(&["setup", "status"]).code, 0);
+    // It watches what it did not start.
+    kill(one.expect("pluto"));
+    wait("another pluto", || pluto(&host).is_some_and(|now| Some(now) != one));
+    // All at once, and a stop right after it.
+    for process in
+        [Process::read(&host.rundir.supervisor_pid()), klips(&host), pluto(&host)].into_iter().flatten()
+    {
+        kill(process);
+    }
+    host.ipsec(&["setup", "stop"]);
+    assert_eq!(host.left(), [""; 0]);
+    assert!(!host.has_device("ipsec0") && !host.is_mounted());
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_restart_wins() {
+    let Some(host) = started() else { return };
+    for daemon in [klips, pluto, klips] {
+        wait("a daemon", || daemon(&host).is_some());
+        kill(daemon(&host).expect("a daemon"));
+        // Anywhere between seeing it and having started it.
+        assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+        assert_eq!(host.left(), [""; 0]);
+        assert!(klips(&host).is_none() && pluto(&host).is_none() && !host.has_device("ipsec0"));
+        assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    }
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
+#[test]
+fn forwarding_is_on_while_it_runs_and_as_before_after_it() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let read = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        host.namespace.run(|| fs::read_to_string(path)).expect("namespace").expect("sysctl").trim().to_owned()
+    };
+    let write = |name: &str, value: &str| {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        host.namespace.run(|| fs::write(path, value)).expect("namespace").expect("sysctl");
+    };
+    // An interface that differs from what turning forwarding off would leave.
+    write("ip_forward", "0");
+    write("conf/eth7/forwarding", "1");
+    write("conf/cable/accept_redirects", "0");
+    let before =
+        ["ip_forward", "conf/eth7/forwarding", "conf/cable/forwarding", "conf/cable/accept_redirects"];
+    let values = || before.map(read);
+    let was = values();
+    host.configure("\tpluto=no\n\tinterfaces=\"ipsec0=eth7\"\n\tforwardcontrol=yes\n");
+    let said = host.ipsec(&["setup", "start"]);
+    assert!(said.code == 0 && said.out.contains("stop turns it off again"), "{said:?}");
+    assert_eq!(read("ip_forward"), "1");
+    assert_eq!(host.ipsec(&["setup", "restart"]).code, 0);
+    assert_eq!(read("ip_forward"), "1");
+    // After an accident, too.
+    kill(klips(&host).expect("klips"));
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    assert_eq!(read("ip_forward"), "1");
+    kill(klips(&host).expect("klips"));
+    host.ipsec(&["setup", "stop"]);
+    assert_eq!(values(), was);
+    assert_eq!(host.left(), [""; 0]);
+    // What the host itself wants on stays on.
+    write("ip_forward", "1");
+    let said = host.ipsec(&["setup", "start"]);
+    assert!(said.code == 0 && !said.out.contains("off again"), "{said:?}");
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(read("ip_forward"), "1");
+}
