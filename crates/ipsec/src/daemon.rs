@@ -327,6 +327,10 @@ impl Daemon {
             Ok(mine) => self.control.set_local_addresses(mine),
             Err(error) => tracing::warn!("netlink: addresses: {error}"),
         }
+        match self.interfaces.broadcast_addresses() {
+            Ok(broadcast) => self.control.set_broadcast_addresses(broadcast),
+            Err(error) => tracing::warn!("netlink: addresses: {error}"),
+        }
     }
 
     fn mail(&mut self) {

@@ -4,6 +4,8 @@
 //! then, so a client that does not read costs one message here and holds nobody up. A request is answered before the
 //! next one is looked at.
 
+mod ends;
+
 use crate::peer::Trust;
 use ipsec_core::Time;
 use klips::{Control, SocketId};
@@ -75,6 +77,16 @@ struct Client {
     waiting: VecDeque<Zeroizing<Vec<u8>>>,
     /// Whether epoll tells us when it can take more.
     watched: bool,
+    /// It will send nothing more, but it still listens (`shutdown(SHUT_WR)`).
+    silent: bool,
+}
+
+impl Client {
+    /// What epoll is to tell; that both sides have hung up it always does.
+    const fn interest(&self) -> EventFlags {
+        let read = if self.silent { EventFlags::empty() } else { EventFlags::IN };
+        if self.watched { read.union(EventFlags::OUT) } else { read }
+    }
 }
 
 /// All PF_KEY clients of the daemon. Its events carry numbers from [`KeySockets::FIRST`] up.
@@ -193,6 +205,7 @@ impl KeySockets {
             };
             let refuse = |pid, why| {
                 let _ = net::send(&fd, &refusal(pid, why), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                ends::drain(&fd);
             };
             let peer = match self.trust.look(&fd) {
                 Ok(peer) if !peer.trusted => {
@@ -222,7 +235,8 @@ impl KeySockets {
             let socket = service.connect(peer.pid, now);
             self.by_socket.insert(socket, number);
             let (translator, waiting) = (dialect.translator(), VecDeque::new());
-            self.clients.insert(number, Client { fd, socket, translator, waiting, watched: false });
+            self.clients
+                .insert(number, Client { fd, socket, translator, waiting, watched: false, silent: false });
         }
     }
 
@@ -250,7 +264,11 @@ impl KeySockets {
             let Some(client) = self.clients.get_mut(&number) else { return };
             // A record longer than any message is cut here and then refused for its length.
             match net::recv(&client.fd, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return self.close(service, number),
+                Ok((0, _)) => match ends::after_nothing(&client.fd) {
+                    ends::After::More => {}
+                    ends::After::Silence => return self.listen_only(service, number),
+                    ends::After::End => return self.close(service, number),
+                },
                 Ok((length, _)) => {
                     let record = self.buffer.get_mut(..length).unwrap_or_default();
                     heard(client.socket, record);
@@ -282,22 +300,39 @@ impl KeySockets {
                     client.waiting.push_front(message);
                     break;
                 }
-                // Larger than the socket's whole buffer: it can never be taken.
+                // Larger than the socket's whole buffer: it can never be taken, and whoever asked must not wait for it.
                 Err(Errno::MSGSIZE) => {
                     tracing::warn!(
                         "PF_KEY socket: a message of {} octets is too long to send",
                         message.len()
                     );
+                    if let Some(header) = ends::too_long(&message) {
+                        client.waiting.push_front(header);
+                    }
                 }
                 Err(_) => return self.close(service, number),
             }
         }
         if full != client.watched {
             client.watched = full;
-            let interest = if full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            if epoll::modify(&self.epoll, &client.fd, EventData::new_u64(number), interest).is_err() {
-                self.close(service, number);
-            }
+            self.watch(service, number);
+        }
+    }
+
+    /// The client has said its last word: what it asked for, it still gets.
+    fn listen_only(&mut self, service: &mut impl Service, number: u64) {
+        if let Some(client) = self.clients.get_mut(&number) {
+            client.silent = true;
+            self.watch(service, number);
+        }
+    }
+
+    /// Tells epoll what is of interest now.
+    fn watch(&mut self, service: &mut impl Service, number: u64) {
+        let Some(client) = self.clients.get(&number) else { return };
+        let data = EventData::new_u64(number);
+        if epoll::modify(&self.epoll, &client.fd, data, client.interest()).is_err() {
+            self.close(service, number);
         }
     }
 

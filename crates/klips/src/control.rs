@@ -13,6 +13,7 @@ mod add;
 mod address;
 mod class;
 mod describe;
+mod echo;
 mod expire;
 pub(crate) mod flag;
 mod flows;
@@ -35,7 +36,7 @@ pub use crate::sadb::SpiPolicy;
 use crate::sadb::{Cursor, Record, Sadb};
 use acquire::Acquires;
 use class::Locals;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use describe::Show;
@@ -43,7 +44,7 @@ use flows::Present;
 use ipsec_core::{Protocol, SaId, Spi, Time};
 pub use pfkey::Lifetime;
 use pfkey::rules::{self, Audience, Rule};
-use pfkey::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType, Writer};
+use pfkey::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType};
 use std::sync::Arc;
 pub use view::{Direction, SaRow, SocketRow, Supported, supported};
 
@@ -122,7 +123,12 @@ impl Control {
 
     /// The addresses configured on this host ("mine" in pf_key(7P)'s direction rules).
     pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
-        self.locals = Locals::new(addresses);
+        self.locals.set_mine(addresses);
+    }
+
+    /// The directed broadcast addresses of the networks this host is on: nobody sends from one.
+    pub fn set_broadcast_addresses(&mut self, addresses: Vec<Ipv4Addr>) {
+        self.locals.set_broadcast(addresses);
     }
 
     /// One record from a socket. Whatever it answers is a notice. An empty record is nothing at all.
@@ -379,7 +385,7 @@ impl Control {
             return Err(Fault::invalid(D::SatypeNeeded));
         }
         if !failed {
-            let message = echoed(ask, None, &ask.base);
+            let message = echo::again(ask, None, &ask.base);
             self.sockets.deliver(Hearers::Nobody, message);
             return Ok(());
         }
@@ -417,7 +423,7 @@ impl Control {
             Audience::Registered => Hearers::SenderAndPlain(from, ask.base.satype_number),
             Audience::Nobody => Hearers::Nobody,
         };
-        let message = echoed(ask, sa, &answer(&ask.base));
+        let message = echo::again(ask, sa, &answer(&ask.base));
         self.sockets.deliver(hearers, message);
     }
 
@@ -515,38 +521,4 @@ impl Control {
 /// The header of an answer: the request's, saying that it went well (reference Q17).
 const fn answer(base: &Base) -> Base {
     Base { errno: Errno(0), diagnostic: 0, words: 2, ..*base }
-}
-
-/// A request as it is echoed: its addresses as they were understood, without its keys.
-fn echoed(ask: &Message<'_>, sa: Option<pfkey::Sa>, base: &Base) -> Vec<u8> {
-    let mut w = Writer::with_capacity(base, 256);
-    for extension in ask.extensions() {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "all but addresses and keys are echoed as they came"
-        )]
-        let address = match extension.kind {
-            ExtType::KeyAuth | ExtType::KeyEncrypt | ExtType::Edump => continue,
-            ExtType::Sa | ExtType::SpiRange if sa.is_some() => {
-                if let Some(sa) = sa {
-                    w.sa(&sa);
-                }
-                continue;
-            }
-            ExtType::AddressSrc => ask.src,
-            ExtType::AddressDst => ask.dst,
-            ExtType::AddressInnerSrc => ask.inner_src,
-            ExtType::AddressInnerDst => ask.inner_dst,
-            ExtType::AddressNattLoc => ask.natt_loc,
-            ExtType::AddressNattRem => ask.natt_rem,
-            ExtType::NewSrc => ask.new_src,
-            ExtType::NewDst => ask.new_dst,
-            _ => None,
-        };
-        match address {
-            Some(address) => w.address(extension.kind, &address),
-            None => w.echo(&extension),
-        };
-    }
-    w.finish().unwrap_or_default()
 }

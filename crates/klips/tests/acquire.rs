@@ -121,10 +121,16 @@ impl Host {
     }
 
     fn add_record(&self, seq: u32, spi: u32, outbound: bool) -> Vec<u8> {
+        self.add_record_for(seq, spi, outbound, 0)
+    }
+
+    /// The same for inner packets of one protocol.
+    fn add_record_for(&self, seq: u32, spi: u32, outbound: bool, proto: u8) -> Vec<u8> {
         let mut ask = Client::starting_at(PID, seq).request(MessageType::Add, SaType::Esp);
         let ours = Address::host("192.0.2.1".parse().unwrap());
         let theirs = Address::host("192.0.2.2".parse().unwrap());
-        let (left, right) = (Address::net([10, 1, 0, 0].into(), 16), Address::net([10, 2, 0, 0].into(), 16));
+        let net = |second| Address { proto, ..Address::net([10, second, 0, 0].into(), 16) };
+        let (left, right) = (net(1), net(2));
         let ends = if outbound { [(ours, left), (theirs, right)] } else { [(theirs, right), (ours, left)] };
         let sa = Sa { spi, replay: 32, state: state::MATURE, encrypt: 11, auth: 5, flags: flags::TUNNEL };
         ask.sa(&sa);
@@ -500,20 +506,42 @@ fn workers_hand_over_no_more_than_control_can_take() {
 
 #[test]
 fn a_packet_outside_the_selectors_of_the_sa_that_answers_does_not_go_through_it() {
+    const TCP: u8 = 6;
     let mut host = Host::trap();
-    let wide = Selector::nets("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
-    host.plane.change_eroutes(|eroutes| {
-        drop(eroutes.clear());
-        eroutes.replace(Eroute::new(wide, Action::Trap));
-    });
     let manager = host.manager(false);
-    let mut packet = udp(9, 1, 60);
-    packet[16..20].copy_from_slice(&[10, 9, 0, 1]);
-    let _ = host.send(&Vnet::default(), &mut packet);
+    host.trapped(9, 1);
     let seq = acquires(&host.heard(manager))[0].base.seq;
-    host.add(manager, seq, 0x2002, true);
+    let add = host.add_record_for(seq, 0x2002, true, TCP);
+    host.control.request(manager, &add, host.now);
     assert_eq!(host.released(), Vec::<Vec<u8>>::new());
     assert_eq!(host.counters.count(Discard::PolicyMismatch), 1);
+}
+
+/// Key managers number their own requests, and a number may be an ACQUIRE's by chance.
+#[test]
+fn an_sa_that_leads_elsewhere_is_no_answer_whatever_its_number() {
+    for refused in [false, true] {
+        let mut host = Host::trap();
+        let wide = Selector::nets("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
+        host.plane.change_eroutes(|eroutes| {
+            drop(eroutes.clear());
+            eroutes.replace(Eroute::new(wide, Action::Trap));
+        });
+        let manager = host.manager(false);
+        let mut packet = udp(9, 1, 60);
+        packet[16..20].copy_from_slice(&[10, 9, 0, 1]);
+        let _ = host.send(&Vnet::default(), &mut packet);
+        let seq = acquires(&host.heard(manager))[0].base.seq;
+        host.add(manager, if refused { 0 } else { seq }, 0x2002, true);
+        if refused {
+            let again = host.add_record(seq, 0x2002, true);
+            host.control.request(manager, &again, host.now);
+            assert_eq!(host.heard(manager)[0][2], 17, "EEXIST");
+        }
+        assert_eq!((host.released().len(), host.dropped()), (0, 0), "it still waits");
+        host.control.request(manager, &negative(seq), host.now);
+        assert_eq!(host.dropped(), 1, "for its own answer");
+    }
 }
 
 #[test]

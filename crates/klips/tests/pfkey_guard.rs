@@ -65,6 +65,21 @@ fn keys_leave_in_get_and_dump_only_and_for_the_one_who_asked() {
 }
 
 #[test]
+fn a_promiscuous_socket_hears_keys_and_nothing_but_get_and_dump_has_them() {
+    let mut service = Service::default();
+    let [asking, listening] = [(); 2].map(|()| service.open());
+    service.must(listening, msg(PROMISC, 1));
+    service.must(asking, add_esp(0x1001, LOCAL, PEER));
+    service.must(asking, get(ESP, 0x1001, PEER));
+    service.send(asking, msg(DUMP, ESP));
+    service.hear(asking);
+    service.must(asking, msg(DELETE, ESP).sa(0x1001).dst(PEER));
+    let heard = service.hear(listening);
+    let all: Vec<(u8, bool)> = heard.iter().map(|h| (h.kind, h.find(EKEY).is_some())).collect();
+    assert_eq!(all, [(ADD, false), (GET, true), (DUMP, true), (DUMP, false), (DELETE, false)]);
+}
+
+#[test]
 fn a_flood_fills_one_queue_to_its_limit_and_nobody_elses() {
     let mut service = with_limit(4096);
     let [flooding, deaf] = [(); 2].map(|()| service.open());
@@ -103,4 +118,40 @@ fn a_dump_waits_for_its_reader_in_no_more_memory_than_the_limit() {
     let all: Vec<u32> = (0..number).map(|spi| 0x1000 + spi).collect();
     assert_eq!(spis, all);
     assert_eq!(row(&service, reader).dropped, 0);
+}
+
+/// Of what no socket could be told nothing is kept.
+#[test]
+fn an_sa_too_large_to_be_shown_is_refused() {
+    let mut service = with_limit(1 << 20);
+    let s = service.open();
+    let named = |src: usize, dst: usize| {
+        let ident = |m: Msg, kind, len: usize| m.ident(kind, 2, &"x".repeat(len));
+        ident(ident(add_esp(0x1001, LOCAL, PEER), ID_SRC, src), ID_DST, dst)
+    };
+    for (src, dst) in [(500_000, 0), (0, 500_000), (70_000, 70_000), ((128 << 10) + 1, 0)] {
+        let heard = service.ask(s, named(src, dst));
+        assert_eq!((heard.errno, heard.diagnostic, heard.octets.len()), (EMSGSIZE, 0, 16), "{src} {dst}");
+        assert_eq!(service.control.sa_count(), 0);
+    }
+    // A larval SA does not become one either.
+    service.must(s, msg(GETSPI, ESP).src(LOCAL).dst(PEER).range(0x1001, 0x1001));
+    let mut update = named(200_000, 200_000);
+    update.octets[1] = UPDATE;
+    assert_eq!(service.ask(s, update).errno, EMSGSIZE);
+    // What is just not too large is shown, all of it.
+    service.must(s, named(64 << 10, 64 << 10));
+    let shown = service.must(s, get(ESP, 0x1001, PEER));
+    assert!(shown.octets.len() < (128 << 10) + 1024, "{}", shown.octets.len());
+    assert!(shown.find(ID_DST).is_some_and(|body| body.len() > 64 << 10) && shown.find(EKEY).is_some());
+    let dump = {
+        service.send(s, msg(DUMP, ESP));
+        service.hear(s)
+    };
+    assert_eq!(dump.len(), 2, "the SA and the end");
+    // Where less may wait for a socket, less is taken.
+    let mut service = with_limit(64 << 10);
+    let s = service.open();
+    assert_eq!(service.ask(s, named(63 << 10, 1)).errno, EMSGSIZE);
+    service.must(s, named(62 << 10, 1));
 }

@@ -489,7 +489,12 @@ pub(crate) fn key(octets: &[u8], answer: bool) -> Option<Key<'_>> {
 pub(crate) fn identity(octets: &[u8]) -> Option<Identity<'_>> {
     let (head, text) = octets.split_first_chunk::<16>()?;
     let &[_, _, _, _, k0, k1, _, _, ref id @ ..] = head;
-    let text = text.split(|octet| *octet == 0).next().unwrap_or_default();
+    // Without a NUL the last octet makes room for one: the extension keeps its length (pf_key(7P)).
+    let text = match text.iter().position(|octet| *octet == 0) {
+        Some(end) => text.get(..end),
+        None => text.split_last().map(|(_, text)| text),
+    };
+    let text = text.unwrap_or_default();
     Some(Identity { kind: u16::from_ne_bytes([k0, k1]), id: u64::from_ne_bytes(*id), text })
 }
 

@@ -109,12 +109,16 @@ impl Writer {
 
     /// SADB_EXT_ADDRESS_*, by its type.
     pub fn address(&mut self, kind: ExtType, address: &Address) -> &mut Self {
-        self.ext(kind, |octets| {
-            octets.extend_from_slice(&[address.proto, address.prefix, 0, 0]);
-            match address.socket {
-                Some(socket) => sockaddr(octets, socket),
-                None => octets.extend_from_slice(&[0; 16]),
-            }
+        self.ext(kind, |octets| address_body(octets, address))
+    }
+
+    /// SADB_EXT_ADDRESS_* in the place of an extension that was `octets` long: a shorter address keeps that length, as where
+    /// an IPv4-mapped IPv6 address is answered as IPv4 (pf_key(7P)).
+    pub fn address_in_place(&mut self, kind: ExtType, address: &Address, octets: usize) -> &mut Self {
+        let end = self.octets.len().saturating_add(octets);
+        self.ext(kind, |buffer| {
+            address_body(buffer, address);
+            buffer.resize(buffer.len().max(end), 0);
         })
     }
 
@@ -257,6 +261,15 @@ impl Writer {
     /// Native: counters of an SA.
     pub fn counters(&mut self, c: &Counters) -> &mut Self {
         self.numbers(ExtType::Counters, 0, &[c.packets, c.forged, c.replayed, c.sequence])
+    }
+}
+
+/// What follows the extension header of an address.
+fn address_body(octets: &mut Vec<u8>, address: &Address) {
+    octets.extend_from_slice(&[address.proto, address.prefix, 0, 0]);
+    match address.socket {
+        Some(socket) => sockaddr(octets, socket),
+        None => octets.extend_from_slice(&[0; 16]),
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -533,6 +533,16 @@ impl Interfaces {
     /// Every address of this host in this namespace: what "mine" means to PF_KEY.
     pub fn local_addresses(&mut self) -> io::Result<Vec<IpAddr>> {
         Ok(self.netlink.addresses(None)?.into_iter().map(|address| address.net.addr()).collect())
+    }
+
+    /// The directed broadcast addresses of the networks of this namespace. Networks of one or two hosts have none
+    /// (RFC 3021).
+    pub fn broadcast_addresses(&mut self) -> io::Result<Vec<Ipv4Addr>> {
+        let wide = |net: IpNet| match net {
+            IpNet::V4(net) => (net.prefix_len() < 31).then(|| net.broadcast()),
+            IpNet::V6(_) => None,
+        };
+        Ok(self.netlink.addresses(None)?.into_iter().filter_map(|address| wide(address.net)).collect())
     }
 
     /// Sends a datagram from the UDP port of the interface that has the address `from`, or else of the first one.

@@ -222,6 +222,94 @@ fn a_stranger_is_told_eperm_and_is_gone() {
     assert!(server.sockets.is_empty() && server.service.queues.is_empty() && server.service.seen.is_empty());
 }
 
+/// What lies unread when a socket closes makes the other side's next read say ECONNRESET, which says nothing.
+#[test]
+fn a_stranger_who_has_written_already_is_told_eperm_all_the_same() {
+    let mut server = Server::new(Trust::default());
+    let Some(stranger) = client_as(&server, 65534, &[]) else { return };
+    for text in [b"hello".as_slice(), b"", b"once more"] {
+        say(&stranger, text);
+    }
+    server.turn();
+    let mut buffer = [0; 64];
+    let (length, _) = net::recv(&stranger, &mut buffer[..], RecvFlags::DONTWAIT).unwrap();
+    assert_eq!(buffer[..length], refusal(std::process::id(), Errno::PERM));
+    assert_eq!(net::recv(&stranger, &mut buffer[..], RecvFlags::DONTWAIT).map(|(length, _)| length), Ok(0));
+    assert!(server.service.seen.is_empty());
+}
+
+#[test]
+fn a_record_of_no_octets_is_nothing_at_all() {
+    let mut server = Server::mine();
+    let a = server.client();
+    say(&a, b"");
+    server.turn();
+    say(&a, b"");
+    say(&a, b"hello");
+    say(&a, b"");
+    server.turn();
+    assert_eq!(hear(&a), [b"hello"]);
+    assert_eq!(server.service.seen.len(), 1);
+    // What comes behind one is heard even if it is the last word, and then a client that is gone is gone.
+    say(&a, b"");
+    say(&a, b"goodbye");
+    say(&a, b"");
+    drop(a);
+    server.turn();
+    assert_eq!(server.service.seen.last().map(|(_, text)| text.as_slice()), Some(&b"goodbye"[..]));
+    assert!(server.sockets.is_empty() && server.service.queues.is_empty());
+}
+
+#[test]
+fn a_client_that_has_said_its_last_word_still_hears_all_it_asked_for() {
+    let mut server = Server::mine();
+    let (a, b) = (server.client(), server.client());
+    let mut many = b"many".to_vec();
+    many.resize(10_000, 0);
+    say(&a, &many);
+    net::shutdown(&a, net::Shutdown::Write).unwrap();
+    let mut heard = 0;
+    loop {
+        server.turn();
+        match hear(&a).len() {
+            0 => break,
+            more => heard += more,
+        }
+    }
+    assert_eq!(heard, MANY);
+    // And what everybody hears; nothing of this makes the daemon turn without end.
+    say(&b, b"all");
+    server.turn();
+    assert_eq!(hear(&a), [b"all"]);
+    drop(a);
+    server.turn();
+    assert_eq!(server.sockets.len(), 1);
+}
+
+/// Whoever asks must not wait for what can never come.
+#[test]
+fn in_the_place_of_an_answer_that_no_socket_takes_comes_its_header() {
+    let mut server = Server::mine();
+    let a = server.client();
+    server.turn();
+    let header = pfkey::Base::request(pfkey::MessageType::Get, pfkey::SaType::Esp, 77, 99).octets().to_vec();
+    let long = [header, vec![1; 1 << 20]].concat();
+    let socket = *server.service.queues.keys().next().unwrap();
+    for text in [long, b"next".to_vec()] {
+        server.service.queues.get_mut(&socket).unwrap().push_back(text);
+    }
+    server.service.ready.push(socket);
+    server.sockets.deliver(&mut server.service, Time::ZERO);
+    let all = hear(&a);
+    assert_eq!(all.len(), 2);
+    let base = pfkey::Base::parse(all[0].first_chunk().unwrap());
+    assert_eq!(
+        (base.number, base.errno, base.words, base.seq, base.pid),
+        (5, pfkey::Errno::EMSGSIZE, 2, 77, 99)
+    );
+    assert_eq!(all[1], b"next");
+}
+
 #[test]
 fn a_member_of_the_group_is_served_and_others_are_not() {
     let mut server = Server::new(Trust { group: Some(4711) });

@@ -12,10 +12,12 @@ use crate::hold::{Held, Trapped};
 use crate::sa::Sa;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
+use ipnet::IpNet;
 use ipsec_core::algorithm::{self, Row};
 use ipsec_core::{Flow, Protocol, SaId, Selector, Time};
 use pfkey::{
-    Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, MessageType, SaType, Writer,
+    Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, Message, MessageType, SaType,
+    Writer,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -204,17 +206,38 @@ impl Control {
         heard.saturating_add(self.sockets.deliver(Hearers::Plain(SaType::Esp.number()), message)) > 0
     }
 
-    /// An SA came in, in answer to ACQUIRE `seq` if that is one: what waits for it goes.
+    /// An SA came in. If it is the answer to ACQUIRE `seq`, what waits for it goes.
     pub(super) fn acquired(&mut self, seq: u32, id: &SaId) {
+        let Some(record) = self.sadb.find(id) else { return };
         // Key managers use the number for both directions; packets wait for the one that leads out.
-        let outbound = |record: &&crate::sadb::Record| record.flags & super::flag::OUTBOUND != 0;
-        let sa = self.sadb.find(id).filter(outbound).and_then(|record| record.sa.clone());
-        let Some(sa) = sa.filter(|sa| sa.id.protocol == Protocol::Esp && sa.is_alive()) else { return };
-        if let Some(key) = self.acquires.records.get(&seq).map(|record| record.key) {
-            self.acquires.meet(key, &sa);
-        }
+        let outbound = record.flags & super::flag::OUTBOUND != 0 && id.protocol == Protocol::Esp;
+        let Some(sa) = record.sa.clone().filter(|sa| outbound && sa.is_alive()) else { return };
+        let in_use = record.in_use;
+        // The number alone makes no answer: key managers number their own requests, too.
+        let key = self.acquires.records.get(&seq).map(|record| record.key);
+        let Some(key) = key.filter(|(_, src, dst)| leads(&sa, *src, *dst)) else { return };
         let packets = self.acquires.end(seq);
-        self.release(packets, Some(&sa));
+        if in_use {
+            self.acquires.meet(key, &sa);
+            self.release(packets, Some(&sa));
+        } else {
+            self.dropped(packets.len());
+        }
+    }
+
+    /// The answer to ACQUIRE `seq` was no SA that would do: nothing else is to come.
+    pub(super) fn missed(&mut self, seq: u32, ask: &Message<'_>) {
+        let net = |address: Option<Address>| {
+            address.and_then(|address| IpNet::new(address.ip()?, address.prefix).ok())
+        };
+        let inner = ask.inner_src.is_some();
+        let leads = |(_, src, dst): &Key| match (net(ask.inner_src), net(ask.inner_dst)) {
+            (Some(from), Some(to)) => from.contains(src) && to.contains(dst),
+            _ => !inner && ask.dst.and_then(|dst| dst.ip()) == Some(*dst),
+        };
+        if self.acquires.records.get(&seq).is_some_and(|record| leads(&record.key)) {
+            self.given_up(seq);
+        }
     }
 
     /// Policy changed for what `selector` covers: what it gives another way goes there. A key manager that adds the SA first
@@ -276,6 +299,15 @@ impl Control {
 
     fn dropped(&self, packets: usize) {
         self.discards.add(Discard::Hold, packets as u64);
+    }
+}
+
+/// Whether an SA leads from one host to the other: in tunnel mode through its peer, else to its peer.
+fn leads(sa: &Sa, src: IpAddr, dst: IpAddr) -> bool {
+    let hosts = Flow { src, dst, proto: 0, sport: 0, dport: 0 };
+    match &sa.selector {
+        Some(inner) => inner.src.contains(&src) && inner.dst.contains(&dst) || sa.entitles(&hosts),
+        None => sa.id.dst == dst,
     }
 }
 

@@ -19,6 +19,13 @@ const NATT_PORT: u16 = 4500;
 /// The widest replay window the data plane keeps.
 const WIDEST_WINDOW: u32 = 4096;
 
+/// Octets of text in both identities together. GET and DUMP show an SA in one message, and a Unix socket with the send buffer
+/// of this service takes one of this length on any host.
+const IDENTITIES: usize = 128 << 10;
+
+/// What GET says of an SA besides that text is shorter than this.
+const BESIDE_IDENTITIES: usize = 1024;
+
 /// Says whether a message has a security label. Nothing here is labelled.
 pub(super) fn has_label(ask: &Message<'_>) -> bool {
     ask.has(ExtType::Sensitivity) || ask.has(ExtType::OuterSensitivity)
@@ -87,7 +94,7 @@ impl Control {
             && protocol(ask) == Some(Protocol::Esp)
             && self.direction(sa.flags, src, dst) & flag::OUTBOUND != 0
         {
-            self.given_up(ask.base.seq);
+            self.missed(ask.base.seq, ask);
         }
         outcome
     }
@@ -104,8 +111,8 @@ impl Control {
         }
         if let Some(sa) = sa.filter(|_| in_use) {
             self.plane.publish(sa);
-            self.acquired(ask.base.seq, &id);
         }
+        self.acquired(ask.base.seq, &id);
         Ok(())
     }
 
@@ -150,6 +157,12 @@ impl Control {
         }
         if ask.replay_value.is_some_and(|value| value.low == 0 && value.high != 0) {
             return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::InvalidReplay });
+        }
+        let identities = [&ask.src_identity, &ask.dst_identity].into_iter().flatten();
+        let text = identities.fold(0_usize, |sum, identity| sum.saturating_add(identity.text.len()));
+        // An SA that no socket could be told of is not taken in.
+        if text > IDENTITIES || text.saturating_add(BESIDE_IDENTITIES) > self.config.receive_limit {
+            return Err(Fault::errno(Errno::EMSGSIZE));
         }
         if larva.is_none() && self.sadb.find(&id).is_some() {
             return Err(Fault::errno(Errno::EEXIST));

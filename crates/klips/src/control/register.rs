@@ -28,7 +28,9 @@ impl Control {
         if socket.extended || socket.registered != 0 {
             return Err(Fault::errno(Errno::EBUSY));
         }
-        let satypes = ask.ereg.ok_or(Fault::invalid(D::SatypeNeeded))?;
+        // A list without SA types is none: it would have no answer.
+        let satypes =
+            ask.ereg.filter(|satypes| !satypes.is_empty()).ok_or(Fault::invalid(D::SatypeNeeded))?;
         socket.extended = true;
         for number in satypes {
             match SaType::from_number(*number).filter(|satype| *satype != SaType::Unspec) {

@@ -48,14 +48,6 @@ impl Control {
         let (Some(record), Some(sa)) = (self.sadb.find(id), ask.sa) else {
             return Err(Fault::invalid(D::SaNotfound));
         };
-        // A dialect without a word for it sends the keys again, and they stay what they are.
-        let again = ask.sa_policy.is_some_and(|policy| policy.by_policy);
-        if ask.auth_key.is_some() && !again {
-            return Err(Fault::invalid(D::AkeyPresent));
-        }
-        if ask.encrypt_key.is_some() && !again {
-            return Err(Fault::invalid(D::EkeyPresent));
-        }
         if sa.state != SaState::Mature as u8 {
             return Err(Fault::invalid(D::BadSastate));
         }
@@ -69,6 +61,14 @@ impl Control {
         check_lifetimes(ask)?;
         if has_label(ask) {
             return Err(Fault::invalid(D::BadLabel));
+        }
+        // A dialect without a word for it sends the keys again, and they stay what they are.
+        let again = ask.sa_policy.is_some_and(|policy| policy.by_policy);
+        if ask.auth_key.is_some() && !again {
+            return Err(Fault::invalid(D::AkeyPresent));
+        }
+        if ask.encrypt_key.is_some() && !again {
+            return Err(Fault::invalid(D::EkeyPresent));
         }
         let partner = record.partner().and_then(|partner| self.sadb.find(&partner));
         if record.state() == SaState::Dead || partner.is_some_and(|p| p.state() == SaState::Dead) {

@@ -9,6 +9,9 @@ pub(crate) fn stage_two_addresses(r: &mut Table) {
     r.bad("a multicast source", g().src("224.0.0.5").dst(LOCAL), EINVAL, 12);
     r.bad("an IPv6 multicast source", g().src("ff02::1").dst(LOCAL6), EINVAL, 12);
     r.bad("a broadcast source", g().src("255.255.255.255").dst(LOCAL), EINVAL, 12);
+    r.bad("the broadcast address of our network as source", g().src(BROADCAST).dst(PEER), EINVAL, 12);
+    let sought = g().src(LOCAL).dst(BROADCAST);
+    r.bad("the broadcast address of our network as destination", sought, ESRCH, 78);
     r.bad("a mapped multicast source", g().src("::ffff:224.0.0.5").dst(LOCAL), EINVAL, 12);
     r.bad("an unspecified destination", g().dst("0.0.0.0"), EINVAL, 13);
     r.bad("an unspecified IPv6 destination", g().dst("::"), EINVAL, 13);

@@ -41,6 +41,12 @@ pub(crate) fn answers(r: &mut Table) {
     got.shows("spi 0x777 replay 0 state 0 auth 0 encrypt 0", sa_of);
     let first = msg(GETSPI, ESP).range(0x777, 0x777).kmc(1, 2).src(PEER).dst(LOCAL);
     r.good("GETSPI: the SA is where the range was", first, ALL).exts(&[SA, KMC, SRC, DST]);
+    let two = getspi().sa(0x888).range(0x777, 0x777);
+    r.good("GETSPI: one SA, whatever was asked", two, ALL)
+        .exts(&[SRC, DST, SA])
+        .shows("spi 0x777 replay 0 state 0 auth 0 encrypt 0", sa_of);
+    r.good("ADD: a range stays one", add_esp(0x777, PEER, LOCAL).range(1, 2), ALL)
+        .exts(&[SA, SRC, DST, RANGE]);
     let keys = getspi().range(0x777, 0x777).key(EKEY, 16).key(AKEY, 16);
     r.good("GETSPI: keys are not sent back", keys, ALL).exts(&[SRC, DST, SA]);
     r.good("a larval SA, shown", get(ESP, LARVA, LOCAL), SENDER)
@@ -107,6 +113,38 @@ pub(crate) fn answers(r: &mut Table) {
     };
     ident(r, "GET: source identity", ID_SRC, 3, "a@a.example");
     ident(r, "GET: destination identity", ID_DST, 2, "b.example");
+    // The last octet of an identity without its NUL makes room for one, and its extension is as long as it was.
+    let unterminated = |kind| [&2_u16.to_ne_bytes()[..], &[0; 10], kind].concat();
+    let named = || add_esp(0xd00e, PEER, LOCAL).ext(ID_SRC, &unterminated(b"abcdefgh"));
+    let cut = format!("{:?}", Some(unterminated(b"abcdefg\0")));
+    r.good("ADD: an identity without its NUL", named(), ALL).shows(cut.clone(), body_of(ID_SRC));
+    r.good("GET: an identity without its NUL", get(ESP, 0xd00e, LOCAL), SENDER)
+        .after([named()])
+        .shows(cut, body_of(ID_SRC));
+    let short = || add_esp(0xd00e, PEER, LOCAL).ext(ID_SRC, &unterminated(b"abc\0\0fgh"));
+    let as_came = format!("{:?}", Some(unterminated(b"abc\0\0fgh")));
+    r.good("ADD: an identity with octets after its NUL", short(), ALL).shows(as_came, body_of(ID_SRC));
+    let clean = format!("{:?}", Some(unterminated(b"abc\0\0\0\0\0")));
+    r.good("GET: an identity with octets after its NUL", get(ESP, 0xd00e, LOCAL), SENDER)
+        .after([short()])
+        .shows(clean, body_of(ID_SRC));
+    // IPv4 in IPv6 clothes is answered as IPv4 in as much room.
+    let lengths = |heard: &Heard| {
+        let words = |kind| heard.find(kind).map(|body| (body.len() + 4) / 8);
+        let v4 = |kind| heard.address(kind).map(|(socket, ..)| socket.is_ipv4());
+        format!("{:?} {:?} {:?} {:?}", words(SRC), words(DST), v4(SRC), v4(DST))
+    };
+    let mapped = |m: Msg| m.src(&format!("::ffff:{PEER}")).dst(LOCAL);
+    let wide = "Some(5) Some(3) Some(true) Some(true)";
+    let add = mapped(msg(ADD, ESP).sa_full(0xd00f, 32, MATURE, 0, GCM16, 0)).key(EKEY, 20);
+    r.good("ADD: a mapped address", add.clone(), ALL).shows(wide, lengths);
+    r.good("GET: a mapped address that was added", get(ESP, 0xd00f, LOCAL), SENDER)
+        .after([add])
+        .shows("Some(3) Some(3) Some(true) Some(true)", lengths);
+    r.good("GETSPI: a mapped address", mapped(msg(GETSPI, ESP)).range(0x777, 0x777), ALL)
+        .shows(wide, lengths);
+    r.good("UPDATE: a mapped address", mapped(msg(UPDATE, ESP).sa(IN)), ALL).shows(wide, lengths);
+
     r.good("GET: the least there is", get(ESP, IN, LOCAL), SENDER).exts(&[SA, CURRENT, SRC, DST, EKEY]);
     r.good("GET: AH", get(AH, AH_IN, LOCAL), SENDER).exts(&[SA, CURRENT, SRC, DST, AKEY]);
     r.good("GET: flags of a combined cipher", get(ESP, IN, LOCAL), SENDER).shows("IN EALG2 EALG1", flags_of);
@@ -201,6 +239,7 @@ pub(crate) fn answers(r: &mut Table) {
     r.good("the list ends at 0", ereg(&[ESP, 0, 77, AH]), "sep");
     r.bad("a refused extended REGISTER leaves no mark", ereg(&[]), EBUSY, 0).after([msg(REGISTER, AH)]);
     r.good("without EREG nothing is registered", msg(REGISTER, ESP), "sep").after_refused(msg(REGISTER, 0));
+    r.good("an empty EREG registers nothing", msg(REGISTER, ESP), "sep").after_refused(ereg(&[0; 4]));
     let mut odd = get(ESP, IN, LOCAL).errno(5);
     odd.octets[6..8].copy_from_slice(&77_u16.to_ne_bytes());
     r.good("errno and diagnostic of a request are not echoed (Q17)", odd, SENDER);

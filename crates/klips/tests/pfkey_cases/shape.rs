@@ -91,6 +91,7 @@ pub(crate) fn stage_one_dispatch(r: &mut Table) {
     r.bad("EXPIRE of no SA type", msg(EXPIRE, 0), EOPNOTSUPP, 0);
     r.bad("REGISTER of an unknown SA type", msg(REGISTER, 77), EINVAL, 4);
     r.bad("extended REGISTER without EREG", msg(REGISTER, 0), EINVAL, 5);
+    r.bad("extended REGISTER of nothing", msg(REGISTER, 0).ext(EREG, &[0; 4]), EINVAL, 5);
     r.bad("FLUSH with an extension", msg(FLUSH, ESP).sa(1), EINVAL, 7);
     r.bad("FLUSH with an extension of an unknown SA type", msg(FLUSH, 77).sa(1), EINVAL, 7);
     r.bad("FLUSH of an unknown SA type", msg(FLUSH, 77), EINVAL, 4);

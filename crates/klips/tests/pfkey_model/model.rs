@@ -511,8 +511,6 @@ impl Model {
             return Ok(());
         }
         let early = [
-            (ask.auth_key != 0, (EINVAL, 36)),
-            (ask.encrypt_key != 0, (EINVAL, 37)),
             (ask.state != MATURE, (EINVAL, 43)),
             (ask.flags & F_PFS != 0, (EINVAL, 42)),
             (ask.current, (EOPNOTSUPP, 0)),
@@ -524,6 +522,8 @@ impl Model {
         let other = |new: u64, old: u64| new != 0 && old != 0 && new != old;
         let late = [
             (ask.label, (EINVAL, 83)),
+            (ask.auth_key != 0, (EINVAL, 36)),
+            (ask.encrypt_key != 0, (EINVAL, 37)),
             (sa.state == DEAD, (ESRCH, 79)),
             (other(ask.km.0.into(), sa.km.0.into()), (EINVAL, 49)),
             (ask.km.0 != 3 && other(ask.km.1, sa.km.1), (EINVAL, 50)),

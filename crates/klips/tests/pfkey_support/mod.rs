@@ -392,6 +392,8 @@ impl Default for Service {
 
 pub(crate) const LOCAL: &str = "192.0.2.1";
 pub(crate) const PEER: &str = "198.51.100.2";
+/// Of the network that [`LOCAL`] is in.
+pub(crate) const BROADCAST: &str = "192.0.2.255";
 pub(crate) const LOCAL6: &str = "2001:db8::1";
 pub(crate) const PEER6: &str = "2001:db8:f::2";
 
@@ -401,6 +403,7 @@ impl Service {
         let mut control = Control::new(Arc::clone(&plane), config);
         let local = [LOCAL, LOCAL6, "127.0.0.1", "::1"];
         control.set_local_addresses(local.iter().map(|ip| ip.parse().unwrap()).collect());
+        control.set_broadcast_addresses(vec![BROADCAST.parse().unwrap()]);
         Self { control, plane, now: Time::from_secs(1000) }
     }
 
