@@ -122,7 +122,10 @@ impl Inbound {
                 }
                 self.last = Some(bundle);
             }
-            Err(why) => self.refuse(why, run.len()),
+            Err(why) => match self.plane.sa(&id) {
+                Some(sa) => self.refuse_of(&sa, why, run.len()),
+                None => self.refuse(why, run.len()),
+            },
         }
         run.clear();
     }
@@ -170,7 +173,7 @@ impl Inbound {
                     Err(Discard::Short)
                 };
                 if let Err(why) = judged.and_then(|seq| candidates.push(packet, at, seq, sa.esn)) {
-                    self.refuse(why, 1);
+                    self.refuse_of(sa, why, 1);
                 }
             }
         }
@@ -192,7 +195,7 @@ impl Inbound {
                 });
                 match fresh {
                     Ok(packet) => authentic.push(packet),
-                    Err(why) => self.refuse(why, 1),
+                    Err(why) => self.refuse_of(sa, why, 1),
                 }
             }
         }
@@ -201,12 +204,12 @@ impl Inbound {
             self.follow(sa, arrival);
         }
         let admitted = self.charge(sa, &authentic, Authenticated::charged_len, now);
-        self.refuse(Discard::Expired, authentic.len().saturating_sub(admitted));
+        self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         for packet in authentic.drain(..).take(admitted) {
             match packet.payload().and_then(|payload| tunnelled(sa, arrival.tos, payload, &mut self.entitled))
             {
                 Ok(packet) => out.packets.push(packet),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(sa, why, 1),
             }
         }
     }
@@ -237,6 +240,14 @@ impl Inbound {
             }
         }
         admitted
+    }
+
+    /// Refuses packets of an SA, which counts them too.
+    fn refuse_of(&self, sa: &Sa, why: Discard, n: usize) {
+        if n > 0 {
+            self.refuse(why, n);
+            sa.refuse(why, n as u64);
+        }
     }
 
     fn refuse(&self, why: Discard, n: usize) {

@@ -5,6 +5,7 @@
 //! What an SA is to its key manager (lifetimes in seconds, identities, pairs, cookies) is in [`crate::sadb`].
 
 use crate::comp::Luck;
+use crate::discard::{Counters, Discard};
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
@@ -145,6 +146,8 @@ pub(crate) struct Live {
     packets: AtomicU64,
     first_use: AtomicU64,
     last_use: AtomicU64,
+    /// Made at the first refusal: most SAs have none.
+    refused: OnceLock<Counters>,
 }
 
 /// What [`Sa::charge`] allowed.
@@ -193,6 +196,7 @@ impl Sa {
                 packets: AtomicU64::new(0),
                 first_use: AtomicU64::new(0),
                 last_use: AtomicU64::new(0),
+                refused: OnceLock::new(),
             }),
         }
     }
@@ -428,6 +432,18 @@ impl Sa {
         if let Some(window) = &self.live.window {
             window.lock().skip_to(last);
         }
+    }
+
+    /// Counts `n` packets that came for this SA and were refused for `why`: which peer sends rubbish is the first question
+    /// asked of a counter that grows.
+    pub(crate) fn refuse(&self, why: Discard, n: u64) {
+        self.live.refused.get_or_init(Counters::default).add(why, n);
+    }
+
+    /// How many packets were refused for each reason; what never happened is left out.
+    pub fn refused(&self) -> Vec<(Discard, u64)> {
+        let Some(counters) = self.live.refused.get() else { return Vec::new() };
+        Discard::ALL.iter().map(|why| (*why, counters.count(*why))).filter(|(_, n)| *n != 0).collect()
     }
 
     /// When the first packet passed.

@@ -4,7 +4,7 @@ use super::{Form, word};
 use core::fmt::Write as _;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::{SaId, Time};
-use klips::{Direction, Lifetime, Mode, SaRow, SaState};
+use klips::{Direction, Discard, Lifetime, Mode, SaRow, SaState};
 use serde_json::json;
 
 /// `SADB_X_SAFLAGS_INBOUND | SADB_X_SAFLAGS_OUTBOUND`: what `dir=` says already.
@@ -82,6 +82,11 @@ fn sequence(sa: &SaRow) -> u64 {
     if sa.direction == Direction::Inbound { sa.received } else { sa.sent }
 }
 
+/// Packets refused for one reason.
+fn refused(sa: &SaRow, why: Discard) -> u64 {
+    sa.refused.iter().find(|(reason, _)| *reason == why).map_or(0, |(_, n)| *n)
+}
+
 /// One SA. Items that are zero are left out, as KLIPS did; only `life`, `natencap` and what follows always stand.
 fn text(sa: &SaRow, now: Time) -> String {
     // Inbound lines have two blanks after `dir=in`, and always had.
@@ -103,19 +108,24 @@ fn text(sa: &SaRow, now: Time) -> String {
         }
     };
     item("ooowin", sa.window.into());
+    item("ooo_errs", refused(sa, Discard::ReplayOld));
+    item("ooo_dups", refused(sa, Discard::Replayed));
     item("seq", sequence(sa));
     let flags = sa.flags & !DIRECTION_FLAGS;
     if flags != 0 {
         let _ = write!(out, " flags={flags:#x}<>");
     }
-    let mut item = |name: &str, value: usize| {
+    let mut item = |name: &str, value: u64| {
         if value != 0 {
             let _ = write!(out, " {name}={value}");
         }
     };
-    item("alen", hash);
-    item("aklen", hash_key);
-    item("eklen", cipher_key);
+    item("alen", hash as u64);
+    item("aklen", hash_key as u64);
+    item("auth_errs", refused(sa, Discard::Forged));
+    item("eklen", cipher_key as u64);
+    item("encr_size_errs", refused(sa, Discard::Short));
+    item("encr_pad_errs", refused(sa, Discard::BadPadding));
     let _ = write!(out, " life(c,s,h)={}", lifetimes(sa, now));
     if let Some(last) = sa.last_use {
         let _ = write!(out, " idle={}", now.since(last).as_secs());
@@ -179,6 +189,7 @@ fn object(sa: &SaRow, now: Time) -> serde_json::Value {
         "window": sa.window,
         "sequence": sequence(sa),
         "packets": sa.packets,
+        "refused": sa.refused.iter().map(|(why, n)| (why.name().to_owned(), json!(n))).collect::<serde_json::Map<_, _>>(),
         "current": { "allocations": sa.current.allocations, "bytes": sa.current.bytes, "addtime": addtime, "usetime": usetime },
         "soft": limits(&sa.soft),
         "hard": limits(&sa.hard),

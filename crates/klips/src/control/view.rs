@@ -3,6 +3,7 @@
 //! Nothing here holds a key.
 
 use super::{Control, flag};
+use crate::discard::Discard;
 use crate::keysock::{Socket, SocketId};
 use crate::sa::{Encapsulation, Mode, SaState};
 use crate::sadb::{Identity, Record};
@@ -63,6 +64,8 @@ pub struct SaRow {
     pub received: u64,
     /// Packets carried.
     pub packets: u64,
+    /// Packets that came for it and were refused, by reason; reasons that never applied are left out.
+    pub refused: Vec<(Discard, u64)>,
     /// What it has used of its life so far.
     pub current: Lifetime,
     /// The limits at which its key manager is told.
@@ -203,6 +206,7 @@ impl Control {
             sent: sa.map_or(0, |sa| sa.sent()),
             received: sa.map_or(0, |sa| sa.received()),
             packets: sa.map_or(0, |sa| sa.packets()),
+            refused: sa.map_or(Vec::new(), |sa| sa.refused()),
             current: self.current(record),
             soft: record.soft,
             hard: record.hard,

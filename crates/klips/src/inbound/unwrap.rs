@@ -76,7 +76,7 @@ impl Inbound {
         for layer in layers {
             match deliver(innermost, layer, natted, arena) {
                 Ok(packet) => out.unwrapped.push(packet),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(innermost, why, 1),
             }
         }
     }
@@ -92,7 +92,7 @@ impl Inbound {
                     .and_then(|low| number(sa, window.as_deref(), Some(low)));
                 match judged {
                     Ok(seq) => candidates.push((layer, seq)),
-                    Err(why) => self.refuse(why, 1),
+                    Err(why) => self.refuse_of(sa, why, 1),
                 }
             }
         }
@@ -100,7 +100,7 @@ impl Inbound {
         for (layer, seq) in candidates {
             match open_one(sa, &layer, (seq, sa.esn), arena, &mut self.scratch) {
                 Ok(verified) => opened.push((layer, verified)),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(sa, why, 1),
             }
         }
         let mut authentic = ArrayVec::<(Layer, Result<Inside, Discard>), RUN>::new();
@@ -110,7 +110,7 @@ impl Inbound {
             for (layer, verified) in opened {
                 if let Some(window) = &mut window {
                     if let Err(why) = window.advance(&verified) {
-                        self.refuse(why, 1);
+                        self.refuse_of(sa, why, 1);
                         continue;
                     }
                     newest |= window.right() == verified.seq();
@@ -125,12 +125,12 @@ impl Inbound {
             inside.as_ref().map_or(layer.len, |inside| inside.octets.len()) as u64
         };
         let admitted = self.charge(sa, &authentic, len, now);
-        self.refuse(Discard::Expired, authentic.len().saturating_sub(admitted));
+        self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         let mut left = Layers::new();
         for (layer, inside) in authentic.into_iter().take(admitted) {
             match inside.and_then(|inside| settle(sa, layer, inside, arena)) {
                 Ok(layer) => left.push(layer),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(sa, why, 1),
             }
         }
         left
@@ -139,7 +139,7 @@ impl Inbound {
     /// Takes IPIP or IPComp off, which prove nothing: what is outside of them has been verified.
     fn strip(&mut self, sa: &Sa, layers: Layers, now: Time, arena: &mut Vec<u8>) -> Layers {
         let admitted = self.charge(sa, &layers, |layer| layer.len as u64, now);
-        self.refuse(Discard::Expired, layers.len().saturating_sub(admitted));
+        self.refuse_of(sa, Discard::Expired, layers.len().saturating_sub(admitted));
         let mut left = Layers::new();
         for layer in layers.into_iter().take(admitted) {
             let stripped = match sa.id.protocol {
@@ -154,7 +154,7 @@ impl Inbound {
             };
             match stripped {
                 Ok(layer) => left.push(layer),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(sa, why, 1),
             }
         }
         left

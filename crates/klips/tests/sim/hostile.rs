@@ -82,6 +82,24 @@ fn a_replayed_packet_is_dropped() {
 }
 
 #[test]
+fn what_is_refused_of_an_sa_is_counted_with_it() {
+    let (peer, mut host) = peer_and_receiver(Setup::default());
+    let (first, far) = (peer.ping(1), peer.ping(100_000));
+    let mut forged = peer.ping(100_002);
+    let last = forged.octets.len() - 1;
+    forged.octets[last] ^= 1;
+    let odd = Parcel { pad_len: Some(255), ..Parcel::new(&[0x45; 4]) };
+    let mut short = peer.ping(3);
+    short.octets.truncate(12);
+    host.receive(&[first.clone(), far, first, forged.clone(), peer.seal(100_001, &odd), short]);
+    host.receive(&[forged]);
+    let ours = [(Discard::Short, 1), (Discard::ReplayOld, 1), (Discard::Forged, 2), (Discard::BadPadding, 1)];
+    assert_eq!(host.receives.refused(), ours);
+    assert_eq!(host.refused(), ours, "and with the whole");
+    assert_eq!(host.sends.refused(), []);
+}
+
+#[test]
 fn within_the_window_order_does_not_matter_and_left_of_it_nothing_passes() {
     for window in [32, 64, 1024, 4096] {
         let (peer, mut host) = peer_and_receiver(Setup { window, ..Setup::default() });

@@ -22,6 +22,7 @@ fn row() -> SaRow {
         sent: 0,
         received: 8,
         packets: 8,
+        refused: Vec::new(),
         current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
         soft: Lifetime::default(),
         hard: Lifetime { addtime: 86400, ..Lifetime::default() },
@@ -98,4 +99,28 @@ fn json_has_the_same_facts_in_numbers() {
     assert_eq!(object["current"]["usetime"], 8);
     assert_eq!(object["hard"]["addtime"], 86400);
     assert_eq!(object["encryption"], "aes-cbc");
+}
+
+#[test]
+fn what_was_refused_has_the_names_klips_gave_it_and_all_of_it_is_in_json() {
+    let mut sa = row();
+    sa.refused = vec![
+        (Discard::Short, 6),
+        (Discard::ReplayOld, 2),
+        (Discard::Replayed, 3),
+        (Discard::Forged, 4),
+        (Discard::BadPadding, 5),
+        (Discard::PolicyMismatch, 7),
+    ];
+    let text = line(&sa, Time::from_secs(110), Form::Klips);
+    assert!(text.contains(" ooowin=64 ooo_errs=2 ooo_dups=3 seq=8 "), "{text}");
+    assert!(
+        text.contains(" aklen=160 auth_errs=4 eklen=128 encr_size_errs=6 encr_pad_errs=5 life(c,s,h)="),
+        "{text}"
+    );
+    let object: serde_json::Value =
+        serde_json::from_str(&line(&sa, Time::from_secs(110), Form::Json)).unwrap();
+    assert_eq!(object["refused"]["forged"], 4);
+    assert_eq!(object["refused"]["policy_mismatch"], 7);
+    assert_eq!(object["refused"].as_object().unwrap().len(), 6);
 }
