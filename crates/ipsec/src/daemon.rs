@@ -8,9 +8,11 @@ mod explain;
 pub mod instance;
 pub mod mailbox;
 pub mod program;
+mod service;
 
 use crate::ctl::{self, Refusal, Request, Settings};
 use crate::host::clock;
+use crate::host::interfaces::clear::Guarded;
 use crate::host::interfaces::{self, Addresses, AttachError, Interfaces, Physical};
 use crate::keysock::KeySockets;
 use crate::peer::Trust;
@@ -34,6 +36,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 use serde_json::{Value, json};
+use service::Serving;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -67,6 +70,7 @@ mod number {
     pub(super) const IKE_LISTENER: u64 = 7;
     pub(super) const IKE_QUEUE: u64 = 8;
     pub(super) const IKE_CLIENT: u64 = 9;
+    pub(super) const GUARD: u64 = 10;
 }
 
 /// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
@@ -213,6 +217,10 @@ impl Daemon {
         ] {
             epoll::add(&daemon.epoll, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
         }
+        if let Some(fd) = daemon.interfaces.guard_changes() {
+            let event = epoll::EventData::new_u64(number::GUARD);
+            epoll::add(&daemon.epoll, fd, event, epoll::EventFlags::IN)?;
+        }
         if options.until_eof {
             // Nobody writes to it: the one event it can have is that its other end is closed.
             let (number, never) = (epoll::EventData::new_u64(number::PARENT), epoll::EventFlags::empty());
@@ -238,6 +246,9 @@ impl Daemon {
             if self.control.deadline().is_some_and(|due| due <= now) {
                 self.control.expire(now);
             }
+            // A move of an SA that nobody has asked for is a change of policy too.
+            self.interfaces.follow_policy();
+            self.interfaces.guard_said().iter().for_each(|line| tracing::warn!("{line}"));
             self.sockets.deliver(&mut self.control, now);
             if self.plane.take_returned() {
                 self.interfaces.tell_returned();
@@ -275,6 +286,7 @@ impl Daemon {
                 }
                 self.look_at_addresses();
             }
+            number::GUARD => self.interfaces.guard_again(),
             number::IKE_LISTENER | number::IKE_QUEUE | number::IKE_CLIENT => {
                 let interfaces = &self.interfaces;
                 self.ike.event(number, flags, now, |record| {
@@ -284,7 +296,8 @@ impl Daemon {
             }
             client => {
                 let debug = self.debug.is_set("pfkey");
-                self.sockets.event(&mut self.control, client, flags, now, |from, record| {
+                let mut service = Serving { control: &mut self.control, interfaces: &mut self.interfaces };
+                self.sockets.event(&mut service, client, flags, now, |from, record| {
                     if debug {
                         tracing::info!("pfkey: {} from socket {}", pfkey_line(record), from.0);
                     }
@@ -450,7 +463,13 @@ impl Daemon {
         Ok(Value::Null)
     }
 
-    fn status(&self) -> Value {
+    fn status(&mut self) -> Value {
+        let clear_refused = self.interfaces.guarded().map(|guarded| match guarded {
+            Guarded::By(table, packets) => {
+                json!({ "by": format!("nf_tables inet {table}"), "packets": packets })
+            }
+            Guarded::Not(why) => json!({ "by": null, "why": why }),
+        });
         json!({
             "pid": std::process::id(),
             "version": version::VERSION,
@@ -463,6 +482,7 @@ impl Daemon {
             "settings": self.settings(),
             "ike": self.ike_status(),
             "devices": self.interfaces.list().len(),
+            "clear_refused": clear_refused,
             "discards": self.discards().filter(|(_, count)| *count > 0).map(|(name, count)| (name.to_owned(), json!(count)))
                 .collect::<serde_json::Map<_, _>>(),
         })

@@ -3,6 +3,8 @@
 //! Needs the right to make network namespaces (root, or `unshare -Ur`) and `/dev/net/tun`; says so and skips otherwise.
 
 use ipnet::IpNet;
+use ipsec::host::interfaces::clear::Guarded;
+use ipsec::host::interfaces::keep::Mark;
 use ipsec::host::interfaces::{Addresses, Interfaces, Physical, Settings, Status};
 use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, available, connect};
@@ -456,23 +458,96 @@ fn a_smaller_mtu_below_is_followed_while_traffic_flows() {
     assert_eq!((tunnel.left.refused(), tunnel.right.refused()), (vec![], vec![]));
 }
 
+/// Routes each end's peer itself into the device.
+fn catch_peers(case: &Case, tunnel: &Tunnel) {
+    for (end, peer) in [(&tunnel.left, 2), (&tunnel.right, 1)] {
+        let dst = IpNet::from(outer(case, peer).addr());
+        let catch = || {
+            let mut netlink = Netlink::open().unwrap();
+            let link = netlink.link("ipsec0").unwrap().map(|link| link.index);
+            netlink.add_route(&Route { dst, via: None, link, src: None, metric: 0 }).unwrap();
+        };
+        end.namespace.run(catch).unwrap();
+    }
+}
+
+/// Settings with which clear packets are refused whose answer would go into the device.
+fn guarded() -> Settings {
+    let owner = Some(Mark::new(std::path::Path::new("/run/test")));
+    Settings { owner, workers: Some(1), ..Settings::default() }
+}
+
 #[test]
 fn a_route_to_the_peer_through_the_device_does_not_catch_what_it_sends() {
     for udp in [true, false] {
         let case = Case { udp, ..Case::default() };
         let Some(tunnel) = tunnel(&case) else { return };
-        for (end, peer) in [(&tunnel.left, 2), (&tunnel.right, 1)] {
-            let dst = IpNet::from(outer(&case, peer).addr());
-            let catch = || {
-                let mut netlink = Netlink::open().unwrap();
-                let link = netlink.link("ipsec0").unwrap().map(|link| link.index);
-                netlink.add_route(&Route { dst, via: None, link, src: None, metric: 0 }).unwrap();
-            };
-            end.namespace.run(catch).unwrap();
-        }
+        catch_peers(&case, &tunnel);
         tunnel.udp_echo(&pattern(1000));
         tunnel.tcp_echo(&pattern(300_000));
     }
+}
+
+/// Whatever the peer sends then comes from where answers would go into the device: ESP and its fragments, neighbour discovery.
+#[test]
+fn the_guard_against_clear_packets_lets_everything_through_that_a_tunnel_is_made_of() {
+    for (outer6, udp) in [(false, false), (false, true), (true, false), (true, true)] {
+        let case = Case { outer6, udp, settings: guarded(), ..Case::default() };
+        let Some(mut tunnel) = tunnel(&case) else { return };
+        catch_peers(&case, &tunnel);
+        tunnel.udp_echo(&pattern(1000));
+        tunnel.tcp_echo(&pattern(300_000));
+        // An ICMP error about ESP is heard, and a ping from there is not.
+        let ping = if outer6 { [128, 0, 0, 0, 0, 1, 0, 1] } else { [8, 0, 0xf7, 0xfd, 0, 1, 0, 1] };
+        for (message, refused) in [(&too_big(&case)[..], 0), (&ping, 1)] {
+            let to = SocketAddr::new(outer(&case, 1).addr(), 0).into();
+            let send = || {
+                let (domain, ip) =
+                    if outer6 { (Domain::IPV6, Ip::ICMPV6) } else { (Domain::IPV4, Ip::ICMPV4) };
+                let icmp = Socket::new(domain, Type::RAW, Some(ip)).unwrap();
+                icmp.bind_device(Some(b"eth0")).unwrap();
+                icmp.send_to(message, &to).unwrap();
+            };
+            tunnel.right.namespace.run(send).unwrap();
+            // It is behind these on the cable, and has been judged when they have arrived.
+            tunnel.udp_echo(&pattern(1000));
+            let guarded = tunnel.left.interfaces.guarded();
+            assert!(matches!(guarded, Some(Guarded::By(_, n)) if n == refused), "{guarded:?}");
+        }
+        // The link narrows behind the device's back: what it sends then goes in fragments.
+        for end in [&tunnel.left, &tunnel.right] {
+            let narrow = || {
+                let mut netlink = Netlink::open().unwrap();
+                let link = netlink.link("eth0").unwrap().unwrap();
+                netlink.set_mtu(link.index, 1300).unwrap();
+            };
+            end.namespace.run(narrow).unwrap();
+        }
+        tunnel.udp_echo(&pattern(1380));
+    }
+}
+
+/// ICMPv6 type 2, or ICMP type 3 code 4, with an MTU of 1300, about an ESP packet from the left to the right.
+fn too_big(case: &Case) -> Vec<u8> {
+    let mut message = match (outer(case, 1).addr(), outer(case, 2).addr()) {
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let start = [2, 0, 0, 0, 0, 0, 0x05, 0x14, 0x60, 0, 0, 0, 0, 64, 50, 64];
+            [&start[..], &from.octets(), &to.octets()].concat()
+        }
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let start = [3, 4, 0, 0, 0, 0, 0x05, 0x14, 0x45, 0, 0, 84, 0, 0, 0x40, 0, 64, 50, 0, 0];
+            [&start[..], &from.octets(), &to.octets()].concat()
+        }
+        _ => unreachable!("one family outside"),
+    };
+    message.extend(0x1002_u32.to_be_bytes());
+    message.extend([0; 60]);
+    if !case.outer6 {
+        let sum: u32 = message.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+        let sum = !(sum % 0xffff) as u16;
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    message
 }
 
 /// A router's word about a narrower path reaches a socket that is not connected; without asking for errors the kernel
@@ -490,13 +565,7 @@ fn a_packet_too_big_for_raw_esp_in_ipv6_narrows_the_path() {
     };
     assert_eq!(tunnel.left.namespace.run(path_mtu).unwrap(), 1500);
 
-    // ICMPv6 type 2 with an MTU of 1300, about an ESP packet from us to the peer.
-    let (IpAddr::V6(from), IpAddr::V6(to)) = (ours, theirs) else { unreachable!() };
-    let mut message = vec![2, 0, 0, 0, 0, 0, 0x05, 0x14, 0x60, 0, 0, 0, 0, 64, 50, 64];
-    message.extend(from.octets());
-    message.extend(to.octets());
-    message.extend(0x1002_u32.to_be_bytes());
-    message.extend([0; 60]);
+    let message = too_big(&case);
     tunnel
         .right
         .namespace

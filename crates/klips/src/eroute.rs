@@ -210,6 +210,13 @@ impl Eroutes {
         }
     }
 
+    /// What decides about passing in clear, in match order within each family: every eroute down to the last shape that has a
+    /// `%pass`, and whether it is one. Empty where there is none, and that is known without a search.
+    pub fn bypasses(&self) -> Vec<(Selector, bool)> {
+        let all = self.v4.down_to_passes().chain(self.v6.down_to_passes());
+        all.map(|eroute| (eroute.selector, eroute.action == Action::Pass)).collect()
+    }
+
     /// All of them in no order.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Eroute>> {
         self.v4.all().chain(self.v6.all())
@@ -327,11 +334,14 @@ struct Family<A> {
     sources: Prefixes<A>,
     destinations: Prefixes<A>,
     len: usize,
+    /// How many of them are `%pass`.
+    passes: usize,
 }
 
 impl<A> Default for Family<A> {
     fn default() -> Self {
-        Self { shapes: Vec::new(), sources: Prefixes::default(), destinations: Prefixes::default(), len: 0 }
+        let (sources, destinations) = (Prefixes::default(), Prefixes::default());
+        Self { shapes: Vec::new(), sources, destinations, len: 0, passes: 0 }
     }
 }
 
@@ -360,8 +370,10 @@ impl<A: Word> Family<A> {
     fn add(&mut self, shape: Shape, key: Tuple<A>, eroute: Eroute) -> Result<(), ErouteError> {
         match self.table(shape).map(|table| table.entry(key)) {
             Some(Entry::Vacant(place)) => {
+                let action = eroute.action;
                 place.insert(Arc::new(eroute));
                 self.counted(shape, &key);
+                self.count_pass(action, 1);
                 Ok(())
             }
             _ => Err(ErouteError::Exists),
@@ -369,9 +381,18 @@ impl<A: Word> Family<A> {
     }
 
     fn replace(&mut self, shape: Shape, key: Tuple<A>, eroute: Eroute) {
-        let fresh = self.table(shape).is_some_and(|table| table.insert(key, Arc::new(eroute)).is_none());
-        if fresh {
-            self.counted(shape, &key);
+        let action = eroute.action;
+        let Some(table) = self.table(shape) else { return };
+        match table.insert(key, Arc::new(eroute)) {
+            Some(replaced) => self.count_pass(replaced.action, -1),
+            None => self.counted(shape, &key),
+        }
+        self.count_pass(action, 1);
+    }
+
+    fn count_pass(&mut self, action: Action, by: isize) {
+        if action == Action::Pass {
+            self.passes = self.passes.saturating_add_signed(by);
         }
     }
 
@@ -385,6 +406,7 @@ impl<A: Word> Family<A> {
         self.sources.remove(key.src, shape.src);
         self.destinations.remove(key.dst, shape.dst);
         self.len = self.len.saturating_sub(1);
+        self.count_pass(gone.action, -1);
         Some(gone)
     }
 
@@ -405,6 +427,14 @@ impl<A: Word> Family<A> {
 
     fn all(&self) -> impl Iterator<Item = &Arc<Eroute>> {
         self.shapes.iter().flat_map(|(_, table)| table.values())
+    }
+
+    fn down_to_passes(&self) -> impl Iterator<Item = &Arc<Eroute>> {
+        let has = |(_, table): &(Shape, Table<A>)| table.values().any(|eroute| eroute.action == Action::Pass);
+        // Nobody looks for what is known not to be there.
+        let last = if self.passes == 0 { None } else { self.shapes.iter().rposition(has) };
+        let count = last.map_or(0, |last| last.saturating_add(1));
+        self.shapes.iter().take(count).flat_map(|(_, table)| table.values())
     }
 }
 

@@ -4,6 +4,7 @@
 //! changes it. Where the settings name an owner, a device stays closed behind its daemon: it outlives it with its addresses and routes
 //! ([`keep`]), is made again when somebody removes it, and goes only when it is detached.
 
+pub mod clear;
 pub mod keep;
 
 use super::netlink::{Link, Netlink, Route, Watch};
@@ -337,6 +338,7 @@ pub struct Interfaces {
     netlink: Netlink,
     watch: Watch,
     attached: BTreeMap<String, Attached>,
+    guard: clear::Keeper,
     leave: bool,
 }
 
@@ -355,7 +357,9 @@ impl Interfaces {
     /// come to the UDP port, and is called by workers: it must not block.
     pub fn new(plane: Arc<Plane>, wake: Arc<OwnedFd>, ike: IkeSink, settings: Settings) -> io::Result<Self> {
         let (netlink, watch) = (Netlink::open()?, Watch::open()?);
-        Ok(Self { plane, wake, ike, settings, netlink, watch, attached: BTreeMap::new(), leave: false })
+        let guard = clear::Keeper::new(settings.owner.as_ref());
+        let attached = BTreeMap::new();
+        Ok(Self { plane, wake, ike, settings, netlink, watch, attached, guard, leave: false })
     }
 
     /// Changes what the next attachments go by; `hide_tos` and `frag_icmp` also hold for those that are there.
@@ -417,6 +421,8 @@ impl Interfaces {
         };
         attached.close_beneath(&self.settings, &mut self.netlink)?;
         self.attached.insert(name.into(), attached);
+        self.say_unguarded();
+        self.refuse_clear();
         Ok(())
     }
 
@@ -475,6 +481,7 @@ impl Interfaces {
         }
         let attached = self.attached.remove(name).ok_or(AttachError::NotAttached)?;
         attached.open_beneath(&self.settings, &mut self.netlink);
+        self.refuse_clear();
         Ok(())
     }
 
@@ -483,6 +490,7 @@ impl Interfaces {
         for (_, attached) in std::mem::take(&mut self.attached) {
             attached.open_beneath(&self.settings, &mut self.netlink);
         }
+        self.refuse_clear();
     }
 
     /// From now on the devices stay, closed, when this is dropped.
@@ -527,6 +535,7 @@ impl Interfaces {
                 attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
             }
         }
+        self.refuse_clear();
         Ok(Some(log))
     }
 

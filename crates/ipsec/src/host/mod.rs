@@ -3,6 +3,7 @@
 //! The engines (`klips`) decide; what is here only moves octets and asks the kernel for things.
 
 pub mod clock;
+pub mod guard;
 pub mod interfaces;
 pub mod mmsg;
 pub mod netlink;

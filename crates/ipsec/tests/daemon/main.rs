@@ -3,6 +3,7 @@
 mod closed;
 mod dialect;
 mod dump;
+mod guard;
 mod host;
 mod key;
 mod keysock;

@@ -4,6 +4,7 @@
 //! given. Beneath every route into it lies one that drops, the next in line when the route goes with its device or its source
 //! address. Both carry a mark of the run directory, so that `ipsec setup stop` finds them without the daemon and takes them away.
 
+use super::super::guard;
 use super::super::netlink::{Heard, Link, Netlink, Route};
 use super::{Attached, Interfaces, Raised, Settings};
 use ipnet::IpNet;
@@ -31,6 +32,11 @@ impl Mark {
         Self { alias: format!("tulips {hash:08x} {tail}"), protocol }
     }
 
+    /// The table of nf_tables that refuses what comes in clear ([`crate::host::guard`]).
+    pub fn table(&self) -> String {
+        self.alias.split(' ').take(2).collect::<Vec<_>>().join("_")
+    }
+
     /// What `ip link` shows of it.
     pub fn alias(&self) -> &str {
         &self.alias
@@ -41,13 +47,14 @@ impl Mark {
         link.alias.as_ref() == Some(&self.alias)
     }
 
-    /// Removes devices that nobody holds, and with `all` the routes beneath as well.
+    /// Removes devices that nobody holds, and with `all` the routes beneath and the guard as well.
     pub fn remove_left(&self, all: bool) -> io::Result<()> {
         let mut netlink = Netlink::open()?;
         for link in netlink.links()?.iter().filter(|link| self.owns(link) && !link.carrier) {
             netlink.remove_link(link.index)?;
         }
         if all {
+            guard::remove(&self.table())?;
             for (dst, metric) in netlink.blackholes(self.protocol)? {
                 netlink.remove_blackhole(dst, metric, self.protocol)?;
             }
@@ -74,7 +81,7 @@ fn is_kept(dst: IpNet) -> bool {
 
 /// Whether a route that drops may lie beneath. One for everything, or for half of it, would also stop ESP itself, which looks
 /// for its way past the route into the device.
-fn is_closed(dst: IpNet) -> bool {
+pub(super) fn is_closed(dst: IpNet) -> bool {
     dst.prefix_len() > 1
 }
 
