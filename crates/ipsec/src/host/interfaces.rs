@@ -6,6 +6,7 @@
 
 pub mod clear;
 pub mod keep;
+mod source;
 
 use super::netlink::{Link, Netlink, Route, Watch};
 use super::tun::{Device, Handle, Offloads, TunError};
@@ -339,6 +340,8 @@ pub struct Interfaces {
     watch: Watch,
     attached: BTreeMap<String, Attached>,
     guard: clear::Keeper,
+    /// Addresses of this host that others may answer to.
+    own: Vec<IpAddr>,
     leave: bool,
 }
 
@@ -358,8 +361,8 @@ impl Interfaces {
     pub fn new(plane: Arc<Plane>, wake: Arc<OwnedFd>, ike: IkeSink, settings: Settings) -> io::Result<Self> {
         let (netlink, watch) = (Netlink::open()?, Watch::open()?);
         let guard = clear::Keeper::new(settings.owner.as_ref());
-        let attached = BTreeMap::new();
-        Ok(Self { plane, wake, ike, settings, netlink, watch, attached, guard, leave: false })
+        let (attached, own) = (BTreeMap::new(), Vec::new());
+        Ok(Self { plane, wake, ike, settings, netlink, watch, attached, guard, own, leave: false })
     }
 
     /// Changes what the next attachments go by; `hide_tos` and `frag_icmp` also hold for those that are there.
@@ -421,6 +424,7 @@ impl Interfaces {
         };
         attached.close_beneath(&self.settings, &mut self.netlink)?;
         self.attached.insert(name.into(), attached);
+        self.look_at_own()?;
         self.say_unguarded();
         self.refuse_clear();
         Ok(())
@@ -535,8 +539,18 @@ impl Interfaces {
                 attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
             }
         }
+        self.look_at_own()?;
+        log.extend(self.give_sources()?);
         self.refuse_clear();
         Ok(Some(log))
+    }
+
+    fn look_at_own(&mut self) -> io::Result<()> {
+        let all = self.netlink.addresses(None)?;
+        let others =
+            all.into_iter().filter(|address| !address.link_local && !address.net.addr().is_loopback());
+        self.own = others.map(|address| address.net.addr()).collect();
+        Ok(())
     }
 
     /// Every address of this host in this namespace: what "mine" means to PF_KEY.

@@ -226,6 +226,22 @@ impl Netlink {
         self.request(RouteNetlinkMessage::NewRoute(route_message(route)), flags).map(drop)
     }
 
+    /// Gives a source to a route that names none and was made by hand or by us, and leaves all else of it as it is; false if
+    /// there is none such.
+    pub fn give_source(&mut self, route: &Route, src: IpAddr) -> io::Result<bool> {
+        let replies = self.request(RouteNetlinkMessage::GetRoute(RouteMessage::default()), NLM_F_DUMP)?;
+        let found = replies.into_iter().find(|reply| route_of(reply).as_ref() == Some(route));
+        let Some(RouteNetlinkMessage::NewRoute(mut message)) = found else { return Ok(false) };
+        // Those of a routing daemon are its own business.
+        if !matches!(message.header.protocol, RouteProtocol::Boot | RouteProtocol::Static) {
+            return Ok(false);
+        }
+        message.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::CacheInfo(_)));
+        message.attributes.push(RouteAttribute::PrefSource(src.into()));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.request(RouteNetlinkMessage::NewRoute(message), flags).map(|_| true)
+    }
+
     /// Removes a route; not an error if it is gone already.
     pub fn remove_route(&mut self, route: &Route) -> io::Result<()> {
         match self.request(RouteNetlinkMessage::DelRoute(route_message(route)), NLM_F_ACK) {

@@ -8,6 +8,7 @@ mod host;
 mod key;
 mod keysock;
 mod matrix;
+mod network;
 mod print;
 mod setup;
 mod steps;

@@ -94,10 +94,15 @@ impl Interfaces {
         }
     }
 
-    /// Brings the guard in step with policy, if that has changed.
+    /// Brings the guard and the sources of routes in step with policy, if that has changed.
     pub fn follow_policy(&mut self) {
-        if self.guard.policy != self.plane.generation() {
-            self.refuse_clear();
+        if self.guard.policy == self.plane.generation() {
+            return;
+        }
+        self.refuse_clear();
+        match self.give_sources() {
+            Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
+            Err(error) => tracing::warn!("sources of routes: {error}"),
         }
     }
 
