@@ -108,12 +108,25 @@ impl Guard {
         if self.installed.as_ref() == Some(&wanted) {
             return Ok(());
         }
-        self.installed = None;
+        // What is counted between two questions would be lost with the counter: it stays where the rest is exchanged.
+        if let Some(old) =
+            self.installed.take().filter(|old| !old.devices.is_empty() && !wanted.devices.is_empty())
+        {
+            let mut batch = Batch::new();
+            ruleset::empty(&mut batch, &self.name, &old);
+            ruleset::fill(&mut batch, &self.name, &wanted);
+            if self.nft.commit(batch).is_ok() {
+                self.installed = Some(wanted);
+                return Ok(());
+            }
+            // Somebody has changed it.
+        }
         let mut batch = Batch::new();
         batch.remove_table(&self.name);
         if !wanted.devices.is_empty() {
             let refused = self.refused();
-            ruleset::write(&mut batch, &self.name, &wanted, refused);
+            ruleset::make(&mut batch, &self.name, refused);
+            ruleset::fill(&mut batch, &self.name, &wanted);
         }
         self.nft.commit(batch)?;
         self.installed = Some(wanted);

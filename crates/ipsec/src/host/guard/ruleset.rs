@@ -23,6 +23,9 @@ const JUDGED: &str = "judged";
 const REFUSED: &str = "refused";
 /// Our devices' names.
 const DEVICES: &str = "devices";
+/// What lies closed beneath routes into them.
+const CLOSED4: &str = "closed4";
+const CLOSED6: &str = "closed6";
 
 /// Before connection tracking: what is refused leaves no trace there ("raw").
 const PRIORITY: i32 = -300;
@@ -81,10 +84,30 @@ enum Step {
     Goto(&'static str),
 }
 
-/// Writes the table.
-pub(super) fn write(batch: &mut Batch, name: &str, wanted: &Wanted, refused: u64) {
+/// Makes a table without rules that has counted `refused` packets.
+pub(super) fn make(batch: &mut Batch, name: &str, refused: u64) {
+    Table { batch, name }.begin(refused);
+}
+
+/// Takes everything out of a table but its chains and its counter.
+pub(super) fn empty(batch: &mut Batch, name: &str, old: &Wanted) {
+    let table = name.as_bytes();
+    for chain in [ARRIVES, JUDGED, REFUSED] {
+        batch.message(libc::NFT_MSG_DELRULE, 0, |buf| {
+            PushRuleAttrs::new(buf).push_table_bytes(table).push_chain_bytes(chain.as_bytes());
+        });
+    }
+    let policy = (0..shapes(&old.policy).count()).map(policy_set);
+    for set in [DEVICES, CLOSED4, CLOSED6].map(String::from).into_iter().chain(policy) {
+        batch.message(libc::NFT_MSG_DELSET, 0, |buf| {
+            PushSetAttrs::new(buf).push_table_bytes(table).push_name_bytes(set.as_bytes());
+        });
+    }
+}
+
+/// Writes the rules and sets of a table that has none.
+pub(super) fn fill(batch: &mut Batch, name: &str, wanted: &Wanted) {
     let mut table = Table { batch, name };
-    table.begin(refused);
     let names = wanted.devices.iter().map(|name| {
         let mut octets = name.as_bytes().to_vec();
         octets.resize(libc::IFNAMSIZ, 0);
@@ -92,7 +115,7 @@ pub(super) fn write(batch: &mut Batch, name: &str, wanted: &Wanted, refused: u64
     });
     table.set(DEVICES, 0, known::NAME, 16);
     table.elements(DEVICES, names.map(|key| (key, None, 0)));
-    for (set, family, v4) in [("closed4", known::IPV4, true), ("closed6", known::IPV6, false)] {
+    for (set, family, v4) in [(CLOSED4, known::IPV4, true), (CLOSED6, known::IPV6, false)] {
         table.set(set, SetFlags::Interval as u32, family, if v4 { 4 } else { 16 });
         let nets: Vec<IpNet> =
             wanted.closed.iter().copied().filter(|net| net.addr().is_ipv4() == v4).collect();
@@ -104,9 +127,7 @@ pub(super) fn write(batch: &mut Batch, name: &str, wanted: &Wanted, refused: u64
     for rule in always(&wanted.ports) {
         table.rule(JUDGED, &rule);
     }
-    if wanted.policy.len() <= MOST_EROUTES {
-        table.policy(&wanted.policy);
-    }
+    table.policy(&wanted.policy);
     table.rule(JUDGED, &[Step::Goto(REFUSED)]);
     table.rule(REFUSED, &[Step::Count, Step::Drop]);
 }
@@ -130,8 +151,8 @@ fn arrives() -> Vec<Vec<Step>> {
     vec![
         vec![Step::Meta(MetaKeys::Iifname, r), Step::In(r, DEVICES.into()), Step::Accept],
         vec![Step::Fib(OIFNAME, FibFlags::Saddr, r), Step::In(r, DEVICES.into()), Step::Goto(JUDGED)],
-        closed(IPV4, 12, 4, "closed4"),
-        closed(IPV6, 8, 16, "closed6"),
+        closed(IPV4, 12, 4, CLOSED4),
+        closed(IPV6, 8, 16, CLOSED6),
     ]
 }
 
@@ -270,10 +291,9 @@ impl Table<'_> {
 
     /// For each shape of eroute one rule, in match order: the first that has the packet's answer decides.
     fn policy(&mut self, policy: &[(Selector, bool)]) {
-        let shapes = policy.chunk_by(|(a, _), (b, _)| Shape::of(a) == Shape::of(b));
-        for (number, eroutes) in shapes.enumerate() {
+        for (number, eroutes) in shapes(policy).enumerate() {
             let Some((first, _)) = eroutes.first() else { continue };
-            let (shape, set) = (Shape::of(first), format!("policy{number}"));
+            let (shape, set) = (Shape::of(first), policy_set(number));
             self.set(&set, SetFlags::Map as u32, shape.key_type(), shape.key_length());
             self.elements(&set, eroutes.iter().map(|(selector, passes)| (key(selector), Some(*passes), 0)));
             self.rule(JUDGED, &shape.rule(set));
@@ -287,6 +307,16 @@ impl Table<'_> {
             steps.iter().fold(rule.nested_expressions(), |list, step| step.push(list));
         });
     }
+}
+
+/// The eroutes of one shape after the other, where they are not too many.
+fn shapes(policy: &[(Selector, bool)]) -> impl Iterator<Item = &[(Selector, bool)]> {
+    let few = if policy.len() <= MOST_EROUTES { policy } else { &[] };
+    few.chunk_by(|(a, _), (b, _)| Shape::of(a) == Shape::of(b))
+}
+
+fn policy_set(number: usize) -> String {
+    format!("policy{number}")
 }
 
 /// What an eroute looks at in the answer of a packet, which in the packet itself is the other way round.

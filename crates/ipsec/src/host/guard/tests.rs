@@ -45,7 +45,13 @@ fn the_kernel_takes_every_kind_of_rule_counts_on_and_tells_who_meddles() {
         // A table of more than one message a set, and of more messages than answers fit in a buffer.
         let host = |n: u32| IpNet::from(std::net::IpAddr::from(n.to_be_bytes()));
         let many = (0..3000).map(|n| (Selector::nets(host(n), host(n + 1)), n % 2 == 0)).collect();
-        guard.install(Wanted { policy: many, ..wanted() })
+        guard.install(Wanted { policy: many, ..wanted() })?;
+        // The counter is the same object from one set of rules to the next.
+        guard.install(wanted())?;
+        guard.install(Wanted { closed: Vec::new(), policy: Vec::new(), ..wanted() })?;
+        assert!(guard.nft.counter("tulips_test", ruleset::COUNTER).is_some());
+        assert!(!guard.disturbed()?, "by ourselves");
+        Ok(())
     });
     done.expect("namespace").expect("nf_tables");
 }
