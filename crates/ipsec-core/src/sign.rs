@@ -357,6 +357,24 @@ impl PublicKey {
         }
     }
 
+    /// Reads an RSA key in the form of DNS records (RFC 3110 §2), in which `leftrsasigkey=` has it: the length of the
+    /// exponent, the exponent, the modulus.
+    ///
+    /// # Errors
+    /// It is none such, or of a size we do not take.
+    pub fn from_rfc3110(octets: &[u8]) -> Result<Self, SignError> {
+        let (first, rest) = octets.split_first().ok_or(SignError::Malformed)?;
+        let (length, rest) = match (first, rest.split_first_chunk::<2>()) {
+            (0, Some((length, rest))) => (usize::from(u16::from_be_bytes(*length)), rest),
+            (0, None) => return Err(SignError::Malformed),
+            (length, _) => (usize::from(*length), rest),
+        };
+        let (exponent, modulus) = rest.split_at_checked(length).ok_or(SignError::Malformed)?;
+        let number = |octets| der::asn1::UintRef::new(octets).map_err(|_| SignError::Malformed);
+        let key = RsaPublicKeyRef { modulus: number(modulus)?, public_exponent: number(exponent)? };
+        Self::of(KeyKind::Rsa, &key.to_der().map_err(|_| SignError::Malformed)?)
+    }
+
     /// What it can do.
     pub const fn kind(&self) -> KeyKind {
         self.kind

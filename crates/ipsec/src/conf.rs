@@ -22,6 +22,7 @@
 
 mod conn;
 pub mod connection;
+pub mod files;
 mod inside;
 mod read;
 pub mod secrets;

@@ -16,7 +16,7 @@ pub mod status;
 
 use crate::command::version;
 use crate::conf::connection::{self, Auto, Here, Planned};
-use crate::conf::{Conf, Problem, secrets};
+use crate::conf::{Conf, Problem, files, secrets};
 use crate::host::clock;
 use crate::host::netlink::Watch;
 use crate::ikesock::{self, Kind, Record, client::Client};
@@ -43,6 +43,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -165,6 +166,8 @@ struct Pluto {
     /// Connections that wait for an IKE SA that is being made, in order: all of one peer share one.
     waiting: VecDeque<String>,
     buffer: Vec<u8>,
+    /// Certificates without a current revocation list of their issuer are not believed.
+    strict: bool,
     stop: bool,
     /// What is up stays so, for the pluto that follows.
     leave: bool,
@@ -194,6 +197,7 @@ impl Pluto {
             watchers: Vec::new(),
             waiting: VecDeque::new(),
             buffer: vec![0; ikesock::LONGEST],
+            strict: false,
             stop: false,
             leave: false,
         })
@@ -752,9 +756,20 @@ impl Pluto {
         let file = self.options.confs.join("ipsec.secrets");
         let read = secrets::read(&file).map_err(|problems| lines(&problems))?;
         tracing::info!("loading secrets from \"{}\"", file.display());
-        let warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        // A file that cannot be read at the moment makes nothing less strict.
+        self.strict = self.conf().map_or(self.strict, |conf| conf.setup.strictcrlpolicy);
+        let now = clock::epoch().saturating_add(clock::now().as_secs());
+        let (trust, lines) = files::trust(&self.options.confs, self.strict, now);
+        tracing::info!(
+            "{} private keys, {} authorities, {} revocation lists",
+            read.secrets.keys.len(),
+            trust.authorities.len(),
+            trust.crls.len()
+        );
+        warnings.extend(lines);
         warnings.iter().for_each(|line| tracing::warn!("{line}"));
-        self.endpoint.set_secrets(read.secrets);
+        self.endpoint.set_secrets(ike::connection::Secrets { trust: Arc::new(trust), ..read.secrets });
         Ok(warnings)
     }
 

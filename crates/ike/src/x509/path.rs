@@ -142,7 +142,7 @@ impl core::fmt::Display for Distrust {
             Self::Revoked(whose) => write!(f, "the certificate of {whose}, or one above it, was revoked"),
             Self::NoRevocationList(whose) => write!(
                 f,
-                "no current revocation list says that the certificate of {whose} stands, and crl-strict=yes asks for one: put it into ipsec.d/crls"
+                "no current revocation list says that the certificate of {whose} stands, and strictcrlpolicy=yes asks for one: put it into ipsec.d/crls"
             ),
             Self::Usage { whose, why } => write!(f, "the certificate of {whose} {why}"),
             Self::Path { whose, why } => write!(f, "the certificate of {whose} is not believed: {why}"),

@@ -8,6 +8,7 @@ use ike::credential::{Known, LocalAuth, LocalSignature, RemoteAuth, RemoteSignat
 use ike::event::{Event, Why};
 use ike::identity::{Id, IdPattern};
 use ike::x509::path::{Crl, Distrust, Trust};
+use ipsec_core::Secret;
 use ipsec_core::sign::{Curve, KeyKind};
 use std::sync::Arc;
 
@@ -201,7 +202,12 @@ fn what_is_wrong_with_a_certificate_is_said_by_the_side_that_sees_it_and_the_oth
         }
         // Its key is not its certificate's.
         let mut holders = [&good[0], &good[1]];
-        let thief = Holder { certificate: good[bad].certificate.clone(), key: others.key.clone(), serial: 0 };
+        let thief = Holder {
+            certificate: good[bad].certificate.clone(),
+            key: others.key.clone(),
+            pkcs8: Secret::default(),
+            serial: 0,
+        };
         holders[bad] = &thief;
         let mut world = world(&root, holders, &[]);
         let keyless = refused(&mut world);

@@ -1,6 +1,8 @@
 //! Authorities and what they sign, made for a test.
+#![allow(dead_code, reason = "every test that makes certificates has this file, and none needs all of it")]
 
 use super::Certificate;
+use ipsec_core::Secret;
 use ipsec_core::sign::{Curve, KeyKind, PrivateKey};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, IsCa,
@@ -18,6 +20,8 @@ static SERIAL: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct Holder {
     pub(crate) certificate: Arc<Certificate>,
     pub(crate) key: Arc<PrivateKey>,
+    /// The same key as a file has it.
+    pub(crate) pkcs8: Secret,
     pub(crate) serial: u64,
 }
 
@@ -54,17 +58,9 @@ fn params(subject: &str, names: &[&str]) -> (CertificateParams, u64) {
     (params, serial)
 }
 
-fn key(kind: KeyKind) -> (KeyPair, Arc<PrivateKey>) {
-    let (key, pkcs8) = PrivateKey::generate(kind, 2048).unwrap();
-    (KeyPair::try_from(&*pkcs8).unwrap(), Arc::new(key))
-}
-
-fn authority(subject: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let (mut params, _) = params(subject, &[]);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    change(&mut params);
-    params
+fn key((kind, bits): (KeyKind, u16)) -> (KeyPair, PrivateKey, Secret) {
+    let (key, pkcs8) = PrivateKey::generate(kind, bits).unwrap();
+    (KeyPair::try_from(&*pkcs8).unwrap(), key, pkcs8)
 }
 
 impl Authority {
@@ -74,17 +70,29 @@ impl Authority {
 
     /// A root.
     pub(crate) fn with(subject: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let (params, (pair, _)) = (authority(subject, change), key(KeyKind::Ec(Curve::P256)));
-        let der = params.self_signed(&pair).unwrap();
-        let certificate = Arc::new(Certificate::from_der(der.der()).unwrap());
-        Self { issuer: Issuer::new(params, pair), certificate }
+        Self::of((subject, KeyKind::Ec(Curve::P256), 0), None, change)
     }
 
     /// An authority that this one vouches for.
     pub(crate) fn below(&self, subject: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let (params, (pair, _)) = (authority(subject, change), key(KeyKind::Ec(Curve::P256)));
-        let der = params.signed_by(&pair, &self.issuer).unwrap();
-        let certificate = Arc::new(Certificate::from_der(der.der()).unwrap());
+        Self::of((subject, KeyKind::Ec(Curve::P256), 0), Some(self), change)
+    }
+
+    /// An authority with a key of a kind and, for RSA, of so many bits.
+    pub(crate) fn of(
+        (subject, kind, bits): (&str, KeyKind, u16),
+        above: Option<&Self>,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Self {
+        let ((mut params, _), (pair, ..)) = (params(subject, &[]), key((kind, bits)));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
+        let der = match above {
+            None => params.self_signed(&pair),
+            Some(above) => params.signed_by(&pair, &above.issuer),
+        };
+        let certificate = Arc::new(Certificate::from_der(der.unwrap().der()).unwrap());
         Self { issuer: Issuer::new(params, pair), certificate }
     }
 
@@ -95,14 +103,24 @@ impl Authority {
 
     pub(crate) fn issue(
         &self,
-        (subject, names): (&str, &[&str]),
+        who: (&str, &[&str]),
         kind: KeyKind,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Holder {
-        let ((mut params, serial), (pair, key)) = (params(subject, names), key(kind));
+        self.issue_of(who, (kind, 2048), change)
+    }
+
+    pub(crate) fn issue_of(
+        &self,
+        (subject, names): (&str, &[&str]),
+        of: (KeyKind, u16),
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Holder {
+        let ((mut params, serial), (pair, key, pkcs8)) = (params(subject, names), key(of));
         change(&mut params);
         let der = params.signed_by(&pair, &self.issuer).unwrap();
-        Holder { certificate: Arc::new(Certificate::from_der(der.der()).unwrap()), key, serial }
+        let certificate = Arc::new(Certificate::from_der(der.der()).unwrap());
+        Holder { certificate, key: Arc::new(key), pkcs8, serial }
     }
 
     /// What this authority has revoked, said in one month of 2026 and to be said again in another.

@@ -1,7 +1,8 @@
 //! `ipsec auto` and `ipsec whack`: steer pluto.
 
 use super::{Failure, Usage};
-use crate::conf::{Conf, Problem, connection};
+use crate::conf::{Conf, Problem, connection, files};
+use crate::host::clock;
 use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
 use crate::print;
@@ -273,6 +274,9 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
         Ok(read) => warnings.extend(read.warnings),
         Err(problems) => errors.extend(problems),
     }
+    let now = clock::epoch().saturating_add(clock::now().as_secs());
+    let (_, lines_of_trust) = files::trust(&confs, conf.setup.strictcrlpolicy, now);
+    lines_of_trust.iter().for_each(|line| print::complain(format_args!("warning: {line}")));
     warnings.iter().for_each(|problem| print::complain(format_args!("warning: {problem}")));
     if !errors.is_empty() {
         return Err(Failure::new(lines(&errors)));

@@ -165,7 +165,7 @@ fn distance(one: &str, two: &str) -> usize {
 }
 
 /// What may follow `left` and `right`.
-const SIDE_KEYS: [&str; 33] = [
+const SIDE_KEYS: [&str; 34] = [
     "",
     "addresspool",
     "ahkey",
@@ -186,6 +186,7 @@ const SIDE_KEYS: [&str; 33] = [
     "nexthop",
     "policylabel",
     "protoport",
+    "pubkey",
     "rsasigkey",
     "rsasigkey2",
     "sendcert",

@@ -4,10 +4,11 @@
 //! several subnets becomes a connection for each pair of them, `NAME/1x1`, `NAME/1x2` …: one pair of SAs carries one pair.
 
 use super::inside;
+mod authentication;
+
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
-use ike::credential::{LocalAuth, RemoteAuth};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
 use ike::proposal::Offer;
@@ -22,6 +23,10 @@ pub trait Here {
     fn has(&self, address: IpAddr) -> bool;
     /// Which of our addresses packets to `peer` leave from; without a peer, those of the default route.
     fn address_towards(&self, peer: Option<IpAddr>) -> Option<IpAddr>;
+    /// The directory of ipsec.conf, with certificates below it.
+    fn confs(&self) -> std::path::PathBuf {
+        crate::rundir::confs()
+    }
 }
 
 /// `auto=`: what is done with a connection when pluto starts.
@@ -95,11 +100,8 @@ const UNSUPPORTED: [(&str, &str); 13] = [
 ];
 
 /// The same for keys of one side.
-const UNSUPPORTED_SIDE: [(&str, &str); 5] = [
-    ("cert", "certificates are not used yet: authby=secret and ipsec.secrets"),
-    ("ca", "certificates are not used yet: authby=secret and ipsec.secrets"),
-    ("ckaid", "public keys are not used yet: authby=secret and ipsec.secrets"),
-    ("rsasigkey", "public keys are not used yet: authby=secret and ipsec.secrets"),
+const UNSUPPORTED_SIDE: [(&str, &str); 2] = [
+    ("ckaid", "name the key's file: cert= or rsasigkey="),
     ("subnetwithin", "write the subnet itself with subnet="),
 ];
 
@@ -183,7 +185,7 @@ impl<'c> Plan<'c> {
             self.warnings
                 .push(Problem::new(&setting.at, format!("parameter has no effect yet [{}]", setting.key)));
         }
-        self.authby();
+        self.version();
         let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;
         let (left, right) = (Side { conn, name: "left" }, Side { conn, name: "right" });
         let (left_host, right_host) = (self.host(&left)?, self.host(&right)?);
@@ -231,19 +233,19 @@ impl<'c> Plan<'c> {
             },
             Host::Any => None,
         };
-        let local_id = self.id(&us).unwrap_or_else(|| local_address.map(Id::Address));
-        let Some(local_id) = local_id.or_else(|| here.address_towards(remote_address).map(Id::Address))
+        let (ours, theirs) = (self.credentials(&us, here), self.credentials(&them, here));
+        let local_id = self.id(&us).or_else(|| ours.id()).or_else(|| local_address.map(Id::Address));
+        let Some(mut local_id) = local_id.or_else(|| here.address_towards(remote_address).map(Id::Address))
         else {
             self.error("who this host is is not known: set its id (leftid=@name)");
             return None;
         };
-        let remote_id = match them.get("id") {
-            Some("%any") => IdPattern::Any,
-            _ => match self.id(&them).flatten().or_else(|| remote_address.map(Id::Address)) {
-                Some(id) => IdPattern::Exactly(id),
-                None => IdPattern::Any,
-            },
-        };
+        let remote_id = self.peer_id(&them).unwrap_or_else(|| {
+            let known = theirs.id().or_else(|| remote_address.map(Id::Address));
+            known.map_or(IdPattern::Any, IdPattern::Exactly)
+        });
+        let (local_auth, remote_auth) =
+            self.proofs((&us, &ours, &mut local_id), (&them, &theirs, &remote_id));
         let (ike, esp) = (self.ike(), self.esp());
         let mode = self.mode();
         let times = self.times();
@@ -257,8 +259,8 @@ impl<'c> Plan<'c> {
             remote_port: self.side_port(&them).unwrap_or(500),
             local_id,
             remote_id,
-            local_auth: LocalAuth::default(),
-            remote_auth: RemoteAuth::default(),
+            local_auth,
+            remote_auth,
             ike,
             child: ChildPolicy { offers: esp, mode, local: Vec::new(), remote: Vec::new(), replay_window },
             times,
@@ -463,27 +465,23 @@ impl<'c> Plan<'c> {
         }
     }
 
-    /// `None` where the file does not say; `Some(None)` where what it says is wrong.
-    fn id(&mut self, side: &Side<'c>) -> Option<Option<Id>> {
-        let setting = side.setting("id")?;
-        match Id::parse(&setting.value) {
-            Ok(id) => Some(Some(id)),
-            Err(why) => {
-                self.refuse(setting, &why);
-                Some(None)
-            }
-        }
+    /// Who we are; `None` where the file does not say, or leaves it to the certificate.
+    fn id(&mut self, side: &Side<'c>) -> Option<Id> {
+        let setting = side.setting("id").filter(|setting| setting.value != "%fromcert")?;
+        Id::parse(&setting.value).map_err(|why| self.refuse(setting, &why)).ok()
     }
 
-    fn authby(&mut self) {
-        for key in ["authby", "auth", "leftauth", "rightauth"] {
-            let Some(setting) = self.conn.setting(key) else { continue };
-            match setting.value.to_ascii_lowercase().as_str() {
-                "secret" | "psk" => {}
-                "esp" if key == "auth" => {}
-                _ => self.refuse(setting, "peers are authenticated by secrets alone: authby=secret"),
-            }
+    /// Who the peer must be; `None` where the file does not say.
+    fn peer_id(&mut self, side: &Side<'c>) -> Option<IdPattern> {
+        let setting = side.setting("id")?;
+        // Whoever has a certificate that is believed: what it says it is must stand in there all the same.
+        if setting.value == "%fromcert" {
+            return Some(IdPattern::Any);
         }
+        IdPattern::parse(&setting.value).map_err(|why| self.refuse(setting, &why)).ok()
+    }
+
+    fn version(&mut self) {
         if let Some(setting) = self.first(&["keyexchange", "ikev2"]) {
             let value = setting.value.to_ascii_lowercase();
             if ["ikev1", "no", "never"].contains(&value.as_str()) {
@@ -786,8 +784,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_at_its_line_with_the_remedy() {
         for (line, what) in [
-            ("authby=rsasig", "authby=secret"),
-            ("leftcert=west.pem", "certificates"),
+            ("leftauth=rsasig", "leftcert="),
+            ("leftauth=rsasig,nonsense", "value must be secret"),
+            ("leftauth=never", "not let in"),
+            ("leftcert=none-such.pem", "there is no file"),
+            ("leftrsasigkey=%dns", "DNS"),
+            ("leftrsasigkey=0sAQIDBA==", "a key of a kind"),
+            ("rightauth=rsasig\n\trightca=%same", "leftcert="),
+            ("rightid=a*b", "a * stands for"),
             ("ike=aes512-sha2_256-modp2048", "unknown algorithm"),
             ("esp=aes_gcm256-sha2_256", "takes no other"),
             ("keylife=soon", "must be a time"),

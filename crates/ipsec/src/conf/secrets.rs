@@ -4,28 +4,25 @@
 //! file  := entry | "include" PATTERN                              in column one; `#' begins a comment
 //! entry := ID* ":" "PSK" key                                      goes on in lines that are indented
 //! ID    := address | "@" name | user "@" host | name | "%any" | "%any6"
+//!        | ID* ":" ("RSA" | "ECDSA" | "ED25519" | "PKCS8") FILE    a private key, below ipsec.d/private
 //! key   := '"' characters '"' | "0x" hex | "0s" base64
 //! ```
 //!
-//! Secrets of other types are read and passed over with a warning. Whatever is wrong is said with file and line, and never
+//! A private key that cannot be used is a warning, for others may not need it. Secrets of other types are read and passed
+//! over with a warning. Whatever is wrong is said with file and line, and never
 //! with a secret.
 
-use super::{Location, Problem, matching};
+use super::{Location, Problem, files, matching};
 use base64ct::{Base64, Encoding};
 use ike::connection::{Psk, Secrets};
 use ike::identity::{Id, IdPattern};
 use ipsec_core::Secret;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// Files within files.
 const MAX_DEPTH: usize = 10;
-/// The longest file that is read.
-const LONGEST: u64 = 4 << 20;
 
 /// What was read, and what of it is probably not meant.
 #[derive(Debug, Default)]
@@ -38,7 +35,8 @@ pub struct Loaded {
 
 /// Reads a file and what it includes. A file that is not there holds no secrets.
 pub fn read(file: &Path) -> Result<Loaded, Vec<Problem>> {
-    let mut reader = Reader { out: Loaded::default(), errors: Vec::new() };
+    let confs = file.parent().unwrap_or(Path::new(".")).to_path_buf();
+    let mut reader = Reader { confs, out: Loaded::default(), errors: Vec::new() };
     if file.exists() {
         reader.file(file, 0);
     } else {
@@ -49,6 +47,8 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Problem>> {
 }
 
 struct Reader {
+    /// The directory that has `ipsec.d`.
+    confs: PathBuf,
     out: Loaded,
     errors: Vec<Problem>,
 }
@@ -112,39 +112,30 @@ impl Reader {
     fn entry(&mut self, text: &str, at: &Location) {
         match entry(text) {
             Ok(Entry::Psk(psk)) => self.out.secrets.psks.push(psk),
-            Ok(Entry::Other(kind)) => self.out.warnings.push(Problem::new(
-                at,
-                format!("secrets of this type are not used: peers are authenticated by PSK alone [{kind}]"),
-            )),
+            Ok(Entry::Key(name)) => match files::private_key(&self.confs, &name) {
+                Ok(key) => self.out.secrets.keys.push(Arc::new(key)),
+                Err(why) => self.out.warnings.push(Problem::new(at, why)),
+            },
+            Ok(Entry::Other(kind)) => self
+                .out
+                .warnings
+                .push(Problem::new(at, format!("secrets of this type are not used [{kind}]"))),
             Err(why) => self.errors.push(Problem::new(at, why)),
         }
     }
 }
 
-/// A file that others cannot read; the open file is looked at, not its name.
+/// The text of a file that others cannot read.
 fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
-    let failed = |error: std::io::Error| format!("cannot read file: {error}");
-    let file = File::open(path).map_err(failed)?;
-    let meta = file.metadata().map_err(failed)?;
-    if meta.mode() & 0o077 != 0 {
-        return Err(format!(
-            "others may read or write this file (mode {:04o}): `chmod 600 {}'",
-            meta.mode() & 0o7777,
-            path.display()
-        ));
-    }
-    if ![0, rustix::process::geteuid().as_raw()].contains(&meta.uid()) {
-        return Err(format!("this file belongs to user {}: `chown root {}'", meta.uid(), path.display()));
-    }
-    let mut octets =
-        Zeroizing::new(Vec::with_capacity(usize::try_from(meta.len().min(LONGEST)).unwrap_or(0)));
-    file.take(LONGEST).read_to_end(&mut octets).map_err(failed)?;
+    let octets = files::secret(path)?;
     let text = std::str::from_utf8(&octets).map_err(|_| "file is not text in UTF-8".to_owned())?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 
 enum Entry {
     Psk(Psk),
+    /// The file of a private key.
+    Key(String),
     Other(String),
 }
 
@@ -157,7 +148,8 @@ fn entry(text: &str) -> Result<Entry, String> {
             let ids = ids.iter().map(|id| pattern(id)).collect::<Result<_, _>>()?;
             Ok(Entry::Psk(Psk { ids, key: key(rest.trim())? }))
         }
-        kind @ ("RSA" | "ECDSA" | "PKCS8" | "XAUTH" | "EAP" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => {
+        "RSA" | "ECDSA" | "ED25519" | "PKCS8" => key_file(rest.trim()).map(Entry::Key),
+        kind @ ("XAUTH" | "EAP" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => {
             Ok(Entry::Other(kind.to_owned()))
         }
         "" => Err("the type of the secret is missing after `:': write PSK".to_owned()),
@@ -188,6 +180,23 @@ fn index(text: &str) -> Result<(Vec<&str>, &str), String> {
         rest = after.trim_start();
     }
     Err("an entry is `ID ID : PSK \"secret\"', and there is no `:'".to_owned())
+}
+
+/// The name of a private key's file; the whole rest of the entry.
+fn key_file(text: &str) -> Result<String, String> {
+    if text.starts_with('{') {
+        return Err("a key that stands in this file itself is not read: put it into a file below ipsec.d/private, PKCS#8 or PKCS#1 in PEM, and write its name".to_owned());
+    }
+    let text = text.split(" #").next().unwrap_or(text).trim();
+    let (name, rest) = match text.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+        Some((name, rest)) => (name, rest),
+        None => text.split_at(text.find(char::is_whitespace).unwrap_or(text.len())),
+    };
+    match (name, rest.trim()) {
+        ("", _) => Err("the file of the key is missing: `: RSA FILE', below ipsec.d/private".to_owned()),
+        (name, "") => Ok(name.to_owned()),
+        _ => Err("keys with a passphrase are not read: `openssl pkey -in FILE -out FILE' takes it away, and mode 0600 guards the file".to_owned()),
+    }
 }
 
 fn pattern(text: &str) -> Result<IdPattern, String> {
@@ -259,6 +268,7 @@ mod tests {
 \t: PSK \"continued\"
 west.example.org :PSK \"tight\"
 : RSA west.pem
+: ECDSA \"west.key\" # comment
 ";
         let read = read_text(text).unwrap();
         let keys: Vec<String> =
@@ -266,8 +276,14 @@ west.example.org :PSK \"tight\"
         assert_eq!(keys, ["both ends # not a comment", "key", "key", "for everybody", "continued", "tight"]);
         let ids: Vec<usize> = read.secrets.psks.iter().map(|psk| psk.ids.len()).collect();
         assert_eq!(ids, [2, 2, 2, 0, 2, 1]);
-        assert_eq!(read.warnings.len(), 1);
-        assert!(read.warnings[0].to_string().contains(":9:"), "{}", read.warnings[0]);
+        // The keys are not there; who does not need them is none the worse.
+        let said: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        assert!(
+            said.len() == 2
+                && said[0].contains(":9: there is no file")
+                && said[1].contains("private/west.key"),
+            "{said:?}"
+        );
     }
 
     #[test]
@@ -282,6 +298,9 @@ west.example.org :PSK \"tight\"
             ("@a : PSK \"\"", 1, "empty"),
             (" : PSK \"hush\"", 1, "column one"),
             ("@ : PSK \"hush\"", 1, ""),
+            (": RSA", 1, "missing"),
+            (": RSA {", 1, "put it into a file"),
+            (": RSA a.pem \"hush\"", 1, "passphrase"),
         ] {
             let problems = read_text(text).unwrap_err();
             let said = problems[0].to_string();

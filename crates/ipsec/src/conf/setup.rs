@@ -144,7 +144,7 @@ impl Setup {
             "hidetos" => self.hidetos = yes()?,
             "fragicmp" => self.fragicmp = yes()?,
             "nat_traversal" => self.nat_traversal = yes()?,
-            "strictcrlpolicy" => self.strictcrlpolicy = yes()?,
+            "strictcrlpolicy" | "crl-strict" => self.strictcrlpolicy = yes()?,
             "oe" => self.oe = yes()?,
             "overridemtu" => {
                 let mtu = value.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));

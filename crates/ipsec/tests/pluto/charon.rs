@@ -21,6 +21,11 @@ pub(crate) struct Children {
     pub(crate) more: &'static str,
 }
 
+impl Children {
+    /// The networks behind the two gateways.
+    pub(crate) const NETS: Self = Self { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "" };
+}
+
 /// Whether there is a charon to try with.
 pub(crate) fn is_there() -> bool {
     let there = std::path::Path::new(CHARON).exists();
@@ -34,8 +39,7 @@ pub(crate) fn is_there() -> bool {
 
 impl Charon {
     fn start(namespace: Namespace, ike: &str, esp: &str, more: &str) -> Self {
-        let children = Children { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "" };
-        Self::start_with(namespace, ike, esp, more, &children)
+        Self::start_with(namespace, ike, esp, more, &Children::NETS)
     }
 
     pub(crate) fn start_with(
@@ -45,8 +49,20 @@ impl Charon {
         more: &str,
         children: &Children,
     ) -> Self {
-        let Children { local_ts, remote_ts, more: sections } = children;
         let dir = tempfile::tempdir().expect("directory");
+        let by_secret = |id: &str| format!("auth = psk\n    id = {id}");
+        Self::start_as(namespace, dir, (ike, esp, more), (&by_secret("east"), &by_secret("west")), children)
+    }
+
+    /// Starts it with what `dir` has of keys and certificates, and with what it says of itself and of us.
+    pub(crate) fn start_as(
+        namespace: Namespace,
+        dir: tempfile::TempDir,
+        (ike, esp, more): (&str, &str, &str),
+        (local, remote): (&str, &str),
+        children: &Children,
+    ) -> Self {
+        let Children { local_ts, remote_ts, more: sections } = children;
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
         fs::write(
@@ -79,10 +95,8 @@ impl Charon {
   proposals = {ike}
   mobike = no
   {more}
-  local {{ auth = psk
-    id = east }}
-  remote {{ auth = psk
-    id = west }}
+  local {{ {local} }}
+  remote {{ {remote} }}
   children {{ net {{
     local_ts = {local_ts}
     remote_ts = {remote_ts}
@@ -113,7 +127,7 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
         self.dir.path().join("vici")
     }
 
-    fn swanctl(&self, args: &[&str]) -> Output {
+    pub(crate) fn swanctl(&self, args: &[&str]) -> Output {
         let mut command = Command::new("swanctl");
         command.args(args).arg("--uri").arg(format!("unix://{}", self.vici().display()));
         command
@@ -129,6 +143,10 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
         text
     }
 
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("charon.log")).unwrap_or_default()
+    }
+
     pub(crate) fn inside(&self) -> Inside<'_> {
         (&self.namespace, [10, 2, 0, 1].into())
     }
@@ -137,7 +155,7 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
 impl Drop for Charon {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.dir.path().join("charon.log")).unwrap_or_default();
+            let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(60).collect();
             eprintln!("---- charon");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
@@ -160,7 +178,7 @@ fn pair(ike: &str, esp: &str, ours: &str, theirs: &str) -> Option<(Gateway, Char
     Some((west, Charon::start(right, ike, esp, theirs), router))
 }
 
-fn both_ways(west: &Gateway, east: &Charon) {
+pub(crate) fn both_ways(west: &Gateway, east: &Charon) {
     let ours = (&west.namespace, west.inside);
     passes(ours, east.inside());
     passes(east.inside(), ours);

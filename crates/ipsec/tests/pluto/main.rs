@@ -5,6 +5,7 @@
 //!   west 10.1.0.1 ── 192.0.2.1 ──── router ──── 198.51.100.7 ── 10.2.0.1 east
 //! ```
 
+mod certificates;
 mod charon;
 mod inside;
 

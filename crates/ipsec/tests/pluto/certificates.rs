@@ -1,0 +1,256 @@
+//! Certificates and raw keys, between two of ours and with strongSwan.
+
+use super::charon::{self, Charon, Children, both_ways};
+use super::{Gateway, crosses, scene, wait};
+use base64ct::{Base64, LineEnding};
+use ike::x509::Certificate;
+use ipsec_core::sign::{Curve, KeyKind};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+#[path = "../../../ike/tests/sim/pki.rs"]
+mod pki;
+use pki::{Authority, Holder};
+
+const P256: KeyKind = KeyKind::Ec(Curve::P256);
+const WEST: &str = "C=CH, O=Example, CN=west";
+const EAST: &str = "C=CH, O=Example, CN=east";
+
+/// These certificates are for the time in which they are used, not for that of the simulation.
+fn lasting(params: &mut rcgen::CertificateParams) {
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2100, 1, 1));
+}
+
+fn root() -> Authority {
+    Authority::with("C=CH, O=Example, CN=Root", lasting)
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let mut buffer = vec![0; der.len() * 2 + 100];
+    let mut encoder =
+        base64ct::Encoder::<'_, Base64>::new_wrapped(&mut buffer, 64, LineEnding::LF).expect("width");
+    encoder.encode(der).expect("room");
+    let text = encoder.finish().expect("text");
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}
+
+fn certificates(all: &[&Certificate]) -> String {
+    all.iter().map(|one| pem("CERTIFICATE", one.der())).collect()
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a directory")).expect("directory");
+    fs::write(path, text).expect("file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode");
+}
+
+/// What a gateway has below ipsec.d: its certificate with those above it, its key, and the authority it trusts.
+fn equip(dir: &Path, holder: &Holder, above: &[&Authority], trusted: &Authority) {
+    let mut chain: Vec<&Certificate> = vec![&holder.certificate];
+    chain.extend(above.iter().map(|one| &*one.certificate));
+    write(&dir.join("ipsec.d/certs/own.pem"), &certificates(&chain));
+    write(&dir.join("ipsec.d/private/own.key"), &pem("PRIVATE KEY", &holder.pkcs8));
+    write(&dir.join("ipsec.d/cacerts/root.pem"), &certificates(&[&trusted.certificate]));
+}
+
+const CONN: &str = "\
+conn west-east
+\tleft=192.0.2.1
+\tleftsubnet=10.1.0.0/24
+\tright=198.51.100.7
+\trightsubnet=10.2.0.0/24
+\tretransmit-interval=200
+\tauto=add
+";
+
+const SECRETS: &str = ": PKCS8 own.key\n";
+
+/// Two gateways of ours; each is told before it starts what else it has.
+fn ours(lines: [&str; 2], prepare: impl Fn(usize, &Path)) -> Option<(Gateway, Gateway)> {
+    let [left, _router, right] = scene()?;
+    let mut west = Gateway::new(left, "10.1.0.1", &format!("{CONN}{}", lines[0]), SECRETS);
+    let mut east = Gateway::new(right, "10.2.0.1", &format!("{CONN}{}", lines[1]), SECRETS);
+    for (side, gateway) in [&mut west, &mut east].into_iter().enumerate() {
+        prepare(side, gateway.dir.path());
+        gateway.start_klips();
+        gateway.start_pluto();
+    }
+    // The router lives as long as its cables.
+    std::mem::forget(_router);
+    Some((west, east))
+}
+
+const BY_CERTIFICATE: [&str; 2] = [
+    "\tauthby=ecdsa\n\tleftcert=own.pem\n\trightid=\"C=CH, O=Example, CN=*\"\n\trightca=%same\n",
+    "\tauthby=ecdsa\n\trightcert=own.pem\n\tleftid=%fromcert\n\tleftca=\"C=CH, O=Example, CN=Root\"\n",
+];
+
+#[test]
+fn two_gateways_know_each_other_by_certificates() {
+    let root = root();
+    let holders = [(WEST, &["@west.example.org"]), (EAST, &["@east.example.org"])]
+        .map(|(subject, names)| root.issue((subject, names), P256, lasting));
+    let Some((west, east)) = ours(BY_CERTIFICATE, |side, dir| equip(dir, &holders[side], &[], &root)) else {
+        return;
+    };
+    let said = west.done(&["auto", "--up", "west-east"]);
+    assert!(said.contains("IKE SA established with C=CH, O=Example, CN=east"), "{said}");
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_said_on_both_sides() {
+    let root = root();
+    let stranger = Authority::with("C=CH, O=Stranger, CN=Root", lasting);
+    let good = root.issue((WEST, &["@west.example.org"]), P256, lasting);
+    let expired = root.issue((EAST, &["@east.example.org"]), P256, |params| {
+        (params.not_before, params.not_after) =
+            (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    });
+    let foreign = stranger.issue((EAST, &["@east.example.org"]), P256, lasting);
+    let valid = root.issue((EAST, &["@east.example.org"]), P256, lasting);
+    let Some((west, east)) = ours(BY_CERTIFICATE, |side, dir| match side {
+        0 => equip(dir, &good, &[], &root),
+        _ => equip(dir, &expired, &[], &root),
+    }) else {
+        return;
+    };
+    let refused = |west: &Gateway| {
+        let output = west.ipsec(&["auto", "--up", "west-east"]);
+        assert_eq!(output.status.code(), Some(1));
+        west.done(&["auto", "--down", "west-east"]);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(east.said().contains("this certificate expired at 2021-01-01"), "{}", east.said());
+    let said = refused(&west);
+    assert!(said.contains("the certificate of C=CH, O=Example, CN=east expired at 2021-01-01"), "{said}");
+    wait("east to be told", || east.said().contains("AUTHENTICATION_FAILED"));
+
+    let renew = |holder: &Holder| {
+        equip(east.dir.path(), holder, &[], &root);
+        east.done(&["auto", "--rereadall"]);
+        east.done(&["auto", "--replace", "west-east"]);
+    };
+    renew(&foreign);
+    let said = refused(&west);
+    assert!(said.contains("was signed by C=CH, O=Stranger, CN=Root, which is not known here"), "{said}");
+    // Its key, which others may read, is none.
+    renew(&valid);
+    let key = east.dir.path().join("ipsec.d/private/own.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("mode");
+    let warned = east.done(&["auto", "--rereadall"]);
+    assert!(warned.contains("chmod 600"), "{warned}");
+    let said = refused(&west);
+    assert!(said.contains("AUTHENTICATION_FAILED"), "{said}");
+    wait("east to say why", || {
+        east.said().contains("the private key of C=CH, O=Example, CN=east is not here")
+    });
+    // And all is well once it is.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("mode");
+    east.done(&["auto", "--rereadall"]);
+    west.done(&["auto", "--up", "west-east"]);
+    crosses(&west, &east);
+}
+
+/// Ours in the west, charon in the east, each with a certificate below this authority.
+fn with_charon(
+    root: &Authority,
+    above: &[&Authority],
+    (west, east): (&Holder, &Holder),
+    lines: &str,
+    trusted_there: &Authority,
+) -> Option<(Gateway, Charon)> {
+    if !charon::is_there() {
+        return None;
+    }
+    let [left, router, right] = scene()?;
+    let (ike, esp) = ("aes256gcm16-prfsha256-x25519", "aes256gcm16-x25519-noesn");
+    let conn = format!("{CONN}\tike={ike}\n\tesp={esp}\n\tleftcert=own.pem\n{lines}");
+    let mut gateway = Gateway::new(left, "10.1.0.1", &conn, SECRETS);
+    equip(gateway.dir.path(), west, above, root);
+    gateway.start_klips();
+    gateway.start_pluto();
+    let dir = tempfile::tempdir().expect("directory");
+    write(&dir.path().join("x509/east.pem"), &certificates(&[&east.certificate]));
+    for (n, one) in above.iter().enumerate() {
+        write(&dir.path().join(format!("x509ca/above{n}.pem")), &certificates(&[&one.certificate]));
+    }
+    write(&dir.path().join("x509ca/root.pem"), &certificates(&[&trusted_there.certificate]));
+    write(&dir.path().join("private/east.pem"), &pem("PRIVATE KEY", &east.pkcs8));
+    let local = format!("auth = pubkey\n    certs = east.pem\n    id = \"{EAST}\"");
+    let remote = format!("auth = pubkey\n    id = \"{WEST}\"");
+    let charon = Charon::start_as(right, dir, (ike, esp, ""), (&local, &remote), &Children::NETS);
+    std::mem::forget(router);
+    Some((gateway, charon))
+}
+
+const PEER: &str = "\trightid=\"C=CH, O=Example, CN=east\"\n";
+
+#[test]
+fn strongswan_and_we_know_each_other_by_rsa_ecdsa_and_ed25519() {
+    let root = root();
+    for (kind, authby) in [
+        (KeyKind::Rsa, "rsasig"),
+        (KeyKind::Rsa, "rsa-pkcs1"),
+        (P256, "ecdsa"),
+        (KeyKind::Ec(Curve::P384), "ecdsa"),
+        (KeyKind::Ec(Curve::P521), "ecdsa"),
+        (KeyKind::Ed25519, "ed25519"),
+    ] {
+        // What it signs RSA with by default is PKCS#1; ours is PSS.
+        let authby = if authby == "rsasig" { "rsa" } else { authby };
+        let west = root.issue((WEST, &["@west.example.org"]), kind, lasting);
+        let east = root.issue((EAST, &["@east.example.org"]), kind, lasting);
+        let lines = format!("\tauthby={authby}\n{PEER}");
+        let Some((gateway, charon)) = with_charon(&root, &[], (&west, &east), &lines, &root) else { return };
+        let said = gateway.done(&["auto", "--up", "west-east"]);
+        assert!(said.contains("IKE SA established with C=CH, O=Example, CN=east"), "{kind:?}: {said}");
+        both_ways(&gateway, &charon);
+        gateway.done(&["auto", "--down", "west-east"]);
+        wait("charon to forget it", || !charon.done(&["--list-sas"]).contains("ESTABLISHED"));
+        charon.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+        wait("up", || gateway.state() == "up");
+        both_ways(&gateway, &charon);
+    }
+}
+
+#[test]
+fn a_chain_of_4096_bit_keys_goes_in_fragments_both_ways() {
+    let root = Authority::of(("C=CH, O=Example, CN=Root", KeyKind::Rsa, 4096), None, lasting);
+    let middle = Authority::of(("C=CH, O=Example, CN=Middle", KeyKind::Rsa, 4096), Some(&root), lasting);
+    let [west, east] = [(WEST, "@west.example.org"), (EAST, "@east.example.org")]
+        .map(|(subject, name)| middle.issue_of((subject, &[name]), (KeyKind::Rsa, 4096), lasting));
+    let lines = format!("\tauthby=rsasig\n{PEER}");
+    let Some((gateway, charon)) = with_charon(&root, &[&middle], (&west, &east), &lines, &root) else {
+        return;
+    };
+    charon.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+    wait("up", || gateway.state() == "up");
+    both_ways(&gateway, &charon);
+    charon.done(&["--terminate", "--ike", "peer", "--timeout", "20"]);
+    wait("down", || gateway.spis().is_empty());
+    gateway.done(&["auto", "--up", "west-east"]);
+    both_ways(&gateway, &charon);
+    let log = charon.log();
+    assert!(log.contains("received fragment #") && log.contains("splitting IKE message"), "{log}");
+}
+
+#[test]
+fn strongswan_and_we_refuse_each_others_strangers() {
+    let (root, stranger) = (root(), Authority::with("C=CH, O=Stranger, CN=Root", lasting));
+    let west = root.issue((WEST, &["@west.example.org"]), P256, lasting);
+    let east = stranger.issue((EAST, &["@east.example.org"]), P256, lasting);
+    let lines = format!("\tauthby=ecdsa\n\tkeyingtries=1\n{PEER}");
+    // It takes ours, and has none that we take: we say so, and it is told.
+    let Some((gateway, charon)) = with_charon(&root, &[], (&west, &east), &lines, &root) else { return };
+    let output = gateway.ipsec(&["auto", "--up", "west-east"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("CN=Root, which is not known here"), "{said}");
+    wait("charon to forget it", || !charon.done(&["--list-sas"]).contains("ESTABLISHED"));
+    // It begins, and is refused.
+    assert!(!charon.swanctl(&["--initiate", "--child", "net", "--timeout", "20"]).status.success());
+    assert!(charon.log().contains("AUTH_FAILED"), "{}", charon.log());
+}
