@@ -302,6 +302,10 @@ impl Daemon {
                         tracing::info!("pfkey: {} from socket {}", pfkey_line(record), from.0);
                     }
                 });
+                if let Some(words) = self.sockets.take_debug() {
+                    self.debug.put(&words);
+                    self.logged = self.discards().map(|(_, count)| count).collect();
+                }
             }
         }
     }

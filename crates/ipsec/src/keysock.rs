@@ -9,7 +9,7 @@ mod ends;
 use crate::peer::Trust;
 use ipsec_core::Time;
 use klips::{Control, SocketId};
-use pfkey::dialect::{Dialect, Translator, Turn};
+use pfkey::dialect::{DebugWords, Dialect, Translator, Turn};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -98,6 +98,7 @@ pub struct KeySockets {
     by_socket: BTreeMap<SocketId, u64>,
     next: u64,
     buffer: Vec<u8>,
+    debug: Option<DebugWords>,
     /// When a refusal was last logged, and how many there were since. Anybody may knock as often as he likes.
     refused: (Option<Time>, u64),
 }
@@ -132,6 +133,7 @@ impl KeySockets {
             by_socket,
             next,
             buffer: vec![0; LONGEST + 1],
+            debug: None,
             refused: (None, 0),
         })
     }
@@ -147,6 +149,11 @@ impl KeySockets {
         rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(0o666))?;
         net::listen(&listener, 128)?;
         Ok(listener)
+    }
+
+    /// What is to be logged from now on, if a client has said so.
+    pub fn take_debug(&mut self) -> Option<DebugWords> {
+        self.debug.take()
     }
 
     /// How many clients there are.
@@ -272,7 +279,9 @@ impl KeySockets {
                 Ok((length, _)) => {
                     let record = self.buffer.get_mut(..length).unwrap_or_default();
                     heard(client.socket, record);
-                    client.request(service, record, now);
+                    if let Some(words) = client.request(service, record, now) {
+                        self.debug = Some(words);
+                    }
                     // ADD and UPDATE bring keys.
                     record.zeroize();
                     // The reply is on its way before anything else is done with the message or for anyone else.
@@ -347,16 +356,19 @@ impl KeySockets {
 
 impl Client {
     /// A record that the client has sent.
-    fn request(&mut self, service: &mut impl Service, record: &[u8], now: Time) {
-        match &mut self.translator {
-            None => service.request(self.socket, record, now),
-            // The end of the connection is no record, and an empty one asks nothing.
-            Some(_) if record.is_empty() => {}
-            Some(translator) => {
-                let turn = translator.request(record);
-                self.take(service, turn, now);
-            }
+    fn request(&mut self, service: &mut impl Service, record: &[u8], now: Time) -> Option<DebugWords> {
+        let Some(translator) = &mut self.translator else {
+            service.request(self.socket, record, now);
+            return None;
+        };
+        // The end of the connection is no record, and an empty one asks nothing.
+        if record.is_empty() {
+            return None;
         }
+        let mut turn = translator.request(record);
+        let debug = turn.debug.take();
+        self.take(service, turn, now);
+        debug
     }
 
     /// What the client is to be sent next.

@@ -276,6 +276,12 @@ impl Sa {
         self.moved(self.id, self.src, self.encapsulation())
     }
 
+    /// The same SA where it is, for packets of this selector only.
+    pub(crate) fn narrowed(&self, selector: Selector) -> Self {
+        self.live.either_family.store(false, Ordering::Relaxed);
+        Self { selector: Some(selector), ..self.again() }
+    }
+
     /// Whether both are one SA: the same keys, numbers and counters.
     pub(crate) fn is_same_life(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.live, &other.live)
@@ -456,3 +462,6 @@ impl Sa {
         Some(self.live.last_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
     }
 }
+
+#[cfg(test)]
+mod tests;

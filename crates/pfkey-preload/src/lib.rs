@@ -7,8 +7,8 @@
 //!
 //! | call | difference |
 //! |---|---|
-//! | `socket` | EPROTONOSUPPORT, ESOCKTNOSUPPORT, and EPERM from the service |
-//! | `write`, `send` … | returns when the answer is there, as a kernel's does; no SIGPIPE; no octets are no message |
+//! | `socket` | EPROTONOSUPPORT, ESOCKTNOSUPPORT, and EPERM from the service, which is EACCES to programs for KLIPS |
+//! | `write`, `send` … | returns when the answer is there, as a kernel's does; no SIGPIPE; no octets are no message; a refusal is the errno of the call, too, for programs written for KLIPS |
 //! | `read`, `recv` … | a service that has gone is ENETDOWN, not the end of a file; there is no address of a sender |
 //! | `bind`, `connect`, `listen`, `accept`, `shutdown` | EOPNOTSUPP |
 //! | `getsockname`, `getpeername` | a family and nothing else |

@@ -84,7 +84,8 @@ pub(crate) fn open(kind: c_int, protocol: c_int) -> Option<c_int> {
     if let Err(error) = enter(fd, &address, flags & libc::SOCK_NONBLOCK != 0) {
         // SAFETY: it was opened above and nobody else knows it.
         unsafe { libc::close(fd) };
-        return Some(fail(error));
+        let named_so = error == libc::EPERM && is_klips(&address);
+        return Some(fail(if named_so { libc::EACCES } else { error }));
     }
     Some(fd)
 }
@@ -206,9 +207,60 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     let after = errno();
     if answered(parts) && option(fd, SO_PRIORITY) == Some(HEARS) {
         settle(fd, &before);
+        if speaks_klips(fd)
+            && let Some(error) = refused(fd, &before, parts)
+        {
+            return fail(error);
+        }
     }
     set_errno(after);
     sent
+}
+
+/// The end of the path of the service's socket for programs written for KLIPS.
+const KLIPS: &[u8] = b"/pf_key.klips.sock";
+
+fn is_klips(address: &sockaddr_un) -> bool {
+    let path = address.sun_path.map(i8::cast_unsigned);
+    let len = path.iter().position(|octet| *octet == 0).unwrap_or(path.len());
+    path.get(..len).is_some_and(|path| path.ends_with(KLIPS))
+}
+
+/// Whether the program is one that is told by `write`, too, why its message was refused.
+fn speaks_klips(fd: c_int) -> bool {
+    let mut address = sockaddr_un { sun_family: 0, sun_path: [0; 108] };
+    let mut len = size_of::<sockaddr_un>() as socklen_t;
+    // SAFETY: the address has as many octets as `len` says.
+    let done = unsafe { real::getpeername(fd, (&raw mut address).cast(), &raw mut len) };
+    done == 0 && is_klips(&address)
+}
+
+/// Why the message just sent was refused, if it was. The record that says so stays to be read.
+fn refused(fd: c_int, before: &Before, parts: &[iovec]) -> Option<c_int> {
+    let mut asked = [0_u8; 16];
+    let octets = parts.iter().flat_map(|part| {
+        // SAFETY: it was just sent from there, so it can be read.
+        (0..part.iov_len).map(|n| unsafe { *part.iov_base.cast::<u8>().add(n) })
+    });
+    let whole = asked.iter_mut().zip(octets).map(|(to, from)| *to = from).count();
+    if whole < asked.len() {
+        asked.fill(0);
+    }
+    // What was not read before lies in front of it.
+    if before.ready != 0 && set_option(fd, libc::SO_PEEK_OFF, before.ready) != 0 {
+        return None;
+    }
+    let mut head = [0_u8; 16];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the buffer has as many octets as the call says.
+    let len = unsafe { real::recv(fd, head.as_mut_ptr().cast(), head.len(), flags) };
+    if before.ready != 0 {
+        set_option(fd, libc::SO_PEEK_OFF, -1);
+    }
+    let ([_, kind, ..], [_, number, error, ..]) = (asked, head);
+    // Sequence number and process.
+    let same = len == 16 && kind == number && asked.get(8..) == head.get(8..);
+    (same && error != 0).then(|| error.into())
 }
 
 /// Whether the service answers such a message.

@@ -8,6 +8,7 @@
 //! native message for that socket becomes records of the dialect. What a translator remembers between the two is bounded,
 //! and what one side cannot say is refused with a [`crate::Diagnostic`] or left out, as the table of the dialect says.
 
+pub mod klips;
 pub mod linux;
 
 use zeroize::Zeroizing;
@@ -20,17 +21,20 @@ pub enum Dialect {
     Native,
     /// Linux and KAME: `linux/pfkeyv2.h`.
     Linux,
+    /// KLIPS of FreeS/WAN, Openswan and libreswan.
+    Klips,
 }
 
 impl Dialect {
     /// Every dialect, the native one first.
-    pub const ALL: &[Self] = &[Self::Native, Self::Linux];
+    pub const ALL: &[Self] = &[Self::Native, Self::Linux, Self::Klips];
 
     /// Its name, as `ipsec run --dialect` takes it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Linux => "linux",
+            Self::Klips => "klips",
         }
     }
 
@@ -44,6 +48,7 @@ impl Dialect {
         match self {
             Self::Native => "pf_key.sock",
             Self::Linux => "pf_key.linux.sock",
+            Self::Klips => "pf_key.klips.sock",
         }
     }
 
@@ -52,9 +57,13 @@ impl Dialect {
         match self {
             Self::Native => None,
             Self::Linux => Some(Box::<linux::Linux>::default()),
+            Self::Klips => Some(Box::<klips::Klips>::default()),
         }
     }
 }
+
+/// Parts of the data plane by their names in klipsdebug(8), and the bits that say what of each is logged.
+pub type DebugWords = Vec<(&'static str, u32)>;
 
 /// What is to be done with one record, in this order.
 ///
@@ -65,6 +74,8 @@ pub struct Turn {
     pub ask: Vec<Zeroizing<Vec<u8>>>,
     /// Records of the dialect for the program.
     pub say: Vec<Zeroizing<Vec<u8>>>,
+    /// What the daemon is to log from now on.
+    pub debug: Option<DebugWords>,
 }
 
 impl core::fmt::Debug for Turn {
@@ -76,12 +87,12 @@ impl core::fmt::Debug for Turn {
 impl Turn {
     /// One native request.
     pub fn ask(message: Vec<u8>) -> Self {
-        Self { ask: vec![Zeroizing::new(message)], say: Vec::new() }
+        Self { ask: vec![Zeroizing::new(message)], ..Self::default() }
     }
 
     /// One record for the program.
     pub fn say(record: Vec<u8>) -> Self {
-        Self { ask: Vec::new(), say: vec![Zeroizing::new(record)] }
+        Self { say: vec![Zeroizing::new(record)], ..Self::default() }
     }
 }
 

@@ -109,7 +109,12 @@ impl Writer {
 
     /// SADB_EXT_ADDRESS_*, by its type.
     pub fn address(&mut self, kind: ExtType, address: &Address) -> &mut Self {
-        self.ext(kind, |octets| address_body(octets, address))
+        self.address_numbered(kind.number(), address)
+    }
+
+    /// The same of an address that has its number in another dialect.
+    pub(crate) fn address_numbered(&mut self, number: u16, address: &Address) -> &mut Self {
+        self.numbered(number, |octets| address_body(octets, address))
     }
 
     /// SADB_EXT_ADDRESS_* in the place of an extension that was `octets` long: a shorter address keeps that length, as where

@@ -19,6 +19,7 @@ Examples:
   ipsec run -- ./keymanager -d        a key manager written from pf_key(7P)
   ipsec run -- strace -f ./keymanager with everything it starts
   ipsec run --dialect linux -- iked -d one written for Linux or KAME
+  ipsec run --dialect klips -- ./klipstool  one written for KLIPS
 
 The program is started in place of this one, with libpfkey_preload.so in
 LD_PRELOAD: its PF_KEY sockets are connections to pf_key.sock of the run

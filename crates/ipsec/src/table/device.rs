@@ -121,6 +121,21 @@ impl Klipsdebug {
         found
     }
 
+    /// Makes the bits of a word what X_DEBUG of KLIPS says; those of code that is one with another's are added to its own.
+    pub fn put(&mut self, words: &[(&str, u32)]) {
+        *self = Self::default();
+        for (name, bits) in words {
+            let name = match *name {
+                "netlink" => "pfkey",
+                "ipcomp" => "esp",
+                name => name,
+            };
+            if let Some((_, value)) = Self::WORDS.iter().zip(&mut self.0).find(|(word, _)| **word == name) {
+                *value |= bits;
+            }
+        }
+    }
+
     /// Says whether anything of a word is set.
     pub fn is_set(&self, word: &str) -> bool {
         self.rows().any(|row| row.name == word && row.bits != 0)
@@ -159,6 +174,9 @@ mod tests {
         assert!(text.starts_with("debug_tunnel=00000010.\ndebug_xform=00000000.\n"), "{text}");
         assert!(text.ends_with("debug_rcv=00000000.\ndebug_pfkey=ffffffff.\n"), "{text}");
         assert!(!flags.change("nonsense", true));
+        flags.put(&[("tunnel", 0x10), ("netlink", 1), ("pfkey", 2), ("verbose", 1)]);
+        let set: Vec<_> = flags.rows().filter(|row| row.bits != 0).map(|row| (row.name, row.bits)).collect();
+        assert_eq!(set, [("tunnel", 0x10), ("pfkey", 3)]);
         assert!(flags.change("none", true));
         assert_eq!(flags, Klipsdebug::default());
     }

@@ -3,6 +3,7 @@
 
 mod calls;
 mod conformance;
+mod dialect;
 #[expect(dead_code, reason = "the tests of the daemon need more of it")]
 #[path = "../daemon/host.rs"]
 mod host;

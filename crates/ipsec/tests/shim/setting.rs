@@ -73,8 +73,13 @@ pub(crate) fn compile(host: &Host, compiler: &str, words: &[&str], source: &str)
 
 /// `ipsec run -- PROGRAM …` on a host.
 pub(crate) fn under_run(host: &Host, program: &Path, args: &[&str]) -> Command {
-    let mut command = host.command(IPSEC, &["run", "--"]);
-    command.arg(program).args(args).env("DAEMON", host.daemon().pid.to_string());
+    under_run_as(host, &[], program, args)
+}
+
+/// The same with options of its own.
+pub(crate) fn under_run_as(host: &Host, options: &[&str], program: &Path, args: &[&str]) -> Command {
+    let mut command = host.command(IPSEC, &["run"]);
+    command.args(options).arg("--").arg(program).args(args).env("DAEMON", host.daemon().pid.to_string());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -39,12 +39,13 @@ pub(super) fn fix(ask: &mut Message<'_>, locals: &Locals) -> Result<(), Fault> {
             return Err(Fault::invalid(D::BadNattLocAf));
         }
     }
-    let tunnel = ask.inner_src.is_some();
+    // A dialect that knows ports alone leaves the address open.
+    let open = ask.inner_src.is_some() || ask.sa_policy.is_some_and(|policy| policy.by_policy);
     if let Some(rem) = &mut ask.natt_rem {
         let rem = unmap(rem, D::BadNattRemAf)?;
         match locals.class(rem.ip()) {
             Class::Other => {}
-            Class::Unspecified if tunnel => {}
+            Class::Unspecified if open => {}
             Class::Mine | Class::Many | Class::Unspecified => {
                 return Err(Fault::invalid(D::MalformedNattRem));
             }

@@ -11,8 +11,8 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipsec_core::algorithm::Encryption;
 use ipsec_core::{Protocol, Time};
 use pfkey::{
-    Address, Base, ExtType, Identity, KmCookie, Lifetime, MessageType, Pair, ReplayValue, SaParams, SaType,
-    Writer, state,
+    Address, Base, ExtType, Identity, KmCookie, Lifetime, Member, MessageType, Pair, ReplayValue, SaParams,
+    SaType, Writer, state,
 };
 
 /// UDP, the protocol of NAT-T addresses.
@@ -54,18 +54,7 @@ impl Control {
             w.lifetime(ExtType::LifetimeIdle, &idle);
         }
         outer(&mut w, record);
-        if let Some(extras) = extras {
-            let natt = [
-                (flag::NATT_LOC, ExtType::AddressNattLoc, extras.natt_loc),
-                (flag::NATT_REM, ExtType::AddressNattRem, extras.natt_rem),
-            ];
-            for (flag, kind, address) in natt {
-                if let Some(address) = address.filter(|_| record.flags & flag != 0) {
-                    let socket = Some(in_family(address, record.id.dst));
-                    w.address(kind, &Address { proto: UDP, prefix: 0, socket });
-                }
-            }
-        }
+        natt(&mut w, record);
         inner(&mut w, record);
         if record.km != Default::default() {
             w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
@@ -98,6 +87,11 @@ impl Control {
             if sa.esn || record.window > u32::from(u8::MAX) {
                 w.sa_params(&SaParams { window: record.window, esn: sa.esn });
             }
+        }
+        if let Some(group) = extras.and_then(|extras| extras.group.as_deref()) {
+            let member =
+                |id: &ipsec_core::SaId| Member { satype: satype(id.protocol).number(), spi: id.spi.0 };
+            w.group(&group.iter().map(member).collect::<Vec<_>>());
         }
         w.finish().unwrap_or_default()
     }
@@ -163,6 +157,21 @@ pub(super) fn outer(w: &mut Writer, record: &Record) {
     };
     w.address(ExtType::AddressSrc, &address(record.src, record.ports.src));
     w.address(ExtType::AddressDst, &address(record.id.dst, record.ports.dst));
+}
+
+/// The UDP ports of either end, with their addresses.
+pub(super) fn natt(w: &mut Writer, record: &Record) {
+    let Some(extras) = record.extras() else { return };
+    let ends = [
+        (flag::NATT_LOC, ExtType::AddressNattLoc, extras.natt_loc),
+        (flag::NATT_REM, ExtType::AddressNattRem, extras.natt_rem),
+    ];
+    for (flag, kind, address) in ends {
+        if let Some(address) = address.filter(|_| record.flags & flag != 0) {
+            let socket = Some(in_family(address, record.id.dst));
+            w.address(kind, &Address { proto: UDP, prefix: 0, socket });
+        }
+    }
 }
 
 fn inner(w: &mut Writer, record: &Record) {

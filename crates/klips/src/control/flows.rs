@@ -133,7 +133,7 @@ fn said(ask: &Message<'_>) -> Result<SaId, Fault> {
 }
 
 /// The selector of a flow message. The addresses have been put in order.
-fn selector(ask: &Message<'_>) -> Result<Selector, Fault> {
+pub(super) fn selector(ask: &Message<'_>) -> Result<Selector, Fault> {
     let (Some(src), Some(dst)) = (ask.inner_src, ask.inner_dst) else {
         return Err(Fault::invalid(D::MissingInnerSrc));
     };

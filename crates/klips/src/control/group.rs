@@ -3,8 +3,10 @@
 //! From then on none of them does anything by itself: what policy sends through one of them goes through all, and what comes
 //! in must have gone through all. The last word counts: SAs that were grouped otherwise before leave their group, and what
 //! remains of that carries nothing until it is grouped again or taken apart. One SA by itself is taken out of its group.
+//! With inner addresses the one IP-in-IP SA among them carries packets of that selector only (RFC 4301 §5.2): it may have been
+//! added before anybody knew which.
 
-use super::{Control, flag};
+use super::{Control, flag, flows};
 use crate::bundle::{BundleError, MOST};
 use crate::sa::Sa;
 use ipsec_core::{Protocol, SaId, Spi};
@@ -47,6 +49,11 @@ impl Control {
         if ids.len() > MOST || twice {
             return Err(Fault::invalid(D::BadExtlen));
         }
+        let selector = ask.inner_src.is_some().then(|| flows::selector(ask)).transpose()?;
+        let tunnels = ids.iter().filter(|id| id.protocol == Protocol::Ipip).count();
+        if selector.is_some() && tunnels != 1 {
+            return Err(Fault { errno: Errno::ENOENT, diagnostic: D::SaNotfound });
+        }
         let mut sas = Vec::new();
         let mut direction = None;
         for id in &ids {
@@ -62,7 +69,10 @@ impl Control {
                 return Err(Fault::invalid(D::BadSaflags));
             }
             // Another object of the same life: whoever remembers the SA as it was looks again.
-            sas.push(Arc::new(sa.again()));
+            sas.push(Arc::new(match selector.filter(|_| id.protocol == Protocol::Ipip) {
+                Some(selector) => sa.narrowed(selector),
+                None => sa.again(),
+            }));
         }
         let grouped = ids.len() > 1;
         let in_use = if grouped {

@@ -133,6 +133,7 @@ impl Control {
         let mut w = Writer::new(&Base::request(MessageType::NewMapping, satype, 0, 0));
         w.sa(&self.wire_sa(record, record.state() as u8));
         describe::outer(&mut w, record);
+        describe::natt(&mut w, record);
         if record.km != Default::default() {
             w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
         }
