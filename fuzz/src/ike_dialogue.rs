@@ -114,6 +114,9 @@ fn connection(side: usize) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        mobike: false,
+        childless: false,
+        reauthenticate: false,
         provision: None,
         request: None,
     }

@@ -47,6 +47,14 @@ pub struct Connection {
     pub when_gone: WhenGone,
     /// A new IKE SA of the same peer replaces older ones (RFC 7296 §2.4).
     pub unique: bool,
+    /// The IKE SA may go on between other addresses (RFC 4555).
+    pub mobike: bool,
+    /// The initiator offers to begin without a Child SA where the peer can (RFC 6023): then every child has a key exchange of
+    /// its own, if the connection has PFS.
+    pub childless: bool,
+    /// At the end of its life an IKE SA is not rekeyed: both sides prove anew who they are, and the old one goes when the
+    /// new one has its children.
+    pub reauthenticate: bool,
     /// What a peer that asks is given; then what is on its side is the addresses it got (RFC 7296 §2.19).
     pub provision: Option<Provision>,
     /// What we ask of the peer; then what is on our side is the addresses we get.

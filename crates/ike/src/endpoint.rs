@@ -28,6 +28,8 @@ const MAX_HALF_OPEN: usize = 4096;
 const MAX_PER_SOURCE: usize = 16;
 /// A cookie is accepted for this long, and for as long again.
 const COOKIE_LIFE: Duration = Duration::from_secs(60);
+/// An IKE SA of a peer that has another one goes after this, if the peer has not removed it.
+const SUPERSEDED: Duration = Duration::from_secs(5);
 /// A negotiation that nobody answered is begun anew after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -231,9 +233,22 @@ impl Endpoint {
             }
             return Ok(());
         }
+        let known = self.sas.values().any(|sa| sa.is_established() && sa.serves(&connection));
+        let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
+        self.begin(connection, ends, None, !known, now)
+    }
+
+    /// Begins an IKE SA, in the place of another that goes when this one has its children.
+    fn begin(
+        &mut self,
+        connection: Arc<Connection>,
+        ends: (SocketAddr, SocketAddr),
+        succeeds: Option<IkeSpi>,
+        first_contact: bool,
+        now: Time,
+    ) -> Result<(), &'static str> {
         let group = connection.ike.iter().flat_map(|offer| &offer.groups).next().copied();
         let group = group.ok_or("the connection has no key exchange method (ike=)")?;
-        let known = self.sas.values().any(|sa| sa.is_established() && sa.serves(&connection));
         let mut cx = Context {
             now,
             config: &self.config,
@@ -243,15 +258,62 @@ impl Endpoint {
         };
         let (key, ni) = (cx.spi(), cx.nonce());
         let opening = Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0 };
-        let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
         let mut sa = IkeSa::new(key, true, ends, Stage::Opening(Box::new(opening)), now);
-        sa.first_contact = connection.unique && !known;
+        sa.first_contact = connection.unique && first_contact;
+        sa.succeeds = succeeds;
         sa.expires = now.after(connection.times.give_up.saturating_mul(4));
         sa.connection = Some(connection);
         sa.tasks.push_back(Task::Init);
         self.sas.insert(sa);
         self.with(key, now, |sa, cx| sa.next_task(cx));
         Ok(())
+    }
+
+    /// Has a connection's peers and us prove anew who we are; false if there is no IKE SA that we began.
+    pub fn reauthenticate(&mut self, name: &str, now: Time) -> bool {
+        let own = |sa: &&IkeSa| {
+            sa.is_established()
+                && sa.began
+                && !sa.replaced()
+                && sa.children.iter().any(|child| child.connection.name == name)
+        };
+        let keys: Vec<IkeSpi> = self.sas.values().filter(own).map(|sa| sa.key).collect();
+        for key in &keys {
+            self.with(*key, now, |sa, cx| {
+                sa.task(Task::Reauthenticate);
+                sa.next_task(cx);
+            });
+        }
+        !keys.is_empty()
+    }
+
+    /// Says which addresses this host has; `leaves_from` says, of where we were and a peer, from which of
+    /// them packets to that peer leave now. IKE SAs whose peer
+    /// can follow go on from there (RFC 4555).
+    pub fn addresses(
+        &mut self,
+        all: Vec<IpAddr>,
+        leaves_from: impl Fn(IpAddr, IpAddr) -> Option<IpAddr>,
+        now: Time,
+    ) {
+        self.config.addresses = all;
+        let movable = self.sas.values().filter(|sa| sa.mobike && !sa.is_closed());
+        let keys: Vec<_> = movable.map(|sa| (sa.key, sa.local.ip(), sa.remote.ip())).collect();
+        for (key, here, remote) in keys {
+            if let Some(local) = leaves_from(here, remote) {
+                self.with(key, now, |sa, cx| sa.readdress(cx, local));
+            }
+        }
+    }
+
+    /// An authentic packet of an inbound SA came from elsewhere: behind a NAT its IKE SA follows (RFC 7296 §2.23).
+    pub fn mapping(&mut self, spi_in: u32, from: SocketAddr, now: Time) {
+        let of = |sa: &&IkeSa| sa.nat.there && sa.children.iter().any(|child| child.spi_in == spi_in);
+        let Some(key) = self.sas.values().find(of).map(|sa| sa.key) else { return };
+        self.with(key, now, |sa, cx| {
+            sa.remote = from;
+            sa.moved(cx);
+        });
     }
 
     /// Says that a connection is to be kept up whatever happens: begun anew when the peer is gone.
@@ -622,6 +684,7 @@ impl Endpoint {
             }
             self.sas.note(key);
         }
+        self.succeed(now);
         for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
             let same = |sa: &&IkeSa| sa.key != new && !sa.replaced();
             let local = self.sas.get(new).and_then(|sa| sa.connection.clone());
@@ -636,13 +699,49 @@ impl Endpoint {
                         // It has forgotten them: there is nobody to tell (RFC 7296 §2.4).
                         sa.close(cx, Why::Superseded);
                     } else {
-                        sa.task(Task::DeleteIke(Why::Superseded));
-                        sa.next_task(cx);
+                        // It may be proving anew who it is, and makes its children first.
+                        sa.later.push((cx.now.after(SUPERSEDED), Task::DeleteIke(Why::Superseded)));
                     }
                 });
             }
         }
         self.plan(now);
+    }
+
+    /// IKE SAs that are to be proved anew, and what becomes of the old ones.
+    fn succeed(&mut self, now: Time) {
+        for old in core::mem::take(&mut self.out.reauthenticate) {
+            let busy = self.sas.values().any(|sa| sa.succeeds == Some(old) && !sa.is_closed());
+            let Some(sa) = self.sas.get(old).filter(|_| !busy) else { continue };
+            let first = sa.children.iter().find(|child| !child.replaced()).map(|child| &child.connection);
+            let Some(connection) = first.or(sa.connection.as_ref()).cloned() else { continue };
+            let remote = SocketAddr::new(sa.remote.ip(), connection.remote_port);
+            let ends = (SocketAddr::new(sa.local.ip(), 500), remote);
+            let _ = self.begin(connection, ends, Some(old), false, now);
+        }
+        for new in core::mem::take(&mut self.out.proved_anew) {
+            let Some(old) = self.sas.get(new).and_then(|sa| sa.succeeds) else { continue };
+            let Some(sa) = self.sas.get_mut(old) else { continue };
+            sa.heir = Some(new);
+            let children = sa.children.iter().map(|child| child.connection.clone()).collect();
+            self.sas.note(old);
+            self.with(new, now, |sa, cx| {
+                sa.succeed(children);
+                sa.next_task(cx);
+            });
+        }
+        for (old, new, has) in core::mem::take(&mut self.out.retired) {
+            self.with(old, now, |sa, cx| {
+                let covered = |connection: &Connection| has.iter().any(|other| other.name == connection.name);
+                if sa.children.iter().all(|child| covered(&child.connection)) {
+                    cx.out.events.push_back(Event::IkeRekeyed { from: old, to: new });
+                    sa.task(Task::DeleteIke(Why::Rekeyed));
+                    sa.next_task(cx);
+                } else {
+                    sa.heir = None;
+                }
+            });
+        }
     }
 
     /// Connections that are to be up and have just lost what they had are begun anew, for ever or as often as they say.

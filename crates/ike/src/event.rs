@@ -86,6 +86,8 @@ pub enum Event {
         from: (SocketAddr, SocketAddr),
         /// New addresses, ours and the peer's.
         to: (SocketAddr, SocketAddr),
+        /// ESP goes in UDP from now on, between the ports of `to`.
+        encapsulate: bool,
     },
     /// A peer was given an address it did not have before. Who notes it and tells [`crate::Endpoint::restore_lease`] when
     /// it starts again gives peers the addresses they had.

@@ -3,9 +3,12 @@
 pub(crate) mod auth;
 pub(crate) mod child;
 mod configuration;
+pub(crate) mod followup;
 mod informational;
 pub(crate) mod init;
 mod intermediate;
+mod mobike;
+mod reauth;
 mod rekey_ike;
 
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload};
@@ -34,8 +37,7 @@ pub(crate) fn step(
                 informational::answer(sa, cx, &opened.message);
                 Ok(())
             }
-            // No additional key exchange of ours is waiting for this (RFC 9370 §2.2.4).
-            Exchange::IkeFollowupKe => Err(Pause::refuse(NotifyKind::StateNotFound)),
+            Exchange::IkeFollowupKe => followup::answer(sa, cx, &opened.message, answers),
         },
         Work::Response(opened) => {
             let Some(request) = &sa.request else { return Ok(()) };
@@ -45,8 +47,17 @@ pub(crate) fn step(
                 Asked::Auth { .. } => auth::answered(sa, cx, &opened.message, answers),
                 Asked::Child(_) => child::answered(sa, cx, &opened.message, answers),
                 Asked::RekeyIke(_) => rekey_ike::answered(sa, cx, &opened.message, answers),
+                Asked::Followup(_) => followup::answered(sa, cx, &opened.message, answers),
                 Asked::DeleteChild(_) | Asked::DeleteIke(_) | Asked::Liveness => {
                     informational::answered(sa, cx);
+                    Ok(())
+                }
+                Asked::Move(_) => {
+                    mobike::answered(sa, cx, &opened.message);
+                    Ok(())
+                }
+                Asked::Routable(_) => {
+                    mobike::checked(sa, cx, &opened.message);
                     Ok(())
                 }
             }
@@ -58,6 +69,7 @@ pub(crate) fn step(
             Task::Child { connection, rekeys, group } => {
                 child::begin(sa, cx, (connection, *rekeys, *group), answers)
             }
+            Task::Followup => followup::begin(sa, cx, answers),
             Task::RekeyIke { group } => rekey_ike::begin(sa, cx, *group, answers),
             Task::DeleteChild(spi_in) => {
                 informational::delete_child(sa, cx, *spi_in);
@@ -69,6 +81,26 @@ pub(crate) fn step(
             }
             Task::Liveness => {
                 informational::liveness(sa, cx);
+                Ok(())
+            }
+            Task::Move => {
+                mobike::begin(sa, cx);
+                Ok(())
+            }
+            Task::Addresses => {
+                mobike::tell(sa, cx);
+                Ok(())
+            }
+            Task::Routable(cookie) => {
+                mobike::check(sa, cx, cookie);
+                Ok(())
+            }
+            Task::Reauthenticate => {
+                reauth::begin(sa, cx);
+                Ok(())
+            }
+            Task::Retire => {
+                reauth::retire(sa, cx);
                 Ok(())
             }
         },

@@ -8,6 +8,7 @@ use crate::job::{Job, JobId};
 use crate::lease::Leases;
 use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
+use core::net::IpAddr;
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub trait Random: Send {
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(crate) connections: BTreeMap<String, Arc<Connection>>,
+    /// The addresses of this host.
+    pub(crate) addresses: Vec<IpAddr>,
     pub(crate) secrets: Secrets,
     /// Seconds since 1970 at [`Time::ZERO`], once the host has said so.
     pub(crate) epoch: Option<u64>,
@@ -67,6 +70,12 @@ pub(crate) struct Outbox {
     pub(crate) redundant: Vec<(IkeSpi, IkeSpi, Time)>,
     /// A peer that has begun anew: the new IKE SA, who it is, and whether it says that older ones are gone.
     pub(crate) superseded: Vec<(IkeSpi, Id, bool)>,
+    /// IKE SAs beside which another is to be begun.
+    pub(crate) reauthenticate: Vec<IkeSpi>,
+    /// IKE SAs on which a peer has proved anew who it is.
+    pub(crate) proved_anew: Vec<IkeSpi>,
+    /// IKE SAs that may go, the one that succeeds each, and the connections it has children of.
+    pub(crate) retired: Vec<(IkeSpi, IkeSpi, Vec<Arc<Connection>>)>,
     pub(crate) counters: Counters,
     /// How many of the events the endpoint has looked at for itself.
     pub(crate) seen: usize,

@@ -12,6 +12,7 @@
 use crate::auth::Authenticated;
 use crate::connection::{Configured, Connection};
 use crate::event::{Event, Transmit, Why};
+use crate::exchange::followup::{Ours, Theirs};
 use crate::job::{Answer, Job, JobId};
 use crate::keys::IkeKeys;
 use crate::message::{
@@ -37,6 +38,10 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 pub(crate) const DATAGRAM: usize = 1228;
 /// Between two repetitions of a request there is no longer time than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A peer that says it has moved must answer from there within this time.
+const ROUTABLE: Duration = Duration::from_secs(10);
+/// After so many repetitions a request goes to other addresses of the peer, too.
+const PATIENT: u32 = 3;
 /// Tasks that may wait for their turn on one IKE SA.
 const MAX_TASKS: usize = 256;
 
@@ -62,6 +67,8 @@ pub(crate) enum Task {
     Auth,
     /// A Child SA for the connection, in place of another if `rekeys` names one; `group` if the peer asked for one.
     Child { connection: Arc<Connection>, rekeys: Option<u32>, group: Option<Group> },
+    /// IKE_FOLLOWUP_KE, the next additional key exchange of a CREATE_CHILD_SA.
+    Followup,
     /// A new IKE SA in place of this.
     RekeyIke { group: Option<Group> },
     /// Remove a Child SA.
@@ -70,6 +77,16 @@ pub(crate) enum Task {
     DeleteIke(Why),
     /// Is anybody there?
     Liveness,
+    /// We are elsewhere now (RFC 4555 §3.5).
+    Move,
+    /// Our addresses are others now, and the path is the peer's choice (RFC 4555 §3.6).
+    Addresses,
+    /// Can the peer be reached where it says it is? The cookie that it is to bring back.
+    Routable(Vec<u8>),
+    /// A new IKE SA beside this one, on which both sides prove anew who they are.
+    Reauthenticate,
+    /// This IKE SA has what the one it succeeds had, which may go.
+    Retire,
 }
 
 /// Our request that the peer has not answered yet.
@@ -81,6 +98,8 @@ pub(crate) struct Outstanding {
     first: Time,
     next: Time,
     wait: Duration,
+    /// How often it was repeated.
+    tries: u32,
 }
 
 /// What was asked.
@@ -88,12 +107,19 @@ pub(crate) struct Outstanding {
 pub(crate) enum Asked {
     Init,
     Intermediate(Arc<Offer>),
-    Auth { spi_in: u32 },
+    Auth {
+        spi_in: Option<u32>,
+    },
     Child(Box<AskedChild>),
     RekeyIke(Box<AskedIke>),
+    Followup(Arc<Offer>),
     DeleteChild(u32),
     DeleteIke(Why),
     Liveness,
+    /// From where to where.
+    Move((SocketAddr, SocketAddr)),
+    /// The cookie.
+    Routable(Vec<u8>),
 }
 
 #[derive(Debug)]
@@ -197,6 +223,8 @@ pub(crate) struct Nat {
     pub(crate) here: bool,
     /// The peer is.
     pub(crate) there: bool,
+    /// The peer is one of ours, and both may choose.
+    pub(crate) kin: bool,
     /// ESP goes in UDP, for that or because both sides want it.
     pub(crate) encapsulate: bool,
 }
@@ -220,6 +248,26 @@ pub(crate) struct IkeSa {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) connection: Option<Arc<Connection>>,
+    /// We began the first in the row of IKE SAs that this one is the last of (RFC 4555 §2.1).
+    pub(crate) began: bool,
+    /// Both sides know how to move.
+    pub(crate) mobike: bool,
+    /// Other addresses of the peer.
+    pub(crate) elsewhere: Vec<IpAddr>,
+    /// Where the children are, and whether in UDP; both sides have them there.
+    pub(crate) placed: (SocketAddr, SocketAddr),
+    pub(crate) placed_encapsulate: bool,
+    /// The address at which the peer has proved that it can be reached.
+    pub(crate) routable: IpAddr,
+    /// Where the last authentic message came from, and to where.
+    pub(crate) heard_at: (SocketAddr, SocketAddr),
+    /// The peer can do without a child in IKE_AUTH (RFC 6023).
+    pub(crate) peer_can_be_childless: bool,
+    /// CREATE_CHILD_SA of either side whose additional key exchanges are not over.
+    pub(crate) ours: Option<Ours>,
+    pub(crate) theirs: Option<Box<Theirs>>,
+    /// The IKE SA whose place this one is to take.
+    pub(crate) succeeds: Option<IkeSpi>,
     pub(crate) stage: Stage,
     pub(crate) channel: Option<Channel>,
     pub(crate) nat: Nat,
@@ -281,6 +329,12 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
+    /// One more answer.
+    #[cfg(test)]
+    pub(crate) fn give(&mut self, answer: Answer) {
+        self.given.push(answer);
+    }
+
     /// The next answer, or the demand for it.
     pub(crate) fn ask(&mut self, job: impl FnOnce() -> Job) -> Result<Answer, Pause> {
         let answer = self.given.get(self.next).cloned().ok_or_else(|| Pause::Need(job()))?;
@@ -305,6 +359,17 @@ impl IkeSa {
             local,
             remote,
             connection: None,
+            began: initiator,
+            mobike: false,
+            elsewhere: Vec::new(),
+            placed: ends,
+            placed_encapsulate: false,
+            routable: remote.ip(),
+            heard_at: ends,
+            peer_can_be_childless: false,
+            ours: None,
+            theirs: None,
+            succeeds: None,
             stage,
             channel: None,
             nat: Nat::default(),
@@ -359,7 +424,18 @@ impl IkeSa {
     pub(crate) fn serves(&self, other: &Connection) -> bool {
         let Stage::Established(proved) = &self.stage else { return false };
         let ours = self.connection.as_ref().is_some_and(|connection| connection.local_id.is(&other.local_id));
-        ours && other.remote_id.matches(proved.id()) && other.fit(self.local.ip(), self.remote.ip()).is_some()
+        // Where an IKE SA has moved, its addresses are not those of the connection any more.
+        let same = self.connection.as_ref().is_some_and(|connection| {
+            (connection.local_address, connection.remote_address)
+                == (other.local_address, other.remote_address)
+        });
+        let fits = same || other.fit(self.local.ip(), self.remote.ip()).is_some();
+        // Whoever insists on algorithms does so of the IKE SA, too: a child of its own is no way around them.
+        let strong = self.channel.as_ref().is_some_and(|channel| {
+            let chosen = channel.chosen.proposal(Protocol::Ike, Vec::new());
+            other.ike.iter().any(|offer| offer.choose(&chosen).is_some())
+        });
+        ours && other.remote_id.matches(proved.id()) && fits && strong
     }
 
     /// Who the peer proved to be.
@@ -433,16 +509,20 @@ impl IkeSa {
         } else {
             header.id == self.expected
         };
+        self.heard_at = (local, remote);
         // Only what is newer than all before may move the peer: a recorded message is not.
         if news
             && (remote != self.remote || local != self.local)
             && (self.nat.there || !self.is_established())
         {
-            let from = (self.local, self.remote);
             (self.local, self.remote) = (local, remote);
-            for child in &self.children {
-                let (spi_in, spi_out) = (child.spi_in, child.spi_out);
-                cx.out.events.push_back(Event::ChildMoved { spi_in, spi_out, from, to: (local, remote) });
+            self.moved(cx);
+        }
+        // An answer by a way that the children do not go yet.
+        if news && header.flags.response && self.is_established() && self.mobike && self.began {
+            let moving = matches!(&self.request, Some(Outstanding { asked: Asked::Move(_), .. }));
+            if !moving && (self.local, self.remote) != self.placed {
+                self.task(Task::Move);
             }
         }
     }
@@ -483,7 +563,7 @@ impl IkeSa {
             && header.id != self.expected
         {
             let datagrams = datagrams.clone();
-            self.transmit(cx, &datagrams);
+            self.transmit_back(cx, &datagrams);
             return;
         }
         // The window is 1: what is older was answered long ago, what is newer must wait for its turn.
@@ -564,6 +644,10 @@ impl IkeSa {
             (Task::DeleteChild(a), Task::DeleteChild(b)) => a == b,
             (Task::RekeyIke { .. }, Task::RekeyIke { .. })
             | (Task::Liveness, Task::Liveness)
+            | (Task::Move, Task::Move)
+            | (Task::Addresses, Task::Addresses)
+            | (Task::Routable(_), Task::Routable(_))
+            | (Task::Reauthenticate, Task::Reauthenticate)
             | (Task::DeleteIke(_), Task::DeleteIke(_)) => true,
             _ => false,
         };
@@ -586,7 +670,7 @@ impl IkeSa {
         self.transmit(cx, &datagrams);
         let wait = self.connection.as_ref().map_or(Duration::from_secs(1), |c| c.times.retransmit);
         let next = cx.now.after(wait);
-        self.request = Some(Outstanding { id, asked, datagrams, first: cx.now, next, wait });
+        self.request = Some(Outstanding { id, asked, datagrams, first: cx.now, next, wait, tries: 0 });
         message
     }
 
@@ -612,7 +696,7 @@ impl IkeSa {
     ) -> Message {
         let message = Message { header: self.header(exchange, true, id), payloads };
         let datagrams = self.datagrams(cx, &message);
-        self.transmit(cx, &datagrams);
+        self.transmit_back(cx, &datagrams);
         self.answered = Some((id, datagrams));
         self.expected = id.saturating_add(1);
         message
@@ -632,13 +716,23 @@ impl IkeSa {
     }
 
     fn transmit(&mut self, cx: &mut Context<'_>, datagrams: &[Vec<u8>]) {
+        self.transmit_between(cx, (self.local, self.remote), datagrams);
+    }
+
+    /// Answers: to where the request came from (RFC 7296 §2.11).
+    fn transmit_back(&mut self, cx: &mut Context<'_>, datagrams: &[Vec<u8>]) {
+        self.transmit_between(cx, self.heard_at, datagrams);
+    }
+
+    fn transmit_between(
+        &mut self,
+        cx: &mut Context<'_>,
+        (local, remote): (SocketAddr, SocketAddr),
+        datagrams: &[Vec<u8>],
+    ) {
         self.sent = cx.now;
         for octets in datagrams {
-            cx.out.transmits.push_back(Transmit {
-                local: self.local,
-                remote: self.remote,
-                octets: octets.clone(),
-            });
+            cx.out.transmits.push_back(Transmit { local, remote, octets: octets.clone() });
         }
     }
 
@@ -659,6 +753,7 @@ impl IkeSa {
         let connection = self.connection.clone();
         self.stage = Stage::Closed;
         (self.request, self.pending) = (None, None);
+        (self.ours, self.theirs) = (None, None);
         self.tasks.clear();
         self.later.clear();
         self.expires = cx.now.after(LINGER);
@@ -686,8 +781,8 @@ impl IkeSa {
             connection: child.connection.clone(),
             spi_in: child.spi_in,
             spi_out: child.spi_out,
-            local: self.local,
-            remote: self.remote,
+            local: self.placed.0,
+            remote: self.placed.1,
             replaced: child.replaced_by.is_some(),
         });
         Some(child)
@@ -757,7 +852,12 @@ impl IkeSa {
         }
         if self.rekey_at <= now {
             self.rekey_at = Time::FOREVER;
-            self.task(Task::RekeyIke { group: None });
+            // Who is to prove anew who it is does so by itself: a rekeying would only put it off.
+            match (self.connection.as_ref().is_some_and(|c| c.reauthenticate), self.began) {
+                (true, true) => self.task(Task::Reauthenticate),
+                (true, false) => {}
+                (false, _) => self.task(Task::RekeyIke { group: None }),
+            }
         }
         let (due, later) = core::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
         self.later = later;
@@ -779,6 +879,9 @@ impl IkeSa {
         if request.next > cx.now {
             return;
         }
+        // Nobody is sent for long what he may not have asked for.
+        let give_up =
+            if matches!(request.asked, Asked::Routable(_)) { give_up.min(ROUTABLE) } else { give_up };
         if request.first.after(give_up) <= cx.now {
             let why = match &request.asked {
                 Asked::DeleteIke(why) => why.clone(),
@@ -794,6 +897,18 @@ impl IkeSa {
         request.next = cx.now.after(request.wait).after(Duration::from_nanos(jitter));
         let end = request.first.after(give_up);
         request.next = request.next.min(end.max(cx.now));
+        request.tries = request.tries.saturating_add(1);
+        let (datagrams, tries) = (request.datagrams.clone(), request.tries);
+        if tries >= PATIENT {
+            self.try_elsewhere();
+        }
+        self.transmit(cx, &datagrams);
+    }
+
+    /// Sends the outstanding request again at once: where it came from before, nobody can answer.
+    pub(crate) fn repeat_now(&mut self, cx: &mut Context<'_>) {
+        let Some(request) = &mut self.request else { return };
+        request.first = cx.now;
         let datagrams = request.datagrams.clone();
         self.transmit(cx, &datagrams);
     }

@@ -40,7 +40,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -317,6 +317,15 @@ impl Pluto {
             Ok(failed) => failed.iter().for_each(|line| tracing::error!("{line}")),
             Err(error) => tracing::warn!("netlink: {error}"),
         }
+        let all: Vec<IpAddr> = self.ports.iter().map(|(address, _)| *address).collect();
+        let ports = &self.ports;
+        // What goes through a tunnel of ours leaves from an address of the tunnel, which is none to move to.
+        let leaves_from = |here: IpAddr, remote: IpAddr| {
+            let first = || all.iter().copied().find(|address| address.is_ipv4() == here.is_ipv4());
+            let route = ports.address_towards(Some(remote)).filter(|address| ports.has(*address));
+            route.or_else(|| if ports.has(here) { Some(here) } else { first() })
+        };
+        self.endpoint.addresses(all.clone(), leaves_from, clock::now());
     }
 
     /// Connects to klips if it is not, and puts back what it does not have any more.
@@ -403,6 +412,7 @@ impl Pluto {
                     }
                 }
                 Notice::Expire { spi, hard } => self.endpoint.child_expired(spi, hard, now),
+                Notice::Mapping { spi, from } => self.endpoint.mapping(spi, from, now),
             }
         }
     }
@@ -527,14 +537,24 @@ impl Pluto {
                     self.say(&connection.name, &format!("IPsec SA is down {{in={spi_in:#010x}}}"));
                 }
             }
-            Event::ChildMoved { spi_in, from, to, .. } => {
-                tracing::warn!(
-                    "SA {spi_in:#010x}: the peer moved from {} to {}; its SAs are negotiated anew",
-                    from.1,
-                    to.1
-                );
-                // PF_KEY has no message that moves an SA and keeps its numbers: new SAs take over at the new address.
-                self.endpoint.child_expired(spi_in, false, now);
+            Event::ChildMoved { spi_in, from, to, encapsulate, .. } => {
+                let moved = match &mut self.plane {
+                    Some(plane) => self.policy.relocate(&mut plane.kernel, spi_in, to, encapsulate),
+                    None => Ok(()),
+                };
+                match moved {
+                    Ok(()) => tracing::info!(
+                        "SA {spi_in:#010x}: from {} and {} to {} and {}, its numbers kept",
+                        from.0,
+                        from.1,
+                        to.0,
+                        to.1
+                    ),
+                    Err(why) => {
+                        tracing::warn!("SA {spi_in:#010x} could not be moved, and is negotiated anew: {why}");
+                        self.endpoint.child_expired(spi_in, false, now);
+                    }
+                }
             }
             Event::Leased { address, holder } => {
                 if let Err(error) = self.leases.note(address, &holder) {
@@ -624,8 +644,10 @@ impl Pluto {
 
     fn up(&mut self, name: &str, now: Time) -> Result<(), String> {
         let planned = self.planned.get(name).ok_or("no such connection")?;
-        let local =
-            planned.ike.local_address.or_else(|| self.ports.address_towards(planned.ike.remote_address));
+        // One that may move begins from where it is now.
+        let left =
+            planned.ike.local_address.filter(|address| !planned.ike.mobike || self.ports.has(*address));
+        let local = left.or_else(|| self.ports.address_towards(planned.ike.remote_address));
         let local = local.ok_or("this host has no address towards the peer")?;
         if self.is_begun_by_another(name) {
             if !self.waiting.iter().any(|waiting| waiting == name) {

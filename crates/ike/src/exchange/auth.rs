@@ -1,7 +1,7 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): who both sides are, and the first Child SA.
 
 use super::child::{self, Pair};
-use super::{configuration, notified, refused};
+use super::{configuration, mobike, notified, refused};
 use crate::auth::signature::{certificates, encode, is_signature};
 use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, Verification, accept, shared_key};
 use crate::connection::Connection;
@@ -31,7 +31,8 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         _ => Id::Address(sa.remote.ip()),
     };
     let (certificates, auth) = prove(sa, cx, (&connection, &peer), 0, asked, answers)?;
-    let spi_in = child::spi(sa, answers)?;
+    let childless = connection.childless && sa.peer_can_be_childless;
+    let spi_in = if childless { None } else { Some(child::spi(sa, answers)?) };
     let mut payloads = vec![Payload::IdI(body)];
     payloads.extend(certificates);
     payloads.extend(ask_for_certificate(sa, cx));
@@ -43,7 +44,10 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
     payloads.extend(configuration::request(&connection));
-    payloads.extend(child::offer(sa, &connection, spi_in, false, None));
+    if let Some(spi_in) = spi_in {
+        payloads.extend(child::offer(sa, &connection, spi_in, false, None));
+    }
+    payloads.extend(mobike::about_us(sa, cx, &connection));
     cx.out.progress(Some(&connection), format!("IKE_AUTH as {} to {}", connection.local_id, sa.remote));
     sa.ask(cx, Exchange::IkeAuth, payloads, Asked::Auth { spi_in });
     Ok(())
@@ -245,6 +249,7 @@ pub(super) fn answered(
     };
     let Stage::Keyed(handshake) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
     let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
+    mobike::agree(sa, &connection, message);
     established(sa, cx, &connection, proved);
     // The IKE SA stands even if the child does not (RFC 7296 §1.2).
     if let Some(notify) = refused(message) {
@@ -254,6 +259,11 @@ pub(super) fn answered(
         return Ok(());
     }
     configuration::take(sa, message, &connection);
+    let Some(spi_in) = spi_in else {
+        // The first child comes like every other (RFC 6023).
+        sa.tasks.push_front(Task::Child { connection, rekeys: None, group: None });
+        return Ok(());
+    };
     let nonces = (&*handshake.ni, &*handshake.nr);
     match child::confirm(sa, message, &connection, false) {
         Ok(agreed) => {
@@ -360,6 +370,10 @@ pub(super) fn answer(
         Some(Err((notify, _))) => payloads.push(Payload::Notify(notify.clone())),
         None => {}
     }
+    mobike::agree(sa, &connection, message);
+    if sa.mobike {
+        payloads.extend(mobike::about_us(sa, cx, &connection));
+    }
     let Stage::Keyed(handshake) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
     sa.connection = Some(connection.clone());
     let initial = notified(message, NotifyKind::InitialContact).is_some();
@@ -392,6 +406,11 @@ pub(super) fn established(
 ) {
     let peer = proved.id().to_string();
     sa.stage = Stage::Established(proved);
+    (sa.placed, sa.placed_encapsulate) = ((sa.local, sa.remote), sa.nat.encapsulate);
+    sa.routable = sa.remote.ip();
+    if sa.succeeds.is_some() {
+        cx.out.proved_anew.push(sa.key);
+    }
     let (rekey_at, expires) = lifetimes(cx, connection, connection.times.ike_life);
     (sa.rekey_at, sa.expires) = (rekey_at, expires);
     let (ike, connection, remote) = (sa.key, connection.clone(), sa.remote);

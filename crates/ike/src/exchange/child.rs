@@ -1,6 +1,7 @@
 //! Child SAs: the payloads that IKE_AUTH and CREATE_CHILD_SA share, and CREATE_CHILD_SA itself (RFC 7296 §1.3.1,
 //! §1.3.3, §2.8, §2.9).
 
+use super::followup::{self, TheirWhat};
 use super::{ke, nonce, notified, proposals, refused};
 use crate::connection::{Connection, Mode};
 use crate::event::{ChildUp, Event, Keyed, Why};
@@ -14,6 +15,7 @@ use core::time::Duration;
 use ipsec_core::Secret;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::kex::Group;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How long after TEMPORARY_FAILURE a request is tried again; up to as long again is added at random.
@@ -21,13 +23,26 @@ const LATER: Duration = Duration::from_secs(3);
 
 /// What both sides agreed on for a Child SA, but for its keys.
 #[derive(Debug)]
-pub(super) struct Agreed {
+pub(crate) struct Agreed {
     chosen: Chosen,
     protocol: Protocol,
     mode: Mode,
     spi_out: u32,
     /// The initiator's selectors of this exchange, and the responder's.
     ts: (Vec<TrafficSelector>, Vec<TrafficSelector>),
+}
+
+impl Agreed {
+    /// The additional key exchanges that are to come.
+    pub(super) fn additional(&self) -> VecDeque<Group> {
+        self.chosen.additional.iter().copied().collect()
+    }
+}
+
+/// Says whether a rekeying of ours has additional key exchanges in it: then it takes several exchanges, and one of the peer's
+/// that crosses it has to wait (RFC 7296 §2.25).
+fn is_long(connection: &Connection) -> bool {
+    connection.child.offers.iter().any(|offer| !offer.additional.is_empty() && !offer.groups.is_empty())
 }
 
 /// Where a pair of SAs comes from.
@@ -109,14 +124,13 @@ fn sides(
     (ours, theirs)
 }
 
-/// The offers of a child: without key exchange in IKE_AUTH, and without additional ones, whose secrets are in SK_d
-/// already.
+/// The offers of a child: without key exchanges in IKE_AUTH.
 fn offers(connection: &Connection, pfs: bool, group: Option<Group>) -> Vec<Offer> {
     let mut offers = connection.child.offers.clone();
     for offer in &mut offers {
-        offer.additional.clear();
-        if !pfs {
+        if !pfs || offer.groups.is_empty() {
             offer.groups.clear();
+            offer.additional.clear();
         } else if let Some(group) = group.filter(|group| offer.groups.contains(group)) {
             offer.groups.retain(|known| *known != group);
             offer.groups.insert(0, group);
@@ -321,9 +335,9 @@ pub(super) fn install(
         outbound: keyed(out, spi_out),
         local_selectors,
         remote_selectors,
-        local: sa.local,
-        remote: sa.remote,
-        encapsulate: sa.nat.encapsulate,
+        local: sa.placed.0,
+        remote: sa.placed.1,
+        encapsulate: sa.placed_encapsulate,
         replaces: pair.replaces,
         standby: pair.redundant || (pair.replaces.is_some() && !pair.initiated),
         life: connection.times.child_life,
@@ -430,15 +444,37 @@ pub(super) fn answered(
             return Ok(());
         }
     };
+    if !agreed.chosen.additional.is_empty() {
+        let Some(first) = shared else { return Ok(()) };
+        let spi_in = asked.spi_in;
+        if let Err(why) = followup::go_on_with_child(sa, asked, agreed, first, message) {
+            sa.task(Task::DeleteChild(spi_in));
+            cx.out.events.push_back(Event::Failed { connection, why });
+        }
+        return Ok(());
+    }
     let shared: Vec<Secret> = shared.into_iter().collect();
-    let nr = nonce(message);
+    complete(sa, cx, *asked, agreed, &shared, nonce(message));
+    Ok(())
+}
+
+/// All that was to be exchanged for a child of ours has been.
+pub(super) fn complete(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    asked: AskedChild,
+    agreed: Agreed,
+    shared: &[Secret],
+    nr: &[u8],
+) {
+    let connection = asked.connection.clone();
     // Both sides rekeyed at once: the pair whose exchange had the lowest of the four nonces goes, and whoever made it
     // takes it away; the other side takes away the old one (RFC 7296 §2.8.1).
     let lowest = asked.ni.as_slice().min(nr);
     let redundant = asked.crossed.as_ref().is_some_and(|(_, theirs)| lowest < theirs.as_slice());
     let pair = Pair {
         spi_in: asked.spi_in,
-        shared: &shared,
+        shared,
         nonces: (&asked.ni, nr),
         initiated: true,
         replaces: asked.rekeys,
@@ -458,7 +494,6 @@ pub(super) fn answered(
         }
         sa.task(Task::DeleteChild(old));
     }
-    Ok(())
 }
 
 /// The peer refused the child.
@@ -521,6 +556,7 @@ pub(super) fn answer(
     // This IKE SA is about to be replaced, or to go: the peer asks again on the next one (RFC 7296 §2.25.2).
     let ending =
         sa.request.as_ref().is_some_and(|r| matches!(r.asked, Asked::RekeyIke(_) | Asked::DeleteIke(_)));
+    let ending = ending || sa.ours.as_ref().is_some_and(|ours| ours.is_ike());
     if ending || sa.replaced() {
         return Err(Pause::refuse(NotifyKind::TemporaryFailure));
     }
@@ -533,7 +569,8 @@ pub(super) fn answer(
                 let refusal = Notify { kind: NotifyKind::ChildSaNotFound, ..notify.clone() };
                 return Err(Pause::Refuse(refusal, None));
             };
-            if child.replaced() {
+            let crosses = is_long(&child.connection) && sa.rekeys_child(child.spi_in);
+            if child.replaced() || crosses {
                 return Err(Pause::refuse(NotifyKind::TemporaryFailure));
             }
             Some(child.clone())
@@ -573,9 +610,17 @@ pub(super) fn answer(
     payloads.push(Payload::Nonce(nr.clone()));
     payloads.extend(ours);
     payloads.extend(after);
-    sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
     let ni = nonce(message);
     let replaces = old.map(|child| child.spi_in);
+    let left = agreed.additional();
+    if let Some(first) = shared.first().filter(|_| !left.is_empty()).cloned() {
+        let what = TheirWhat::Child { connection, agreed: Box::new(agreed), spi_in, replaces };
+        let link = followup::owe(sa, cx, what, (ni, &nr), first, left);
+        payloads.push(link);
+        sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
+        return Ok(());
+    }
+    sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
     if let (Some(spi), Some(request)) = (replaces, &mut sa.request)
         && let Asked::Child(asked) = &mut request.asked
         && asked.rekeys == Some(spi)
@@ -586,4 +631,14 @@ pub(super) fn answer(
         Pair { spi_in, shared: &shared, nonces: (ni, &nr), initiated: false, replaces, redundant: false };
     install(sa, cx, &connection, agreed, pair);
     Ok(())
+}
+
+impl IkeSa {
+    /// Says whether a rekeying of this child is under way here.
+    fn rekeys_child(&self, spi_in: u32) -> bool {
+        let asked = self.request.as_ref().is_some_and(
+            |request| matches!(&request.asked, Asked::Child(asked) if asked.rekeys == Some(spi_in)),
+        );
+        asked || self.ours.as_ref().is_some_and(|ours| ours.rekeys() == Some(spi_in))
+    }
 }

@@ -94,7 +94,7 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
             }
         }
     }
-    let mut payloads = Vec::new();
+    let mut payloads = super::mobike::answer(sa, cx, message);
     for protocol in [crate::proposal::Protocol::Ah, crate::proposal::Protocol::Esp] {
         let spis: Vec<u32> = ours.iter().filter(|(of, _)| *of == protocol).map(|(_, spi)| *spi).collect();
         if !spis.is_empty() {

@@ -65,18 +65,8 @@ pub(crate) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
 /// NAT detection and what we can do: the part that both first messages share.
 fn about_us(sa: &IkeSa, connection: &Connection, spi_r: IkeSpi) -> Vec<Payload> {
     let spis = if sa.initiator { (sa.key, spi_r) } else { (sa.peer_spi, sa.key) };
-    // Forced encapsulation: a source that is not ours makes the peer see a NAT (reference: what peers do in the field).
-    let source = match connection.encapsulation {
-        Encapsulation::Yes => SocketAddr::new(sa.local.ip(), 0),
-        Encapsulation::Auto | Encapsulation::No => sa.local,
-    };
-    let mut payloads = vec![
-        Payload::Notify(Notify::new(NotifyKind::NatDetectionSourceIp, nat_hash(spis, source).to_vec())),
-        Payload::Notify(Notify::new(
-            NotifyKind::NatDetectionDestinationIp,
-            nat_hash(spis, sa.remote).to_vec(),
-        )),
-    ];
+    let forced = connection.encapsulation == Encapsulation::Yes;
+    let mut payloads = nat_detection(spis, (sa.local, sa.remote), forced);
     if connection.fragmentation {
         payloads.push(crate::sa::notify(NotifyKind::Ikev2FragmentationSupported));
     }
@@ -98,6 +88,19 @@ fn hashes(message: &Message) -> Option<Vec<u16>> {
     Some(pairs.iter().take(MAX_HASHES).map(|pair| u16::from_be_bytes(*pair)).collect())
 }
 
+/// The two hashes by which the peer sees whether addresses are changed on the way.
+pub(super) fn nat_detection(
+    spis: (IkeSpi, IkeSpi),
+    (local, remote): (SocketAddr, SocketAddr),
+    forced: bool,
+) -> Vec<Payload> {
+    // Forced encapsulation: a source that is not ours makes the peer see a NAT (reference: what peers do in the field).
+    let source = if forced { SocketAddr::new(local.ip(), 0) } else { local };
+    [(NotifyKind::NatDetectionSourceIp, source), (NotifyKind::NatDetectionDestinationIp, remote)]
+        .map(|(kind, end)| Payload::Notify(Notify::new(kind, nat_hash(spis, end).to_vec())))
+        .into()
+}
+
 /// SHA-1 of the SPIs, the address and the port (RFC 7296 §2.23).
 fn nat_hash((spi_i, spi_r): (IkeSpi, IkeSpi), end: SocketAddr) -> [u8; 20] {
     let (spi_i, spi_r, port) = (spi_i.0.to_be_bytes(), spi_r.0.to_be_bytes(), end.port().to_be_bytes());
@@ -108,7 +111,7 @@ fn nat_hash((spi_i, spi_r): (IkeSpi, IkeSpi), end: SocketAddr) -> [u8; 20] {
 }
 
 /// What the peer's NAT detection and vendor ID say.
-fn nat(message: &Message, ends: (SocketAddr, SocketAddr), policy: Encapsulation) -> Nat {
+pub(super) fn nat(message: &Message, ends: (SocketAddr, SocketAddr), policy: Encapsulation) -> Nat {
     let spis = (message.header.spi_i, message.header.spi_r);
     let says = |kind: NotifyKind, end: SocketAddr| {
         let mut all = notifications(message).filter(|notify| notify.kind == kind).peekable();
@@ -120,7 +123,7 @@ fn nat(message: &Message, ends: (SocketAddr, SocketAddr), policy: Encapsulation)
     let here = says(NotifyKind::NatDetectionDestinationIp, local);
     let kin = message.payloads.iter().any(|payload| matches!(payload, Payload::Vendor(id) if id == VENDOR));
     let encapsulate = here || there || policy == Encapsulation::Yes || (kin && policy == Encapsulation::Auto);
-    Nat { here, there, encapsulate }
+    Nat { here, there, kin, encapsulate }
 }
 
 /// Takes the answer to our first message.
@@ -190,7 +193,9 @@ pub(crate) fn answered(
     keyed(sa, cx, chosen, &shared, handshake)?;
     sa.fragmentation = fragmentation && connection.fragmentation;
     sa.nat = nat;
-    if nat.encapsulate {
+    sa.peer_can_be_childless = notified(message, NotifyKind::ChildlessIkev2Supported).is_some();
+    // A host that may move has both ports ready for a NAT (RFC 4555 §3.3).
+    if nat.encapsulate || connection.mobike {
         // From here on everything goes where ESP in UDP goes (RFC 7296 §2.23).
         sa.local.set_port(NAT_PORT);
         if sa.remote.port() == 500 {
@@ -332,6 +337,7 @@ pub(crate) fn answer(
     if !chosen.additional.is_empty() {
         payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
     }
+    payloads.push(crate::sa::notify(NotifyKind::ChildlessIkev2Supported));
     let response = sa.respond(cx, Exchange::IkeSaInit, 0, payloads);
     let additional = chosen.additional.iter().copied().collect();
     let int_auth = Default::default();
@@ -371,6 +377,9 @@ pub(crate) fn nobody() -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        mobike: false,
+        childless: false,
+        reauthenticate: false,
         provision: None,
         request: None,
     }

@@ -1,5 +1,6 @@
 //! A new IKE SA in place of this one (RFC 7296 §1.3.2, §2.8, §2.18).
 
+use super::followup::{self, TheirWhat};
 use super::{ke, nonce, proposals, refused};
 use crate::event::{Event, Why};
 use crate::job::{Answer, Job};
@@ -16,11 +17,16 @@ const LATER: Duration = Duration::from_secs(3);
 /// An IKE SA that another replaced waits so long for its deletion.
 const ABANDONED: Duration = Duration::from_secs(120);
 
-/// The offers of a rekeying. Additional key exchanges are left out: their secrets live on in SK_d, from which the new
-/// keys come.
+/// The offers of a rekeying: those of the connection, so that a new IKE SA is no weaker than a first one would be.
 fn offers(sa: &IkeSa) -> Vec<Offer> {
-    let offers = sa.connection.as_ref().map(|connection| connection.ike.clone()).unwrap_or_default();
-    offers.into_iter().map(|offer| Offer { additional: Vec::new(), ..offer }).collect()
+    sa.connection.as_ref().map(|connection| connection.ike.clone()).unwrap_or_default()
+}
+
+/// Says whether a rekeying of ours takes several exchanges, and is under way.
+fn is_long_and_under_way(sa: &IkeSa) -> bool {
+    let asked = sa.request.as_ref().is_some_and(|request| matches!(request.asked, Asked::RekeyIke(_)));
+    let long = offers(sa).iter().any(|offer| !offer.additional.is_empty());
+    (long && asked) || sa.ours.is_some()
 }
 
 /// Asks for the successor.
@@ -84,9 +90,24 @@ pub(super) fn answered(
         return Err(wrong());
     };
     let Some(Asked::RekeyIke(asked)) = sa.granted() else { return Ok(()) };
-    let nr = nonce(message).to_vec();
-    let Some(mut heir) = heir(sa, cx, true, (asked.spi, spi), chosen, &shared, (&asked.ni, &nr)) else {
-        return Err(wrong());
+    if !chosen.additional.is_empty() {
+        return followup::go_on_with_ike(sa, asked, chosen, spi, shared, message).map_err(Pause::Fail);
+    }
+    complete(sa, cx, *asked, chosen, spi, &[shared], nonce(message).to_vec())
+}
+
+/// All that was to be exchanged for the successor has been.
+pub(super) fn complete(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    asked: AskedIke,
+    chosen: Chosen,
+    spi: IkeSpi,
+    shared: &[Secret],
+    nr: Vec<u8>,
+) -> Result<(), Pause> {
+    let Some(mut heir) = heir(sa, cx, true, (asked.spi, spi), chosen, shared, (&asked.ni, &nr)) else {
+        return Err(Pause::Fail(Why::Internal("the algorithms chosen do not go together")));
     };
     match asked.crossed {
         // The new IKE SA whose exchange had the lowest of the four nonces goes; whoever began it takes it away
@@ -151,7 +172,7 @@ pub(super) fn answer(
     let busy = sa.request.as_ref().is_some_and(|request| {
         matches!(request.asked, Asked::Child(_) | Asked::DeleteChild(_) | Asked::DeleteIke(_))
     });
-    if busy || sa.replaced() || sa.crossing.is_some() {
+    if busy || is_long_and_under_way(sa) || sa.replaced() || sa.crossing.is_some() {
         return Err(Pause::refuse(NotifyKind::TemporaryFailure));
     }
     let offers = offers(sa);
@@ -177,16 +198,36 @@ pub(super) fn answer(
     let (spi, nr) = (cx.spi(), cx.nonce());
     let ni = nonce(message);
     let answer = chosen.proposal(Protocol::Ike, spi.0.to_be_bytes().to_vec());
-    let Some(mut heir) = heir(sa, cx, false, (spi, spi_theirs), chosen, &shared, (ni, &nr)) else {
-        return Err(Pause::refuse(NotifyKind::NoProposalChosen));
-    };
-    let payloads = vec![
+    let mut payloads = vec![
         Payload::Sa(vec![answer]),
         Payload::Nonce(nr.clone()),
         Payload::Ke { group: group.number(), data: ours },
     ];
-    sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
-    let lowest = ni.min(&nr).to_vec();
+    if chosen.additional.is_empty() {
+        sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
+        granted(sa, cx, chosen, (spi, spi_theirs), &[shared], (ni, &nr));
+    } else {
+        let left = chosen.additional.iter().copied().collect();
+        let what = TheirWhat::Ike { chosen: Box::new(chosen), ours: spi, theirs: spi_theirs };
+        let link = followup::owe(sa, cx, what, (ni, &nr), shared, left);
+        payloads.push(link);
+        sa.respond(cx, Exchange::CreateChildSa, message.header.id, payloads);
+    }
+    Ok(())
+}
+
+/// The peer has what it needs for the successor it asked for.
+pub(super) fn granted(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    chosen: Chosen,
+    spis: (IkeSpi, IkeSpi),
+    shared: &[Secret],
+    (ni, nr): (&[u8], &[u8]),
+) {
+    // `keyed` has seen to it that what can be chosen has ciphers.
+    let Some(mut heir) = heir(sa, cx, false, spis, chosen, shared, (ni, nr)) else { return };
+    let (spi, lowest) = (spis.0, ni.min(nr).to_vec());
     if let Some(request) = &mut sa.request
         && let Asked::RekeyIke(asked) = &mut request.asked
     {
@@ -199,7 +240,6 @@ pub(super) fn answer(
         hand_over(sa, cx, spi);
     }
     cx.out.born.push(heir);
-    Ok(())
 }
 
 /// The IKE SA that takes this one's place: same peer, same ends, new keys.
@@ -209,7 +249,7 @@ fn heir(
     initiator: bool,
     (ours, theirs): (IkeSpi, IkeSpi),
     chosen: Chosen,
-    shared: &Secret,
+    shared: &[Secret],
     (ni, nr): (&[u8], &[u8]),
 ) -> Option<IkeSa> {
     let Stage::Established(proved) = &sa.stage else { return None };
@@ -217,12 +257,14 @@ fn heir(
     let (spi_i, spi_r) = if initiator { (ours, theirs) } else { (theirs, ours) };
     let prf = chosen.prf?;
     let seed = Seed { ni, nr, spi_i, spi_r };
-    let keys = sa.channel.as_ref()?.keys.rekeyed(&chosen, prf, core::slice::from_ref(shared), seed);
+    let keys = sa.channel.as_ref()?.keys.rekeyed(&chosen, prf, shared, seed);
     let stage = Stage::Established(proved.inherited());
     let mut heir = IkeSa::new(ours, initiator, (sa.local, sa.remote), stage, cx.now);
     heir.peer_spi = theirs;
     heir.channel = Some(super::init::channel(initiator, cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
+    (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
+    (heir.placed, heir.placed_encapsulate, heir.routable) = (sa.placed, sa.placed_encapsulate, sa.routable);
     (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());
     (heir.rekey_at, heir.expires) = super::auth::lifetimes(cx, &connection, connection.times.ike_life);
     heir.connection = Some(connection);

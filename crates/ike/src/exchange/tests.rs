@@ -3,6 +3,7 @@
 use super::*;
 use crate::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
 use crate::identity::{Id, IdPattern};
+use crate::job::Answer;
 use crate::keys::{IkeKeys, Seed};
 use crate::message::{Flags, Header, IkeSpi, TrafficSelector};
 use crate::outbox::{Config, Outbox, Random};
@@ -59,6 +60,9 @@ fn connection() -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        mobike: false,
+        childless: false,
+        reauthenticate: false,
         provision: None,
         request: None,
     }
@@ -125,4 +129,77 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
     assert_eq!(outcome(1, &mut cx), NotifyKind::InvalidSyntax);
     // With nothing left to exchange the same message is judged by its AUTH.
     assert_eq!(outcome(0, &mut cx), NotifyKind::AuthenticationFailed);
+}
+
+#[test]
+fn only_the_initiator_moves_an_ike_sa_and_only_where_both_agreed() {
+    let (config, mut out, mut leases) =
+        (Config::default(), Outbox::default(), crate::lease::Leases::default());
+    let random = &mut Count(0);
+    let mut cx = Context { now: Time::ZERO, config: &config, leases: &mut leases, out: &mut out, random };
+    let update = message(Exchange::Informational, vec![crate::sa::notify(NotifyKind::UpdateSaAddresses)]);
+    let ends = |last: &str| ("192.0.2.1:4500".parse().unwrap(), last.parse().unwrap());
+    for (began, mobike, moves) in [(false, true, true), (true, true, false), (false, false, false)] {
+        let mut sa = ike_sa(Stage::Closed);
+        (sa.began, sa.mobike) = (began, mobike);
+        sa.heard_at = ends("203.0.113.66:4500");
+        let before = sa.remote;
+        mobike::answer(&mut sa, &mut cx, &update);
+        assert_eq!(sa.remote != before, moves, "{began} {mobike}");
+    }
+    // Who forbids NATs is told of one, and stays where it was (RFC 4555 §3.9).
+    let mut sa = ike_sa(Stage::Closed);
+    sa.mobike = true;
+    sa.heard_at = ends("203.0.113.66:4500");
+    let mut claimed = update;
+    let data = vec![192, 0, 2, 9, 192, 0, 2, 1, 0x11, 0x94, 0x11, 0x94];
+    claimed.payloads.push(Payload::Notify(Notify::new(NotifyKind::NoNatsAllowed, data)));
+    let before = sa.remote;
+    let answer = mobike::answer(&mut sa, &mut cx, &claimed);
+    assert_eq!(answer, [crate::sa::notify(NotifyKind::UnexpectedNatDetected)]);
+    assert_eq!(sa.remote, before);
+}
+
+#[test]
+fn an_additional_key_exchange_that_nobody_agreed_to_finds_no_state() {
+    let (config, mut out, mut leases) =
+        (Config::default(), Outbox::default(), crate::lease::Leases::default());
+    let random = &mut Count(0);
+    let mut cx = Context { now: Time::ZERO, config: &config, leases: &mut leases, out: &mut out, random };
+    let mut sa = ike_sa(Stage::Closed);
+    let ke = Payload::Ke { group: Group::MlKem768.number(), data: vec![0; 1184] };
+    let named = |link: &[u8]| {
+        let link = Payload::Notify(Notify::new(NotifyKind::AdditionalKeyExchange, link.to_vec()));
+        message(Exchange::IkeFollowupKe, vec![ke.clone(), link])
+    };
+    let outcome = |sa: &mut IkeSa, cx: &mut Context<'_>, link: &[u8], given| {
+        let mut answers = Answers::default();
+        if given {
+            answers.give(Answer::Accepted(Ok((vec![1], Secret::from(&[2; 32][..])))));
+        }
+        match followup::answer(sa, cx, &named(link), &mut answers) {
+            Err(Pause::Refuse(notify, _)) => Some(notify.kind),
+            Err(Pause::Need(_)) | Ok(()) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(outcome(&mut sa, &mut cx, &[7; 16], false), Some(NotifyKind::StateNotFound));
+    // One that was agreed to is found by its name alone, for a minute, and once.
+    let owe = |sa: &mut IkeSa, cx: &mut Context<'_>| {
+        let chosen =
+            connection().ike[0].choose(&connection().ike[0].proposal(1, Protocol::Ike, vec![])).unwrap();
+        let what = followup::TheirWhat::Ike { chosen: chosen.into(), ours: IkeSpi(1), theirs: IkeSpi(2) };
+        let left = [Group::MlKem768].into_iter().collect();
+        match followup::owe(sa, cx, what, (&[1; 32], &[2; 32]), Secret::from(&[3; 32][..]), left) {
+            Payload::Notify(notify) => notify.data,
+            other => panic!("{other:?}"),
+        }
+    };
+    let link = owe(&mut sa, &mut cx);
+    assert_eq!(outcome(&mut sa, &mut cx, &[7; 16], false), Some(NotifyKind::StateNotFound));
+    assert_eq!(outcome(&mut sa, &mut cx, &link, true), None);
+    assert_eq!(outcome(&mut sa, &mut cx, &link, true), Some(NotifyKind::StateNotFound));
+    let link = owe(&mut sa, &mut cx);
+    cx.now = Time::from_secs(61);
+    assert_eq!(outcome(&mut sa, &mut cx, &link, true), Some(NotifyKind::StateNotFound));
 }

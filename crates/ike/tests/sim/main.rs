@@ -6,6 +6,8 @@
 
 mod certificates;
 mod configuration;
+mod followup;
+mod mobike;
 mod pki;
 mod world;
 

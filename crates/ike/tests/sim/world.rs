@@ -11,7 +11,7 @@ use ipsec_core::algorithm::Encryption;
 use ipsec_core::kex::Group;
 use ipsec_core::prf::Prf;
 use ipsec_core::{Secret, Time};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Randomness that repeats itself: a test must fail the same way twice.
@@ -77,6 +77,10 @@ pub(crate) struct World {
     dice: Option<Dice>,
     fate: Fate,
     nat: Option<SocketAddr>,
+    /// Where each host hears what is sent to it; nothing is everywhere.
+    reached: [Option<IpAddr>; 2],
+    /// What is not sent from where a host is heard does not arrive either.
+    is_cut: bool,
     record: Vec<(usize, Transmit)>,
 }
 
@@ -128,6 +132,9 @@ pub(crate) fn site(name: &str) -> Connection {
         attempts: None,
         when_gone: WhenGone::Clear,
         unique: true,
+        mobike: true,
+        childless: false,
+        reauthenticate: false,
         provision: None,
         request: None,
     }
@@ -165,6 +172,8 @@ impl World {
             dice: None,
             fate: Fate::Arrives,
             nat: None,
+            reached: [None; 2],
+            is_cut: false,
             record: Vec::new(),
         }
     }
@@ -202,6 +211,41 @@ impl World {
     /// The west is behind a NAT that shows this address.
     pub(crate) fn nat(&mut self, shows: &str) {
         self.nat = Some(shows.parse().unwrap());
+    }
+
+    /// What is not sent to where a host is does not arrive.
+    pub(crate) fn is_strict(&mut self) {
+        for side in 0..2 {
+            self.reached[side] = self.hosts[side].address.parse().ok();
+        }
+    }
+
+    /// A host has these addresses.
+    pub(crate) fn has(&mut self, side: usize, addresses: &[&str]) {
+        let all: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        let now = self.now;
+        self.hosts[side].endpoint.addresses(all, |here, _| Some(here), now);
+        self.drain();
+    }
+
+    /// A host hears only what is sent here.
+    pub(crate) fn reaches(&mut self, side: usize, address: &str) {
+        self.reached[side] = address.parse().ok();
+    }
+
+    /// A host has another address, and no other.
+    pub(crate) fn moves(&mut self, side: usize, address: &'static str) {
+        self.hosts[side].address = address;
+        self.reaches(side, address);
+        self.lies(side, address);
+    }
+
+    /// A host says that it is somewhere.
+    pub(crate) fn lies(&mut self, side: usize, address: &str) {
+        let new: IpAddr = address.parse().unwrap();
+        let now = self.now;
+        self.hosts[side].endpoint.addresses(vec![new], |_, _| Some(new), now);
+        self.drain();
     }
 
     pub(crate) fn record(&mut self) {
@@ -264,6 +308,10 @@ impl World {
                 let pair = host.pairs.remove(at);
                 host.pairs.push(pair);
             }
+            Event::ChildMoved { spi_in, to, encapsulate, .. } => {
+                let pair = host.pairs.iter_mut().find(|pair| pair.inbound.spi == *spi_in).unwrap();
+                (pair.local, pair.remote, pair.encapsulate) = (to.0, to.1, *encapsulate);
+            }
             Event::ChildDown { spi_in, .. } => host.pairs.retain(|pair| pair.inbound.spi != *spi_in),
             Event::Again { name, .. } => {
                 host.endpoint.up(name, host.address.parse().unwrap(), self.now).unwrap();
@@ -280,7 +328,8 @@ impl World {
         }
         self.sent += 1;
         self.longest = self.longest.max(transmit.octets.len());
-        if self.fate == Fate::Lost {
+        if self.fate == Fate::Lost || self.reached[1 - side].is_some_and(|here| here != transmit.remote.ip())
+        {
             return;
         }
         if let Some(nat) = self.nat {

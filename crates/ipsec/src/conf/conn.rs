@@ -203,7 +203,7 @@ const SIDE_KEYS: [&str; 34] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 82] = [
+const KEYS: [&str; 83] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -215,6 +215,7 @@ const KEYS: [&str; 82] = [
     "auth",
     "authby",
     "auto",
+    "childless",
     "compress",
     "connaddrfamily",
     "connalias",

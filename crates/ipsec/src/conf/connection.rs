@@ -141,17 +141,15 @@ pub fn auto(conn: &Conn) -> Result<Auto, Problem> {
 }
 
 /// Keys that are understood and that nothing acts on yet: who wrote them should know.
-const NO_EFFECT: [&str; 11] = [
+const NO_EFFECT: [&str; 9] = [
     "failureshunt",
     "ipsec-max-bytes",
     "ipsec-max-packets",
-    "mobike",
     "mtu",
     "narrowing",
     "nat-keepalive",
     "negotiationshunt",
     "priority",
-    "reauth",
     "rekey",
 ];
 
@@ -269,6 +267,9 @@ impl<'c> Plan<'c> {
             attempts: self.attempts(),
             when_gone: self.when_gone(),
             unique: self.yes(&["initial-contact", "initial_contact"], true),
+            mobike: self.yes(&["mobike"], true),
+            childless: self.yes(&["childless"], false),
+            reauthenticate: self.yes(&["reauth"], false),
             provision: None,
             request: None,
         };
@@ -812,12 +813,12 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_is_said() {
-        let conf = Conf::parse("f", &format!("conn a\n{BASE}\tmobike=yes\n")).unwrap();
+        let conf = Conf::parse("f", &format!("conn a\n{BASE}\tnarrowing=yes\n")).unwrap();
         let mut warnings = Vec::new();
         plan(&conf.conns[0], &WEST, &mut warnings).unwrap();
         assert_eq!(
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["f:9: parameter has no effect yet [mobike]"]
+            ["f:9: parameter has no effect yet [narrowing]"]
         );
         assert!(planned(&format!("{BASE}\tppk=insist\n"), &WEST).is_err());
     }

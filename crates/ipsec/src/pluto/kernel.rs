@@ -56,6 +56,13 @@ pub enum Notice {
         /// It is gone; otherwise there is time to replace it.
         hard: bool,
     },
+    /// An authentic packet of an inbound SA came from another address or port.
+    Mapping {
+        /// Its SPI.
+        spi: u32,
+        /// Where it came from.
+        from: SocketAddr,
+    },
 }
 
 /// What installed a pair and is needed to remove it.
@@ -89,6 +96,13 @@ pub trait Kernel {
     fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError>;
     /// Removes the policy: packets are no longer ours.
     fn open(&mut self, flows: &[Selector]) -> Result<(), KernelError>;
+    /// Has a pair go on between other addresses and ports, in UDP or not, with its numbers, its window and its policy.
+    fn relocate(
+        &mut self,
+        pair: &Installed,
+        to: (SocketAddr, SocketAddr),
+        encapsulate: bool,
+    ) -> Result<(), KernelError>;
     /// Removes a pair of SAs.
     fn remove(&mut self, pair: &Installed) -> Result<(), KernelError>;
     /// What it has said since last asked.
@@ -308,6 +322,34 @@ impl Kernel for PfKey {
         Ok(())
     }
 
+    fn relocate(
+        &mut self,
+        pair: &Installed,
+        (local, remote): (SocketAddr, SocketAddr),
+        encapsulate: bool,
+    ) -> Result<(), KernelError> {
+        let end = |end: SocketAddr| Address {
+            proto: if encapsulate { 17 } else { 0 },
+            prefix: 0,
+            socket: Some(if encapsulate { end } else { SocketAddr::new(end.ip(), 0) }),
+        };
+        // What comes in first: the peer may be sending there already.
+        for (spi, old, new) in [
+            (pair.spi_in, (pair.remote, pair.local), (remote, local)),
+            (pair.spi_out, (pair.local, pair.remote), (local, remote)),
+        ] {
+            let mut request = self.request(MessageType::MoveSa);
+            let flags = if encapsulate { flags::NATT_LOC | flags::NATT_REM } else { 0 };
+            request.sa(&Sa { spi, flags, ..Sa::default() });
+            request.address(ExtType::AddressSrc, &Address::host(old.0));
+            request.address(ExtType::AddressDst, &Address::host(old.1));
+            request.address(ExtType::NewSrc, &end(new.0));
+            request.address(ExtType::NewDst, &end(new.1));
+            self.demand("MOVESA", request)?;
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, pair: &Installed) -> Result<(), KernelError> {
         let out = self.delete(pair.spi_out, pair.remote);
         self.delete(pair.spi_in, pair.local).and(out)
@@ -333,6 +375,10 @@ fn notice(message: &Message<'_>) -> Option<Notice> {
     if kind == MessageType::Acquire && message.base.errno == Errno(0) {
         let (src, dst) = (message.inner_src.or(message.src)?, message.inner_dst.or(message.dst)?);
         return Some(Notice::Acquire { src: src.ip()?, dst: dst.ip()? });
+    }
+    if kind == MessageType::NewMapping {
+        let from = message.new_src.and_then(|new| new.socket)?;
+        return Some(Notice::Mapping { spi: message.sa?.spi, from });
     }
     let expire = kind == MessageType::Expire;
     message.sa.filter(|_| expire).map(|sa| Notice::Expire { spi: sa.spi, hard: message.hard.is_some() })

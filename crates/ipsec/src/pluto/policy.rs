@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use ipsec_core::{Selector, Time};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,6 +226,46 @@ impl Policy {
             tracing::warn!("\"{}\": {error}", pair.connection);
         }
         self.note();
+    }
+
+    /// Has a pair go on between other addresses or ports, and what leads to it with it.
+    pub(super) fn relocate(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        spi_in: u32,
+        to: (SocketAddr, SocketAddr),
+        encapsulate: bool,
+    ) -> Result<(), String> {
+        let replaced = self.lingering.iter_mut().map(|(_, pair)| pair);
+        let Some(pair) = self.pairs.iter_mut().chain(replaced).find(|pair| pair.spi_in == spi_in) else {
+            return Ok(());
+        };
+        kernel.relocate(pair, to, encapsulate).map_err(|error| error.to_string())?;
+        let here = pair.local != to.0.ip();
+        (pair.local, pair.remote) = (to.0.ip(), to.1.ip());
+        let name = pair.connection.clone();
+        self.note();
+        if here { self.reroute(&name, to.0.ip()) } else { Ok(()) }
+    }
+
+    /// Routes lead into the device that stands on the way from our new address.
+    fn reroute(&mut self, name: &str, local: IpAddr) -> Result<(), String> {
+        let Some(kept) = self.connections.get_mut(name) else { return Ok(()) };
+        let device = device(&self.rundir, Some(local))?;
+        kept.told.values_mut().for_each(|told| told.me = Some(local));
+        if kept.told.values().all(|told| told.device == device) {
+            return Ok(());
+        }
+        let mut netlink = Netlink::open().map_err(|error| format!("netlink: {error}"))?;
+        let link = netlink.link(&device).ok().flatten().ok_or_else(|| format!("{device} has gone"))?;
+        for route in &mut kept.routes {
+            route.link = Some(link.index);
+            netlink
+                .add_route(route)
+                .map_err(|error| format!("route to {} through {device}: {error}", route.dst))?;
+        }
+        kept.told.values_mut().for_each(|told| told.device.clone_from(&device));
+        Ok(())
     }
 
     /// When a pair that was replaced is to be removed.
