@@ -142,6 +142,14 @@ pub(crate) struct AskedIke {
     pub(crate) crossed: Option<(IkeSpi, Vec<u8>)>,
 }
 
+/// Where ESP goes: our end and the peer's, and whether in UDP between their ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) encapsulate: bool,
+}
+
 /// A pair of Child SAs.
 #[derive(Clone, Debug)]
 pub(crate) struct Child {
@@ -149,6 +157,8 @@ pub(crate) struct Child {
     pub(crate) protocol: Protocol,
     pub(crate) spi_in: u32,
     pub(crate) spi_out: u32,
+    /// Where it is on this host: our end and the peer's, and whether in UDP.
+    pub(crate) placed: Placed,
     pub(crate) rekey_at: Time,
     pub(crate) expires: Time,
     /// The pair that has its place, or will have it when this one goes; this one waits for its deletion.
@@ -254,9 +264,8 @@ pub(crate) struct IkeSa {
     pub(crate) mobike: bool,
     /// Other addresses of the peer.
     pub(crate) elsewhere: Vec<IpAddr>,
-    /// Where the children are, and whether in UDP; both sides have them there.
+    /// Where both sides know it to be.
     pub(crate) placed: (SocketAddr, SocketAddr),
-    pub(crate) placed_encapsulate: bool,
     /// The address at which the peer has proved that it can be reached.
     pub(crate) routable: IpAddr,
     /// Where the last authentic message came from, and to where.
@@ -363,7 +372,6 @@ impl IkeSa {
             mobike: false,
             elsewhere: Vec::new(),
             placed: ends,
-            placed_encapsulate: false,
             routable: remote.ip(),
             heard_at: ends,
             peer_can_be_childless: false,
@@ -781,8 +789,8 @@ impl IkeSa {
             connection: child.connection.clone(),
             spi_in: child.spi_in,
             spi_out: child.spi_out,
-            local: self.placed.0,
-            remote: self.placed.1,
+            local: child.placed.local,
+            remote: child.placed.remote,
             replaced: child.replaced_by.is_some(),
         });
         Some(child)

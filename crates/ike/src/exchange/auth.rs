@@ -406,7 +406,7 @@ pub(super) fn established(
 ) {
     let peer = proved.id().to_string();
     sa.stage = Stage::Established(proved);
-    (sa.placed, sa.placed_encapsulate) = ((sa.local, sa.remote), sa.nat.encapsulate);
+    sa.placed = (sa.local, sa.remote);
     sa.routable = sa.remote.ip();
     if sa.succeeds.is_some() {
         cx.out.proved_anew.push(sa.key);

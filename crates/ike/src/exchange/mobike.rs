@@ -10,7 +10,7 @@ use crate::connection::{Connection, Encapsulation};
 use crate::event::{Event, Why};
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
-use crate::sa::{Asked, IkeSa, Task};
+use crate::sa::{Asked, IkeSa, Placed, Task};
 use core::net::{IpAddr, SocketAddr};
 
 /// The most addresses of a peer that are remembered.
@@ -184,19 +184,25 @@ pub(super) fn checked(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
 }
 
 impl IkeSa {
-    /// Has the children go where the IKE SA is now; says whether that is elsewhere.
-    pub(crate) fn moved(&mut self, cx: &mut Context<'_>) -> bool {
-        let (from, to) = (self.placed, (self.local, self.remote));
-        let encapsulate = self.nat.encapsulate;
-        if from == to && self.placed_encapsulate == encapsulate {
-            return false;
+    /// Where new children go.
+    pub(crate) const fn place(&self) -> Placed {
+        Placed { local: self.local, remote: self.remote, encapsulate: self.nat.encapsulate }
+    }
+
+    /// Both sides know where the IKE SA is now: its children go there.
+    pub(crate) fn moved(&mut self, cx: &mut Context<'_>) {
+        self.placed = (self.local, self.remote);
+        let to = self.place();
+        for child in self.children.iter_mut().filter(|child| child.placed != to) {
+            let from = core::mem::replace(&mut child.placed, to);
+            cx.out.events.push_back(Event::ChildMoved {
+                spi_in: child.spi_in,
+                spi_out: child.spi_out,
+                from: (from.local, from.remote),
+                to: (to.local, to.remote),
+                encapsulate: to.encapsulate,
+            });
         }
-        (self.placed, self.placed_encapsulate) = (to, encapsulate);
-        for child in &self.children {
-            let (spi_in, spi_out) = (child.spi_in, child.spi_out);
-            cx.out.events.push_back(Event::ChildMoved { spi_in, spi_out, from, to, encapsulate });
-        }
-        true
     }
 
     /// This host has these addresses now, and packets to the peer leave from `local`: where that makes a difference, the peer

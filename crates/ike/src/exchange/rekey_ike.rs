@@ -264,7 +264,7 @@ fn heir(
     heir.channel = Some(super::init::channel(initiator, cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
     (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
-    (heir.placed, heir.placed_encapsulate, heir.routable) = (sa.placed, sa.placed_encapsulate, sa.routable);
+    (heir.placed, heir.routable) = (sa.placed, sa.routable);
     (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());
     (heir.rekey_at, heir.expires) = super::auth::lifetimes(cx, &connection, connection.times.ike_life);
     heir.connection = Some(connection);
@@ -279,7 +279,11 @@ pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
     sa.expires = sa.expires.min(cx.now.after(ABANDONED));
     cx.out.events.push_back(Event::IkeRekeyed { from: sa.key, to });
     // What waited for its turn goes on over there.
-    let tasks: Vec<Task> =
+    let mut tasks: Vec<Task> =
         sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
+    // That we have moved is said over there, too: the answer to it here moves what has left.
+    if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
+        tasks.push(Task::Move);
+    }
     cx.out.moved.push((sa.key, to, tasks));
 }

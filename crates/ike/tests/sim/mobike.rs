@@ -104,7 +104,7 @@ fn a_path_that_is_dead_is_left_for_another_address_of_the_peer() {
     world.settle();
     world.agree(1);
     // East can be reached at its other address only, and does not know it.
-    world.reaches(1, "198.51.100.2");
+    world.is_cut_but_for(1, "198.51.100.2");
     world.run_for(Duration::from_secs(80));
     assert_eq!(placed(&world), [["192.0.2.1", "198.51.100.2"], ["198.51.100.2", "192.0.2.1"]]);
     world.hosts[0].endpoint.rekey("net", false, world.now);

@@ -233,6 +233,12 @@ impl World {
         self.reached[side] = address.parse().ok();
     }
 
+    /// Only by this address of a host does anything pass, either way.
+    pub(crate) fn is_cut_but_for(&mut self, side: usize, address: &str) {
+        self.reaches(side, address);
+        self.is_cut = true;
+    }
+
     /// A host has another address, and no other.
     pub(crate) fn moves(&mut self, side: usize, address: &'static str) {
         self.hosts[side].address = address;
@@ -328,8 +334,9 @@ impl World {
         }
         self.sent += 1;
         self.longest = self.longest.max(transmit.octets.len());
-        if self.fate == Fate::Lost || self.reached[1 - side].is_some_and(|here| here != transmit.remote.ip())
-        {
+        let misses = |side: usize, end: SocketAddr| self.reached[side].is_some_and(|here| here != end.ip());
+        let cut = self.is_cut && misses(side, transmit.local);
+        if self.fate == Fate::Lost || misses(1 - side, transmit.remote) || cut {
             return;
         }
         if let Some(nat) = self.nat {

@@ -8,6 +8,7 @@
 mod certificates;
 mod charon;
 mod inside;
+mod moves;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
