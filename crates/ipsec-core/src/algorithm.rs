@@ -33,6 +33,8 @@ pub enum Encryption {
     TripleDesCbc,
     /// No encryption, AES-GMAC integrity in combined-mode clothes (`ENCR_NULL_AUTH_AES_GMAC`, RFC 4543).
     NullAesGmac,
+    /// AES in counter mode (RFC 3686), only with an integrity algorithm.
+    AesCtr,
 }
 
 /// An integrity algorithm for AH, or for ESP beside a cipher that has none of its own.
@@ -99,7 +101,7 @@ pub struct Row<A> {
 }
 
 /// The encryption algorithms, in the order of [`Encryption`].
-pub const ENCRYPTION: [Row<Encryption>; 11] = [
+pub const ENCRYPTION: [Row<Encryption>; 12] = [
     Row {
         names: &["null", "none"],
         suffix: "_NULL",
@@ -175,6 +177,12 @@ pub const ENCRYPTION: [Row<Encryption>; 11] = [
         suffix: "_NULL_AES_GMAC",
         rfc: "RFC 4543",
         ..aes(Encryption::NullAesGmac, 129, 32, 16)
+    },
+    Row {
+        names: &["aes-ctr", "ctr"],
+        suffix: "_AES_CTR",
+        rfc: "RFC 3686",
+        ..aes(Encryption::AesCtr, 13, 32, 0)
     },
 ];
 
@@ -357,6 +365,7 @@ impl Encryption {
             Self::TripleDesCbc => 3,
             Self::Null => 11,
             Self::AesCbc => 12,
+            Self::AesCtr => 13,
             Self::AesCcm8 => 14,
             Self::AesCcm12 => 15,
             Self::AesCcm16 => 16,
@@ -437,7 +446,7 @@ const _: () = {
         assert!(ENCRYPTION[n].algorithm as usize == n);
         n += 1;
     }
-    assert!(Encryption::NullAesGmac as usize + 1 == n);
+    assert!(Encryption::AesCtr as usize + 1 == n);
     n = 0;
     while n < AUTH.len() {
         assert!(AUTH[n].algorithm as usize == n);

@@ -12,6 +12,7 @@
 
 mod aead;
 mod composed;
+mod counter;
 mod gmac;
 mod mac;
 mod sk;

@@ -2,8 +2,10 @@
 //!
 //! CBC IVs are the sequence number encrypted under a key of their own: unpredictable to whoever chooses plaintexts
 //! (RFC 3602 §3) and, being a permutation of numbers used once, never repeated. The MAC is verified before a single
-//! octet is decrypted; there is nothing for a padding oracle to see.
+//! octet is decrypted; there is nothing for a padding oracle to see. IVs of counter mode are the sequence number XOR a start
+//! of that SA's own: each is used once (RFC 3686 §2.1).
 
+use super::counter::Counter;
 use super::mac::{self, MAX_ICV, Mac};
 use super::{ESP_HEADER, KeyError};
 use crate::Spi;
@@ -25,6 +27,12 @@ enum Cipher {
     Null,
     AesCbc(Box<AesCbc>),
     TripleDes(Box<TripleDes>),
+    AesCtr(Box<AesCtr>),
+}
+
+struct AesCtr {
+    key: Counter,
+    start: u64,
 }
 
 struct TripleDes {
@@ -132,6 +140,10 @@ impl Cipher {
                 key: TdesEde3::new_from_slice(key).map_err(|_| KeyError::EncryptionKey)?,
                 iv: iv()?,
             }))),
+            Encryption::AesCtr => Ok(Self::AesCtr(Box::new(AesCtr {
+                key: Counter::new(key)?,
+                start: iv_key.first_chunk().map_or(0, |half| u64::from_be_bytes(*half)),
+            }))),
             _ => Err(KeyError::Suite),
         }
     }
@@ -142,6 +154,7 @@ impl Cipher {
             Self::Null => true,
             Self::AesCbc(_) => len >= 32 && len.is_multiple_of(16),
             Self::TripleDes(_) => len >= 16 && len.is_multiple_of(8),
+            Self::AesCtr(_) => len >= 12 && len.is_multiple_of(4),
         }
     }
 
@@ -152,6 +165,7 @@ impl Cipher {
             Self::Null => return Some([0; 16]),
             Self::AesCbc(keys) => &keys.iv,
             Self::TripleDes(keys) => &keys.iv,
+            Self::AesCtr(key) => return Some((u128::from(key.start ^ seq) << 64).to_be_bytes()),
         };
         let mut iv = u128::from(seq).to_be_bytes();
         key.encrypt(&mut iv).ok()?;
@@ -180,6 +194,11 @@ impl Cipher {
                 cbc::Encryptor::inner_iv_init(&keys.key, &(*place).into()).encrypt_blocks(blocks);
                 Some(())
             }
+            Self::AesCtr(key) => {
+                let (place, body) = text.split_first_chunk_mut::<8>()?;
+                *place = *iv.first_chunk::<8>()?;
+                key.key.apply(*place, body)
+            }
         }
     }
 
@@ -199,6 +218,10 @@ impl Cipher {
                 let (blocks, _) = Block::<TdesEde3>::slice_as_chunks_mut(body);
                 cbc::Decryptor::inner_iv_init(&keys.key, &(*iv).into()).decrypt_blocks(blocks);
                 Some(())
+            }
+            Self::AesCtr(key) => {
+                let (iv, body) = text.split_first_chunk_mut::<8>()?;
+                key.key.apply(*iv, body)
             }
         }
     }

@@ -6,6 +6,7 @@
 
 use super::KeyError;
 use super::aead::Salted;
+use super::counter::Counter;
 use super::mac::Mac;
 use super::soft::SoftAead;
 use crate::algorithm::{Auth, Encryption};
@@ -30,6 +31,7 @@ enum Scheme {
     Aead(Box<Salted>),
     Soft(Box<SoftAead>),
     Cbc(Box<dyn Cbc>, Box<Mac>),
+    Counter(Box<Counter>, Box<Mac>),
 }
 
 /// A block cipher in CBC mode, whatever its block and key.
@@ -111,11 +113,16 @@ impl SkCipher {
                 }?;
                 Scheme::Cbc(cipher, Box::new(Mac::new(auth, key)?))
             }
+            (Encryption::AesCtr, Some((auth, key))) => {
+                Scheme::Counter(Box::new(Counter::new(encryption_key)?), Box::new(Mac::new(auth, key)?))
+            }
             _ => return Err(KeyError::Suite),
         };
         let icv = match &scheme {
             Scheme::Aead(_) | Scheme::Soft(_) => row.icv,
-            Scheme::Cbc(_, mac) => u8::try_from(mac.icv_len()).map_err(|_| KeyError::AuthKey)?,
+            Scheme::Cbc(_, mac) | Scheme::Counter(_, mac) => {
+                u8::try_from(mac.icv_len()).map_err(|_| KeyError::AuthKey)?
+            }
         };
         Ok(Self { iv: row.iv, block: row.block, icv, scheme })
     }
@@ -160,6 +167,10 @@ impl SkCipher {
                 cipher.encrypt(iv, text)?;
                 icv.copy_from_slice(mac.whole(covered)?.get(..usize::from(self.icv))?);
             }
+            Scheme::Counter(key, mac) => {
+                key.apply((&*iv).try_into().ok()?, text)?;
+                icv.copy_from_slice(mac.whole(covered)?.get(..usize::from(self.icv))?);
+            }
         }
         Some(())
     }
@@ -171,7 +182,7 @@ impl SkCipher {
     pub fn open<'m>(&self, message: &'m mut [u8], body: usize) -> Option<&'m [u8]> {
         let end = message.len().checked_sub(self.icv_len())?;
         let (covered, icv) = message.split_at_mut_checked(end)?;
-        if let Scheme::Cbc(_, mac) = &self.scheme {
+        if let Scheme::Cbc(_, mac) | Scheme::Counter(_, mac) = &self.scheme {
             // The MAC first: there is nothing for a padding oracle to see.
             let expected = mac.whole(covered)?;
             verify_slices_are_equal(expected.get(..usize::from(self.icv))?, icv).ok()?;
@@ -185,6 +196,7 @@ impl SkCipher {
             Scheme::Aead(key) => key.open((&*iv).try_into().ok()?, aad, text, icv)?,
             Scheme::Soft(key) => key.open_message((&*iv).try_into().ok()?, aad, text, icv)?,
             Scheme::Cbc(cipher, _) => cipher.decrypt(iv, text)?,
+            Scheme::Counter(key, _) => key.apply((&*iv).try_into().ok()?, text)?,
         }
         let (padding, rest) = text.split_last()?;
         rest.get(..rest.len().checked_sub(usize::from(*padding))?)
@@ -226,8 +238,8 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_and_no_flipped_bit_does() {
         let ciphers = ciphers();
-        // GCM and CCM of three lengths with three keys, ChaCha20; CBC with three keys and 3DES with seven MACs.
-        assert_eq!(ciphers.len(), 3 * 6 + 1 + 4 * 7);
+        // GCM and CCM of three lengths with three keys, ChaCha20; CBC and CTR with three keys and 3DES with seven MACs.
+        assert_eq!(ciphers.len(), 3 * 6 + 1 + 7 * 7);
         for cipher in ciphers {
             for length in [0, 1, 15, 16, 100] {
                 let payload: Vec<u8> = (0..length).collect();

@@ -192,7 +192,7 @@ fn cipher(word: &str) -> Option<(Encryption, u16)> {
             ("a", Err(_)) if mode.is_some() => icv = Some(8),
             ("b", Err(_)) if mode.is_some() => icv = Some(12),
             ("c", Err(_)) if mode.is_some() => icv = Some(16),
-            ("gcm" | "ccm" | "cbc", Err(_)) if mode.is_none() => mode = Some(piece),
+            ("gcm" | "ccm" | "cbc" | "ctr", Err(_)) if mode.is_none() => mode = Some(piece),
             _ => return None,
         }
     }
@@ -204,6 +204,7 @@ fn cipher(word: &str) -> Option<(Encryption, u16)> {
         (Some("ccm"), None | Some(16)) => Encryption::AesCcm16,
         (Some("ccm"), Some(12)) => Encryption::AesCcm12,
         (Some("ccm"), Some(8)) => Encryption::AesCcm8,
+        (Some("ctr"), None) => Encryption::AesCtr,
         _ => return None,
     };
     Some((cipher, bits.unwrap_or(128)))
@@ -294,6 +295,7 @@ mod tests {
             ("aes_gcm_a", (AesGcm8, 128)),
             ("aes", (AesCbc, 128)),
             ("aes_cbc_192", (AesCbc, 192)),
+            ("aes_ctr256", (Encryption::AesCtr, 256)),
             ("3des", (Encryption::TripleDesCbc, 0)),
             ("chacha20_poly1305", (Encryption::ChaCha20Poly1305, 0)),
         ] {

@@ -40,6 +40,9 @@ fn expected(
         Some(auth) => {
             let text = match (suite.encryption.unwrap(), keys.0.len()) {
                 (Encryption::Null, _) => body.to_vec(),
+                (Encryption::AesCtr, 20) => ctr::<aes::Aes128>(keys.0, iv, body),
+                (Encryption::AesCtr, 28) => ctr::<aes::Aes192>(keys.0, iv, body),
+                (Encryption::AesCtr, _) => ctr::<aes::Aes256>(keys.0, iv, body),
                 (_, 16) => cbc::<aes::Aes128>(keys.0, iv, body),
                 (_, 24) => cbc::<aes::Aes192>(keys.0, iv, body),
                 (_, _) => cbc::<aes::Aes256>(keys.0, iv, body),
@@ -81,6 +84,22 @@ where
     [iv, &text].concat()
 }
 
+/// Block by block, as RFC 3686 §4 writes it.
+fn ctr<C>(keymat: &[u8], iv: &[u8], body: &[u8]) -> Vec<u8>
+where
+    C: cbc::cipher::BlockCipherEncrypt + KeyInit,
+{
+    let (key, nonce) = keymat.split_at(keymat.len() - 4);
+    let cipher = C::new_from_slice(key).unwrap();
+    let sealed = (1_u32..).zip(body.chunks(16)).flat_map(|(counter, text)| {
+        let stream = [nonce, iv, &counter.to_be_bytes()].concat();
+        let mut stream = Block::<C>::try_from(&stream[..]).unwrap();
+        cipher.encrypt_block(&mut stream);
+        text.iter().zip(stream.iter()).map(|(a, b)| a ^ b).collect::<Vec<_>>()
+    });
+    [iv.to_vec(), sealed.collect()].concat()
+}
+
 fn mac<D: EagerHash>(key: &[u8], message: &[u8], len: usize) -> Vec<u8> {
     let mac = <Hmac<D> as KeyInit>::new_from_slice(key).unwrap().chain_update(message).finalize();
     mac.into_bytes()[..len].to_vec()
@@ -90,6 +109,7 @@ fn suites() -> impl Strategy<Value = (Suite, usize)> {
     let ciphers = [
         (Encryption::Null, vec![0]),
         (Encryption::AesCbc, vec![16, 24, 32]),
+        (Encryption::AesCtr, vec![20, 28, 36]),
         (Encryption::AesGcm16, vec![20, 28, 36]),
         (Encryption::ChaCha20Poly1305, vec![36]),
     ];

@@ -170,7 +170,9 @@ fn packets_sealed_by_scapy() {
         "191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f3031323334353637"
     ))
     .unwrap();
-    assert_eq!(rows.len(), 2 * transforms().count());
+    // AES-CTR has the vectors of its RFC, and RustCrypto beside it (`oracle`).
+    let others = transforms().filter(|(suite, _)| suite.encryption != Some(Encryption::AesCtr));
+    assert_eq!(rows.len(), 2 * others.count());
     for row in rows {
         let suite = Suite {
             encryption: Encryption::from_name(row["encryption"].as_str().unwrap()),
