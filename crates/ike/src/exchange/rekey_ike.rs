@@ -261,7 +261,7 @@ fn heir(
     let stage = Stage::Established(proved.inherited());
     let mut heir = IkeSa::new(ours, initiator, (sa.local, sa.remote), stage, cx.now);
     heir.peer_spi = theirs;
-    heir.channel = Some(super::init::channel(initiator, cx, chosen, keys)?);
+    heir.channel = Some(super::init::channel((initiator, (spi_i, spi_r)), cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
     (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
     (heir.placed, heir.routable) = (sa.placed, sa.routable);
@@ -281,6 +281,9 @@ pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
     // What waited for its turn goes on over there.
     let mut tasks: Vec<Task> =
         sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
+    // So does what the peer asked us to try later.
+    let later = sa.later.drain(..).map(|(_, task)| task);
+    tasks.extend(later.filter(|task| matches!(task, Task::Child { .. } | Task::DeleteChild(_))));
     // That we have moved is said over there, too: the answer to it here moves what has left.
     if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
         tasks.push(Task::Move);

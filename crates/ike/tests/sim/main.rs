@@ -5,10 +5,13 @@
 )]
 
 mod certificates;
+mod clear;
+mod collisions;
 mod configuration;
 mod followup;
 mod mobike;
 mod pki;
+mod tape;
 mod world;
 
 use ike::connection::{Encapsulation, Mode, WhenGone};
@@ -92,6 +95,11 @@ fn every_kind_of_suite_comes_up() {
         Offer {
             encryption: vec![(Encryption::AesCbc, 256)],
             integrity: vec![Auth::HmacSha256],
+            ..gcm.clone()
+        },
+        Offer {
+            encryption: vec![(Encryption::AesCtr, 256)],
+            integrity: vec![Auth::HmacSha512],
             ..gcm.clone()
         },
         Offer { encryption: vec![(Encryption::AesCcm16, 192)], prf: vec![Prf::AesXcbc], ..gcm.clone() },

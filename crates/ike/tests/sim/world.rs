@@ -11,7 +11,9 @@ use ipsec_core::algorithm::Encryption;
 use ipsec_core::kex::Group;
 use ipsec_core::prf::Prf;
 use ipsec_core::{Secret, Time};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Randomness that repeats itself: a test must fail the same way twice.
@@ -25,6 +27,24 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+/// The same, but for nonces that a test has chosen; nothing else is drawn in 32 octets once an endpoint is there.
+struct Chosen {
+    dice: Dice,
+    nonces: Nonces,
+}
+
+type Nonces = Arc<Mutex<VecDeque<u8>>>;
+
+impl Random for Chosen {
+    fn fill(&mut self, octets: &mut [u8]) {
+        let chosen = if octets.len() == 32 { self.nonces.lock().unwrap().pop_front() } else { None };
+        match chosen {
+            Some(nonce) => octets.fill(nonce),
+            None => self.dice.fill(octets),
+        }
     }
 }
 
@@ -43,9 +63,20 @@ pub(crate) struct Host {
     pub(crate) pairs: Vec<ChildUp>,
     pub(crate) events: Vec<Event>,
     spi: u32,
+    nonces: Nonces,
 }
 
 impl Host {
+    /// The nonces it draws next, each one octet over and over.
+    pub(crate) fn will_draw(&self, nonces: &[u8]) {
+        self.nonces.lock().unwrap().extend(nonces);
+    }
+
+    /// The last SPI it was given.
+    pub(crate) const fn last_spi(&self) -> u32 {
+        self.spi
+    }
+
     /// Everything it said in words.
     pub(crate) fn words(&self) -> String {
         let say = |event: &Event| match event {
@@ -81,6 +112,8 @@ pub(crate) struct World {
     reached: [Option<IpAddr>; 2],
     /// What is not sent from where a host is heard does not arrive either.
     is_cut: bool,
+    /// What each host has sent, where a test delivers it by hand.
+    hand: Option<[VecDeque<Transmit>; 2]>,
     record: Vec<(usize, Transmit)>,
 }
 
@@ -150,12 +183,14 @@ fn mirrored(mut c: Connection) -> Connection {
 }
 
 fn host(side: usize, seed: u64) -> Host {
-    let mut endpoint = Endpoint::new(Box::new(Dice(seed)), Time::ZERO);
+    let nonces = Nonces::default();
+    let random = Chosen { dice: Dice(seed), nonces: nonces.clone() };
+    let mut endpoint = Endpoint::new(Box::new(random), Time::ZERO);
     let west = site("net");
     endpoint.add(if side == 0 { west } else { mirrored(west) });
     endpoint.set_secrets(psk("the secret of both"));
     let address = ["192.0.2.1", "192.0.2.2"][side];
-    Host { endpoint, address, pairs: Vec::new(), events: Vec::new(), spi: 0x1000 * (side as u32 + 1) }
+    Host { endpoint, address, pairs: Vec::new(), events: Vec::new(), spi: 0x1000 * (side as u32 + 1), nonces }
 }
 
 impl World {
@@ -174,6 +209,7 @@ impl World {
             nat: None,
             reached: [None; 2],
             is_cut: false,
+            hand: None,
             record: Vec::new(),
         }
     }
@@ -184,6 +220,65 @@ impl World {
         let mut connection = (**endpoint.connections().next().unwrap()).clone();
         change(&mut connection);
         endpoint.add(connection);
+    }
+
+    /// The same of one of several.
+    pub(crate) fn change_named(&mut self, name: &str, side: usize, change: impl FnOnce(&mut Connection)) {
+        let endpoint = &mut self.hosts[side].endpoint;
+        let mut connection = (**endpoint.connections().find(|c| c.name == name).unwrap()).clone();
+        change(&mut connection);
+        endpoint.add(connection);
+    }
+
+    /// From now on nothing arrives but what is delivered.
+    pub(crate) fn by_hand(&mut self) {
+        self.hand = Some(Default::default());
+    }
+
+    /// The wire works again, with what is on it.
+    pub(crate) fn by_itself(&mut self) {
+        let hand = self.hand.take().unwrap();
+        for (side, sent) in hand.into_iter().enumerate() {
+            let at = self.now.after(Duration::from_millis(1));
+            self.wire.extend(sent.into_iter().map(|transmit| (at, 1 - side, transmit)));
+        }
+    }
+
+    /// The oldest message of a host that is under way.
+    pub(crate) fn oldest(&self, side: usize) -> &[u8] {
+        let sent = self.hand.as_ref().and_then(|hand| hand[side].front());
+        sent.map_or(&[], |transmit| transmit.octets.as_slice())
+    }
+
+    /// What is under way, for complaints.
+    pub(crate) fn in_flight(&self) -> String {
+        let kinds = |side: usize| {
+            let sent = self.hand.iter().flat_map(move |hand| &hand[side]);
+            let headers = sent.filter_map(|transmit| Header::parse(&transmit.octets).ok());
+            headers.map(|(header, ..)| format!("{} {}", header.exchange.name(), header.flags.response))
+        };
+        format!("A {:?} B {:?}", kinds(0).collect::<Vec<_>>(), kinds(1).collect::<Vec<_>>())
+    }
+
+    /// Delivers it, or a copy of it.
+    pub(crate) fn deliver(&mut self, side: usize, copy: bool) {
+        let sent = &mut self.hand.as_mut().unwrap()[side];
+        let transmit = if copy { sent.front().cloned() } else { sent.pop_front() };
+        let transmit = transmit.expect("something under way");
+        self.hosts[1 - side].endpoint.datagram(transmit.remote, transmit.local, &transmit.octets, self.now);
+        self.drain();
+    }
+
+    /// A datagram from nowhere comes to a host, as if the other had sent it.
+    pub(crate) fn inject(&mut self, side: usize, octets: &[u8]) {
+        let ends = [0, 1].map(|side| SocketAddr::new(self.hosts[side].address.parse().unwrap(), 500));
+        self.hosts[side].endpoint.datagram(ends[side], ends[1 - side], octets, self.now);
+        self.drain();
+    }
+
+    /// Loses it.
+    pub(crate) fn lose(&mut self, side: usize) {
+        self.hand.as_mut().unwrap()[side].pop_front().expect("something under way");
     }
 
     pub(crate) fn up(&mut self, side: usize) {
@@ -347,6 +442,9 @@ impl World {
             }
         }
         self.record.push((1 - side, transmit.clone()));
+        if let Some(hand) = &mut self.hand {
+            return hand[side].push_back(transmit);
+        }
         let mut copies = vec![Duration::from_millis(1)];
         if let Some(dice) = &mut self.dice {
             let roll = dice.next() % 100;
