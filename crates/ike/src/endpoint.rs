@@ -13,6 +13,7 @@ use crate::outbox::{Config, Context, Counters, Outbox, Random};
 use crate::protect::Opened;
 use crate::sa::{IkeSa, Opening1, Stage, Task, Work};
 use crate::table::Table;
+use crate::tape::{Command, Drawn, Entry, Shared, Tape};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::prf::Prf;
@@ -26,6 +27,8 @@ const COOKIE_FROM: usize = 32;
 const MAX_HALF_OPEN: usize = 4096;
 /// Half-open IKE SAs of one address.
 const MAX_PER_SOURCE: usize = 16;
+/// Requests for IKE SAs that are not here are answered so often in a second.
+const MAX_WAYWARD: u32 = 10;
 /// A cookie is accepted for this long, and for as long again.
 const COOKIE_LIFE: Duration = Duration::from_secs(60);
 /// An IKE SA of a peer that has another one goes after this, if the peer has not removed it.
@@ -45,6 +48,8 @@ pub struct Endpoint {
     cookies: [Secret; 2],
     cookies_since: Time,
     random: Box<dyn Random>,
+    /// Since when requests for IKE SAs that are not here are counted, and how many there were.
+    wayward: (Time, u32),
     out: Outbox,
 }
 
@@ -120,8 +125,17 @@ impl Endpoint {
             cookies,
             cookies_since: now,
             random,
+            wayward: (now, 0),
             out: Outbox::default(),
         }
+    }
+
+    /// An endpoint of which everything is written down, secrets and all.
+    pub fn recorded(random: Box<dyn Random>, now: Time, tape: Box<dyn Tape>) -> Self {
+        let tape = Shared::new(tape);
+        let mut endpoint = Self::new(Box::new(Drawn { random, tape: tape.clone() }), now);
+        endpoint.out.tape = Some(tape);
+        endpoint
     }
 
     /// Adds a connection, or puts it in place of the one of its name; IKE SAs that are up are not touched.
@@ -148,6 +162,7 @@ impl Endpoint {
 
     /// Notes that an address was given to this holder before, as [`Event::Leased`] told.
     pub fn restore_lease(&mut self, address: IpAddr, holder: &[u8]) {
+        self.out.note(|| Entry::Command(Time::ZERO, Command::Lease(address), crate::tape::hex(holder)));
         self.leases.restore(address, holder);
     }
 
@@ -202,6 +217,7 @@ impl Endpoint {
     /// # Errors
     /// Why that cannot even be begun.
     pub fn up(&mut self, name: &str, local: IpAddr, now: Time) -> Result<(), &'static str> {
+        self.out.note(|| Entry::Command(now, Command::Up(local), name.to_owned()));
         let connection =
             self.config.connections.get(name).cloned().ok_or("no connection of this name is loaded")?;
         let remote = connection
@@ -257,7 +273,8 @@ impl Endpoint {
             random: &mut *self.random,
         };
         let (key, ni) = (cx.spi(), cx.nonce());
-        let opening = Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0 };
+        let opening =
+            Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0, refused: None };
         let mut sa = IkeSa::new(key, true, ends, Stage::Opening(Box::new(opening)), now);
         sa.first_contact = connection.unique && first_contact;
         sa.succeeds = succeeds;
@@ -271,6 +288,7 @@ impl Endpoint {
 
     /// Has a connection's peers and us prove anew who we are; false if there is no IKE SA that we began.
     pub fn reauthenticate(&mut self, name: &str, now: Time) -> bool {
+        self.out.note(|| Entry::Command(now, Command::Reauthenticate, name.to_owned()));
         let own = |sa: &&IkeSa| {
             sa.is_established()
                 && sa.began
@@ -296,14 +314,22 @@ impl Endpoint {
         leaves_from: impl Fn(IpAddr, IpAddr) -> Option<IpAddr>,
         now: Time,
     ) {
+        let list = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.out.note(|| Entry::Command(now, Command::Addresses, list()));
         self.config.addresses = all;
         let movable = self.sas.values().filter(|sa| sa.mobike && !sa.is_closed());
         let keys: Vec<_> = movable.map(|sa| (sa.key, sa.local.ip(), sa.remote.ip())).collect();
         for (key, here, remote) in keys {
-            if let Some(local) = leaves_from(here, remote) {
-                self.with(key, now, |sa, cx| sa.readdress(cx, local));
+            if let Some(local) = leaves_from(here, remote).filter(|local| *local != here) {
+                self.leaves(key, local, now);
             }
         }
+    }
+
+    /// Packets of one IKE SA leave from another address of ours now.
+    pub(crate) fn leaves(&mut self, key: IkeSpi, local: IpAddr, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Leaves(local), format!("{:016x}", key.0)));
+        self.with(key, now, |sa, cx| sa.readdress(cx, local));
     }
 
     /// An authentic packet of an inbound SA came from elsewhere: behind a NAT its IKE SA follows (RFC 7296 §2.23).
@@ -318,11 +344,13 @@ impl Endpoint {
 
     /// Says that a connection is to be kept up whatever happens: begun anew when the peer is gone.
     pub fn keep(&mut self, name: &str) {
+        self.out.note(|| Entry::Command(Time::ZERO, Command::Keep, name.to_owned()));
         self.wanted.insert(name.to_owned(), 0);
     }
 
     /// Takes a connection down: its Child SAs, and IKE SAs that have no others.
     pub fn down(&mut self, name: &str, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Down, name.to_owned()));
         self.wanted.remove(name);
         self.again.remove(name);
         let keys: Vec<IkeSpi> = self.sas.keys().collect();
@@ -372,6 +400,8 @@ impl Endpoint {
     /// Negotiates a successor of a Child SA before its time (a soft lifetime of the data plane), or removes it (a hard
     /// one).
     pub fn child_expired(&mut self, spi_in: u32, hard: bool, now: Time) {
+        let command = if hard { Command::Hard } else { Command::Soft };
+        self.out.note(|| Entry::Command(now, command, spi_in.to_string()));
         let of = |sa: &IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
         let Some(key) = self.sas.values().find(|sa| of(sa)).map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
@@ -388,8 +418,32 @@ impl Endpoint {
         });
     }
 
+    /// Removes one pair of SAs; the peer is told.
+    pub fn delete_child(&mut self, spi_in: u32, now: Time) {
+        let of = |sa: &&IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
+        let Some(key) = self.sas.values().find(of).map(|sa| sa.key) else { return };
+        self.with(key, now, |sa, cx| {
+            sa.task(Task::DeleteChild(spi_in));
+            sa.next_task(cx);
+        });
+    }
+
+    /// Asks every peer now whether it is there.
+    pub fn ask_alive(&mut self, now: Time) {
+        let established = self.sas.values().filter(|sa| sa.is_established() && !sa.replaced());
+        let keys: Vec<IkeSpi> = established.map(|sa| sa.key).collect();
+        for key in keys {
+            self.with(key, now, |sa, cx| {
+                sa.task(Task::Liveness);
+                sa.next_task(cx);
+            });
+        }
+    }
+
     /// Negotiates successors now: of every Child SA of a connection, or of the IKE SA.
     pub fn rekey(&mut self, name: &str, ike: bool, now: Time) -> bool {
+        let command = if ike { Command::RekeyIke } else { Command::Rekey };
+        self.out.note(|| Entry::Command(now, command, name.to_owned()));
         let own = |sa: &IkeSa| sa.children.iter().any(|child| child.connection.name == name);
         let keys: Vec<IkeSpi> =
             self.sas.values().filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
@@ -439,6 +493,7 @@ impl Endpoint {
 
     /// Takes a datagram, without the marker of RFC 3948 §2.2 if it came to port 4500.
     pub fn datagram(&mut self, local: SocketAddr, remote: SocketAddr, octets: &[u8], now: Time) {
+        self.out.note(|| Entry::Datagram(now, local, remote, octets.to_vec()));
         let (header, ..) = match Header::parse(octets) {
             Ok(parsed) => parsed,
             Err(error) => {
@@ -457,9 +512,29 @@ impl Endpoint {
         let key = if header.flags.initiator { header.spi_r } else { header.spi_i };
         if self.sas.get(key).is_none() {
             self.out.counters.stray = self.out.counters.stray.saturating_add(1);
+            self.wayward((local, remote), &header, now);
             return;
         }
         self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
+    }
+
+    /// A request for an IKE SA that is not here: the peer may have outlived our memory, and is told, in clear and not too
+    /// often (RFC 7296 §1.5). It will ask before it believes it.
+    fn wayward(&mut self, (local, remote): (SocketAddr, SocketAddr), header: &Header, now: Time) {
+        if header.flags.response || header.exchange == Exchange::IkeSaInit {
+            return;
+        }
+        if now.since(self.wayward.0) >= Duration::from_secs(1) {
+            self.wayward = (now, 0);
+        }
+        self.wayward.1 = self.wayward.1.saturating_add(1);
+        if self.wayward.1 > MAX_WAYWARD {
+            return;
+        }
+        let flags = crate::message::Flags { initiator: !header.flags.initiator, response: true };
+        let payloads = vec![Payload::Notify(Notify::new(NotifyKind::InvalidIkeSpi, Vec::new()))];
+        let octets = Message { header: Header { flags, ..*header }, payloads }.emit();
+        self.out.transmits.push_back(Transmit { local, remote, octets });
     }
 
     /// A later major version is answered, so that the peer can fall back (RFC 7296 §2.5).
@@ -586,6 +661,7 @@ impl Endpoint {
 
     /// A job is done.
     pub fn answer(&mut self, job: JobId, answer: Answer, now: Time) {
+        self.out.note(|| Entry::Answer(now, job, Box::new(answer.clone())));
         if let Some(key) = self.out.waiting.remove(&job) {
             self.with(key, now, |sa, cx| sa.answer(cx, job, answer));
         }
@@ -593,6 +669,7 @@ impl Endpoint {
 
     /// Does what is due at `now`.
     pub fn timeout(&mut self, now: Time) {
+        self.out.note(|| Entry::Timeout(now));
         let due = self.sas.due(now);
         for key in due {
             if self.sas.get(key).is_some_and(|sa| sa.is_closed() && sa.expires <= now) {
@@ -618,7 +695,9 @@ impl Endpoint {
 
     /// The next datagram to send.
     pub fn transmit(&mut self) -> Option<Transmit> {
-        self.out.transmits.pop_front()
+        let transmit = self.out.transmits.pop_front()?;
+        self.out.note(|| Entry::Transmit(transmit.local, transmit.remote, transmit.octets.clone()));
+        Some(transmit)
     }
 
     /// The next job to do.

@@ -8,6 +8,7 @@
 //! * [`message`]: messages and payloads on the wire, and the table of what each exchange may hold.
 //! * [`proposal`]: algorithms as they are offered and chosen.
 //! * [`keys`]: the key schedule.
+//! * [`tape`]: a record of all that goes in and out, and how it is replayed.
 //! * [`protect`]: the SK payload and its fragments.
 #![forbid(unsafe_code)]
 #![expect(
@@ -46,6 +47,7 @@ pub mod proposal;
 pub mod protect;
 mod sa;
 mod table;
+pub mod tape;
 mod wire;
 pub mod x509;
 

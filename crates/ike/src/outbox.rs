@@ -8,6 +8,7 @@ use crate::job::{Job, JobId};
 use crate::lease::Leases;
 use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
+use crate::tape::{Entry, Shared};
 use core::net::IpAddr;
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -77,6 +78,8 @@ pub(crate) struct Outbox {
     /// IKE SAs that may go, the one that succeeds each, and the connections it has children of.
     pub(crate) retired: Vec<(IkeSpi, IkeSpi, Vec<Arc<Connection>>)>,
     pub(crate) counters: Counters,
+    /// Where all is written down, if somebody wants it.
+    pub(crate) tape: Option<Shared>,
     /// How many of the events the endpoint has looked at for itself.
     pub(crate) seen: usize,
     next_job: u64,
@@ -94,6 +97,13 @@ impl Outbox {
     /// Takes the children of an IKE SA that is about to close to the one that took its place.
     pub(crate) fn moved_children(&mut self, sa: &mut IkeSa, to: IkeSpi) {
         self.orphans.push((to, core::mem::take(&mut sa.children)));
+    }
+
+    /// Writes something down, if somebody wants it.
+    pub(crate) fn note(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(tape) = &self.tape {
+            tape.take(&entry());
+        }
     }
 
     pub(crate) fn progress(&mut self, connection: Option<&Arc<Connection>>, text: String) {

@@ -42,6 +42,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const ROUTABLE: Duration = Duration::from_secs(10);
 /// After so many repetitions a request goes to other addresses of the peer, too.
 const PATIENT: u32 = 3;
+/// What anybody can say makes us ask the peer no more often than this.
+const DOUBT: Duration = Duration::from_secs(10);
 /// Tasks that may wait for their turn on one IKE SA.
 const MAX_TASKS: usize = 256;
 
@@ -200,6 +202,8 @@ pub(crate) struct Opening1 {
     pub(crate) sent: Vec<u8>,
     /// How often the peer has sent us back; it has no reason to do so for ever.
     pub(crate) rounds: u8,
+    /// Somebody refused. Anybody could have, so a better answer is waited for (RFC 7296 §2.21.1).
+    pub(crate) refused: Option<Why>,
 }
 
 /// Where an IKE SA stands. There is no way back.
@@ -279,6 +283,8 @@ pub(crate) struct IkeSa {
     pub(crate) succeeds: Option<IkeSpi>,
     pub(crate) stage: Stage,
     pub(crate) channel: Option<Channel>,
+    /// What the last IKE_INTERMEDIATE came under: should our answer be lost, it comes so again (RFC 9242 §3.3).
+    pub(crate) before: Option<Opener>,
     pub(crate) nat: Nat,
     /// Both sides can read fragments.
     pub(crate) fragmentation: bool,
@@ -308,6 +314,8 @@ pub(crate) struct IkeSa {
     pub(crate) crossing: Option<(IkeSpi, Vec<u8>)>,
     /// Its parent has not handed its children over yet: two rekeyings crossed, and which stands is not known here.
     pub(crate) awaits: bool,
+    /// When somebody without keys last had us ask whether the peer is there.
+    doubted: Time,
     heard: Time,
     sent: Time,
 }
@@ -380,6 +388,7 @@ impl IkeSa {
             succeeds: None,
             stage,
             channel: None,
+            before: None,
             nat: Nat::default(),
             fragmentation: false,
             request: None,
@@ -399,6 +408,7 @@ impl IkeSa {
             heir: None,
             crossing: None,
             awaits: false,
+            doubted: now,
             heard: now,
             sent: now,
         }
@@ -470,6 +480,10 @@ impl IkeSa {
         if header.exchange == Exchange::IkeSaInit {
             return self.init_datagram(cx, &header, octets);
         }
+        if header.flags.response && is_unknown_here(octets) {
+            cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
+            return self.doubt(cx);
+        }
         let Some(channel) = &mut self.channel else {
             cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
             return;
@@ -480,9 +494,23 @@ impl IkeSa {
                 self.message(cx, opened);
             }
             Opening::Fragment => {}
-            Opening::Forged => cx.out.counters.forged = cx.out.counters.forged.saturating_add(1),
+            Opening::Forged => match self.before.as_mut().map(|before| before.open(octets)) {
+                // Its content has been dealt with; only what was answered is answered again.
+                Some(Opening::Message(opened)) if Some(opened.message.header.id) == self.last_answered() => {
+                    self.heard(cx, ends, &opened.message.header);
+                    self.message(cx, opened);
+                }
+                Some(Opening::Fragment | Opening::Message(_)) => {}
+                Some(Opening::Forged | Opening::Malformed(..)) | None => {
+                    cx.out.counters.forged = cx.out.counters.forged.saturating_add(1);
+                }
+            },
             Opening::Malformed(header, error) => self.unreadable(cx, &header, error),
         }
+    }
+
+    fn last_answered(&self) -> Option<u32> {
+        self.answered.as_ref().map(|(id, _)| *id)
     }
 
     /// The answer to our IKE_SA_INIT, or the peer's request once more. Neither is protected.
@@ -760,6 +788,7 @@ impl IkeSa {
         let established = self.is_established();
         let connection = self.connection.clone();
         self.stage = Stage::Closed;
+        self.before = None;
         (self.request, self.pending) = (None, None);
         (self.ours, self.theirs) = (None, None);
         self.tasks.clear();
@@ -838,7 +867,7 @@ impl IkeSa {
             let why = match (self.is_established(), self.replaced()) {
                 (true, true) => Why::Rekeyed,
                 (true, false) => Why::Expired,
-                (false, _) => Why::Silence(self.remote),
+                (false, _) => self.silence(),
             };
             self.close(cx, why);
             return;
@@ -893,7 +922,7 @@ impl IkeSa {
         if request.first.after(give_up) <= cx.now {
             let why = match &request.asked {
                 Asked::DeleteIke(why) => why.clone(),
-                _ => Why::Silence(self.remote),
+                _ => self.silence(),
             };
             self.close(cx, why);
             return;
@@ -913,6 +942,22 @@ impl IkeSa {
         self.transmit(cx, &datagrams);
     }
 
+    /// Nobody answered, or nobody who can be believed.
+    fn silence(&self) -> Why {
+        let refused = if let Stage::Opening(opening) = &self.stage { opening.refused.clone() } else { None };
+        refused.unwrap_or(Why::Silence(self.remote))
+    }
+
+    /// Somebody without keys says that we are not known there: the peer itself is asked, now and then
+    /// (RFC 7296 §1.5, §2.4).
+    fn doubt(&mut self, cx: &mut Context<'_>) {
+        if self.is_established() && cx.now.since(self.doubted) >= DOUBT && self.request.is_none() {
+            self.doubted = cx.now;
+            self.task(Task::Liveness);
+            self.next_task(cx);
+        }
+    }
+
     /// Sends the outstanding request again at once: where it came from before, nobody can answer.
     pub(crate) fn repeat_now(&mut self, cx: &mut Context<'_>) {
         let Some(request) = &mut self.request else { return };
@@ -925,4 +970,13 @@ impl IkeSa {
 /// A notification about no SA and without data.
 pub(crate) const fn notify(kind: NotifyKind) -> Payload {
     Payload::Notify(Notify::new(kind, Vec::new()))
+}
+
+/// Says whether an unprotected message is about an IKE SA, or an SPI, that its sender does not know.
+fn is_unknown_here(octets: &[u8]) -> bool {
+    let is = |payload: &Payload| {
+        let unknown = [NotifyKind::InvalidIkeSpi, NotifyKind::InvalidSpi];
+        matches!(payload, Payload::Notify(notify) if unknown.contains(&notify.kind))
+    };
+    Message::parse(octets).is_ok_and(|message| message.payloads.iter().any(is))
 }

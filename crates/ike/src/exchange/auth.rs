@@ -407,6 +407,7 @@ pub(super) fn established(
     let peer = proved.id().to_string();
     sa.stage = Stage::Established(proved);
     sa.placed = (sa.local, sa.remote);
+    sa.before = None;
     sa.routable = sa.remote.ip();
     if sa.succeeds.is_some() {
         cx.out.proved_anew.push(sa.key);

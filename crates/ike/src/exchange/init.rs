@@ -11,7 +11,9 @@ use crate::outbox::Context;
 use crate::proposal::{self, Chosen, Offer, Protocol};
 use crate::protect::{Opened, Opener, Sealer};
 use crate::sa::{Answers, Asked, Channel, Handshake, IkeSa, Nat, Pause, Stage, Task};
+use crate::tape::{Entry, Keys};
 use core::net::SocketAddr;
+use core::time::Duration;
 use ipsec_core::Secret;
 use ipsec_core::digest::sha1;
 use ipsec_core::kex::Group;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 
 /// By this two of our own gateways know each other, and carry ESP in UDP where both may choose.
 const VENDOR: &[u8] = b"tulips";
+/// After a refusal that anybody could have sent, the peer itself has so long to answer.
+const BETTER: Duration = Duration::from_secs(4);
 /// How often a peer may send us back for a cookie or a group.
 const MAX_ROUNDS: u8 = 8;
 /// Hashes of signatures that are looked at.
@@ -141,19 +145,25 @@ pub(crate) fn answered(
     let Stage::Opening(opening) = &mut sa.stage else { return Ok(()) };
     if let Some(back) = sent_back(message, &connection) {
         opening.rounds = opening.rounds.saturating_add(1);
-        if opening.rounds > MAX_ROUNDS {
-            return Err(Pause::Fail(Why::Protocol("it demands one cookie or group after the other")));
-        }
-        match back? {
-            Back::Cookie(cookie) => opening.cookie = Some(cookie),
-            Back::Group(group) => (opening.group, opening.offer) = (group, None),
+        match back {
+            Ok(_) if opening.rounds > MAX_ROUNDS => {
+                return Err(Pause::Fail(Why::Protocol("it demands one cookie or group after the other")));
+            }
+            Ok(Back::Cookie(cookie)) => opening.cookie = Some(cookie),
+            Ok(Back::Group(group)) => (opening.group, opening.offer) = (group, None),
+            Err(why) => {
+                refuses(sa, cx, why);
+                return Ok(());
+            }
         }
         sa.again();
         sa.tasks.push_front(Task::Init);
         return Ok(());
     }
     if let Some(notify) = refused(message) {
-        return Err(Pause::Fail(Why::Refused("IKE_SA_INIT", notify.kind)));
+        let why = Why::Refused("IKE_SA_INIT", notify.kind);
+        refuses(sa, cx, why);
+        return Ok(());
     }
     let Some((offer, _)) = opening.offer.clone() else { return Ok(()) };
     let theirs = proposals(message).first();
@@ -161,7 +171,10 @@ pub(crate) fn answered(
         let ours = connection.ike.get(usize::from(theirs.number).checked_sub(1)?)?;
         ours.confirm(theirs.number, theirs)
     });
-    let chosen = chosen.ok_or(Pause::Fail(Why::Protocol("it chose algorithms that were not offered")))?;
+    let Some(chosen) = chosen else {
+        refuses(sa, cx, Why::Protocol("it chose algorithms that were not offered"));
+        return Ok(());
+    };
     let Some((group, share)) = ke(message) else { return Ok(()) };
     if chosen.group != Some(opening.group)
         || group != opening.group.number()
@@ -207,29 +220,36 @@ pub(crate) fn answered(
     Ok(())
 }
 
+/// An error that anybody on the way could have sent: it is said, and a better answer waited for (RFC 7296 §2.21.1).
+fn refuses(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
+    let Stage::Opening(opening) = &mut sa.stage else { return };
+    if opening.refused.is_none() {
+        cx.out.progress(
+            sa.connection.as_ref(),
+            format!("{why}. Anybody could say so: a better answer is waited for"),
+        );
+    }
+    opening.refused = Some(why);
+    sa.expires = sa.expires.min(cx.now.after(BETTER));
+}
+
 /// Why the peer wants the first message once more.
 enum Back {
     Cookie(Vec<u8>),
     Group(Group),
 }
 
-fn sent_back(message: &Message, connection: &Connection) -> Option<Result<Back, Pause>> {
+fn sent_back(message: &Message, connection: &Connection) -> Option<Result<Back, Why>> {
     if let Some(notify) = notified(message, NotifyKind::InvalidKePayload) {
         let group =
             <[u8; 2]>::try_from(&*notify.data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
         // Only to what we offer ourselves: nobody on the way can lead us to a weaker group.
         let ours = group.filter(|group| connection.ike.iter().any(|offer| offer.groups.contains(group)));
-        let back =
-            ours.map(Back::Group).ok_or(Pause::Fail(Why::Refused("the key exchange method", notify.kind)));
-        return Some(back);
+        return Some(ours.map(Back::Group).ok_or(Why::Refused("the key exchange method", notify.kind)));
     }
     let cookie = notified(message, NotifyKind::Cookie)?;
     let fits = (1..=64).contains(&cookie.data.len());
-    Some(if fits {
-        Ok(Back::Cookie(cookie.data.clone()))
-    } else {
-        Err(Pause::Fail(Why::Protocol("its cookie")))
-    })
+    Some(if fits { Ok(Back::Cookie(cookie.data.clone())) } else { Err(Why::Protocol("its cookie")) })
 }
 
 /// Makes the keys of a handshake, and the channel from them.
@@ -245,18 +265,23 @@ fn keyed(
     let (spi_i, spi_r) = sa.spis();
     let seed = Seed { ni: &handshake.ni, nr: &handshake.nr, spi_i, spi_r };
     let keys = IkeKeys::initial(&chosen, prf, shared, seed);
-    sa.channel = Some(channel(sa.initiator, cx, chosen, keys).ok_or_else(broken)?);
+    sa.channel = Some(channel((sa.initiator, sa.spis()), cx, chosen, keys).ok_or_else(broken)?);
     sa.stage = Stage::Keyed(Box::new(handshake));
     Ok(())
 }
 
 /// The two directions under new keys.
 pub(crate) fn channel(
-    initiator: bool,
+    (initiator, spis): (bool, (IkeSpi, IkeSpi)),
     cx: &mut Context<'_>,
     chosen: Chosen,
     keys: IkeKeys,
 ) -> Option<Channel> {
+    cx.out.note(|| {
+        let (encryption, integrity) = (keys.e.clone(), keys.a.clone());
+        let (cipher, mac) = (chosen.encryption, chosen.integrity);
+        Entry::Keys(Box::new(Keys { spis, encryption, integrity, cipher, mac }))
+    });
     let [i, r] = keys.ciphers(&chosen)?;
     let (out, inn) = if initiator { (i, r) } else { (r, i) };
     let mut start = [0; 8];

@@ -96,7 +96,8 @@ fn update(sa: &mut IkeSa, cx: &mut Context<'_>, shared: &Secret) -> Result<(), P
     let seed = Seed { ni: &handshake.ni, nr: &handshake.nr, spi_i, spi_r };
     let keys = channel.keys.updated(&channel.chosen, shared, seed);
     handshake.additional.pop_front();
-    sa.channel = super::init::channel(sa.initiator, cx, channel.chosen, keys);
+    sa.before = (!sa.initiator).then_some(channel.opener);
+    sa.channel = super::init::channel((sa.initiator, (spi_i, spi_r)), cx, channel.chosen, keys);
     if sa.channel.is_some() {
         Ok(())
     } else {

@@ -118,7 +118,7 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
             asked: false,
         };
         let mut sa = ike_sa(Stage::Keyed(Box::new(handshake)));
-        sa.channel = init::channel(false, cx, chosen.clone(), keys.clone());
+        sa.channel = init::channel((false, sa.spis()), cx, chosen.clone(), keys.clone());
         let id = Payload::IdI(Id::parse("@peer").unwrap().body());
         let message = message(Exchange::IkeAuth, vec![id, Payload::Auth { method: 2, data: vec![0; 32] }]);
         match auth::answer(&mut sa, cx, &message, &mut Answers::default()) {

@@ -90,3 +90,19 @@ fn a_connection_that_insists_on_a_key_exchange_has_no_child_on_an_ike_sa_without
         }
     }
 }
+
+#[test]
+fn an_intermediate_exchange_whose_answer_is_lost_is_answered_again_under_the_old_keys() {
+    for seed in 0..100 {
+        let mut world = World::new();
+        hybrid(&mut world, 0);
+        hybrid(&mut world, 1);
+        world.weather(seed);
+        world.up(0);
+        // Nobody begins anew by itself: what is lost must come by repetition.
+        world.run_for(Duration::from_secs(30));
+        world.weather_clears();
+        world.settle();
+        world.agree(1);
+    }
+}

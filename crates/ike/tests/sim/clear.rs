@@ -1,0 +1,114 @@
+//! What anybody can say in clear, and what comes of it: nothing but a question (RFC 7296 §1.5, §2.21).
+
+use crate::world::{Fate, World};
+use ike::event::Event;
+use ike::message::{Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, Payload};
+use ike::proposal::Offer;
+use ipsec_core::algorithm::Encryption;
+use std::time::Duration;
+
+fn failed(world: &World) -> bool {
+    world.hosts[0].events.iter().any(|event| matches!(event, Event::Failed { .. }))
+}
+
+/// An answer to the west's first message that anybody on the way could have made.
+fn forged(world: &World, kind: NotifyKind, data: Vec<u8>) -> Vec<u8> {
+    let (mut header, ..) = Header::parse(world.oldest(0)).unwrap();
+    header.flags = Flags { initiator: false, response: true };
+    Message { header, payloads: vec![Payload::Notify(Notify::new(kind, data))] }.emit()
+}
+
+#[test]
+fn a_refusal_that_anybody_could_have_sent_does_not_end_a_negotiation() {
+    for (kind, data) in [
+        (NotifyKind::NoProposalChosen, vec![]),
+        (NotifyKind::InvalidSyntax, vec![]),
+        (NotifyKind::AuthenticationFailed, vec![]),
+        // A group that was never offered.
+        (NotifyKind::InvalidKePayload, vec![0, 2]),
+        (NotifyKind::Cookie, vec![0; 65]),
+    ] {
+        let mut world = World::new();
+        world.by_hand();
+        world.up(0);
+        let octets = forged(&world, kind, data);
+        world.inject(0, &octets);
+        assert!(!failed(&world), "{kind}");
+        assert!(
+            world.hosts[0].words().contains("Anybody could say so"),
+            "{kind}: {}",
+            world.hosts[0].words()
+        );
+        world.by_itself();
+        world.settle();
+        world.agree(1);
+    }
+}
+
+#[test]
+fn a_true_refusal_is_believed_after_a_while_and_said_with_its_reason() {
+    let mut world = World::new();
+    world.change(1, |c| {
+        c.ike = vec![Offer { encryption: vec![(Encryption::ChaCha20Poly1305, 0)], ..c.ike[0].clone() }]
+    });
+    world.up(0);
+    world.run_for(Duration::from_secs(2));
+    assert!(!failed(&world));
+    world.run_for(Duration::from_secs(4));
+    assert!(failed(&world));
+    assert!(world.hosts[0].words().contains("NO_PROPOSAL_CHOSEN"), "{}", world.hosts[0].words());
+    assert!(!world.hosts[0].words().contains("no answer from"), "{}", world.hosts[0].words());
+}
+
+#[test]
+fn who_does_not_know_an_ike_sa_says_so_and_is_not_believed_without_a_question() {
+    let mut world = World::new();
+    world.up(0);
+    world.settle();
+    let row = world.hosts[0].endpoint.rows().remove(0);
+    let unknown = |id: u32| {
+        let flags = Flags { initiator: false, response: true };
+        let header =
+            Header { spi_i: row.ike, spi_r: row.peer_spi, exchange: Exchange::Informational, flags, id };
+        let notify = Payload::Notify(Notify::new(NotifyKind::InvalidIkeSpi, vec![]));
+        Message { header, payloads: vec![notify] }.emit()
+    };
+    world.run_for(Duration::from_secs(11));
+    let before = world.sent;
+    for id in 0..50 {
+        world.inject(0, &unknown(id));
+        world.run_for(Duration::from_millis(50));
+    }
+    // One question and its answer, however often it is said.
+    assert_eq!(world.sent - before, 2);
+    world.agree(1);
+    // East forgets everything, and says so: west asks, hears nothing, and is done long before it would have asked by itself.
+    world.forget(1);
+    let now = world.now;
+    world.hosts[0].endpoint.ask_alive(now);
+    world.run_for(Duration::from_secs(2));
+    assert!(world.hosts[1].endpoint.counters().stray > 0);
+    world.fate(Fate::Arrives);
+    world.run_for(Duration::from_secs(65));
+    assert!(world.hosts[0].endpoint.rows().is_empty());
+}
+
+#[test]
+fn a_flood_of_requests_for_nothing_is_answered_now_and_then() {
+    let mut world = World::new();
+    for n in 0..1000_u64 {
+        let flags = Flags { initiator: true, response: false };
+        let header = Header {
+            spi_i: IkeSpi(n + 1),
+            spi_r: IkeSpi(7),
+            exchange: Exchange::Informational,
+            flags,
+            id: 0,
+        };
+        world.inject(1, &Message { header, payloads: vec![] }.emit());
+        // Answers are never answered: two endpoints would go on for ever.
+        let header = Header { flags: Flags { initiator: true, response: true }, ..header };
+        world.inject(1, &Message { header, payloads: vec![] }.emit());
+    }
+    assert_eq!(world.sent, 10);
+}

@@ -1,0 +1,86 @@
+//! What was recorded happens again, octet for octet.
+
+use crate::world::{Dice, Fate, World, psk};
+use ike::tape::{Entry, Tape, replay};
+use ike::{Endpoint, Random};
+use ipsec_core::kex::Group;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<String>>);
+
+impl Tape for Lines {
+    fn take(&mut self, entry: &Entry) {
+        let mut text = self.0.lock().unwrap();
+        text.push_str(&entry.to_string());
+        text.push('\n');
+    }
+}
+
+/// Both sides recorded, through loss, rekeyings, a move and the end.
+fn recorded(seed: u64) -> (World, [Lines; 2]) {
+    let mut world = World::new();
+    let tapes = [Lines::default(), Lines::default()];
+    for (side, tape) in tapes.iter().enumerate() {
+        let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
+        let random: Box<dyn Random> = Box::new(Dice(seed + side as u64));
+        let mut endpoint = Endpoint::recorded(random, world.now, Box::new(tape.clone()));
+        known.into_iter().for_each(|connection| endpoint.add(connection));
+        endpoint.set_secrets(psk("the secret of both"));
+        world.hosts[side].endpoint = endpoint;
+        world.change(side, |c| {
+            c.ike[0].additional = vec![vec![Some(Group::MlKem768)]];
+            c.child.offers[0].groups = vec![Group::X25519];
+        });
+    }
+    world.is_strict();
+    world.weather(seed);
+    world.up(0);
+    world.run_for(Duration::from_secs(40));
+    world.hosts[1].endpoint.rekey("net", false, world.now);
+    world.run_for(Duration::from_secs(20));
+    world.moves(0, "203.0.113.9");
+    world.run_for(Duration::from_secs(20));
+    world.hosts[0].endpoint.rekey("net", true, world.now);
+    world.run_for(Duration::from_secs(30));
+    world.hosts[1].endpoint.down("net", world.now);
+    world.run_for(Duration::from_secs(30));
+    world.fate(Fate::Lost);
+    (world, tapes)
+}
+
+#[test]
+fn a_record_is_replayed_to_the_same_octets_and_one_changed_bit_is_noticed() {
+    for seed in 0..5 {
+        let (world, tapes) = recorded(seed);
+        for (side, tape) in tapes.iter().enumerate() {
+            let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
+            let again = |text: &str| {
+                replay(text, |endpoint| {
+                    known.iter().for_each(|connection| endpoint.add(connection.clone()));
+                    endpoint.set_secrets(psk("the secret of both"));
+                })
+            };
+            let text = tape.0.lock().unwrap().clone();
+            let same = again(&text).unwrap_or_else(|at| panic!("seed {seed} side {side}: {at:?}"));
+            let sent = text.lines().filter(|line| line.starts_with("transmit")).count();
+            assert!(same == sent && sent >= 12, "{same} of {sent}");
+            // Every line is read as it was written, but for the keys, which nobody needs again.
+            for line in text.lines().filter(|line| !line.starts_with("keys") && !line.contains(" offered ")) {
+                assert_eq!(Entry::parse(line).expect(line).to_string(), line);
+            }
+            let changed =
+                text.replacen("accepted .", "accepted .ff", 1).replacen("finished .", "finished .ff", 1);
+            assert!(again(&changed).is_err(), "another secret, other octets");
+        }
+    }
+}
+
+#[test]
+fn a_record_has_the_keys_of_each_ike_sa() {
+    let (_, tapes) = recorded(1);
+    let text = tapes[0].0.lock().unwrap().clone();
+    // IKE_SA_INIT, IKE_INTERMEDIATE, and the rekeyed one.
+    assert_eq!(text.lines().filter(|line| line.starts_with("keys ")).count(), 3);
+}
