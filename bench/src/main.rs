@@ -5,6 +5,7 @@
 
 mod engine;
 mod eroute;
+mod ike;
 mod measure;
 mod pfkey;
 mod report;
@@ -30,6 +31,8 @@ enum What {
     Eroute(measure::Options),
     /// PF_KEY messages per second, in the engine and over the socket, and the memory of an SA
     Pfkey(measure::Options),
+    /// IKE handshakes and rekeyings per second as responder, memory of an IKE SA, and a flood
+    Ike(measure::Options),
     /// Mixed traffic through two gateways for ten minutes, with rekeys: nothing may be lost, reordered or altered
     Soak(soak::Options),
     /// 1, 1 000 and 100 000 tunnels, traffic over all of them: per packet, beside one tunnel
@@ -52,6 +55,10 @@ fn main() -> ExitCode {
             Ok(true)
         }
         What::Pfkey(options) => pfkey::run(&options).map(|()| true),
+        What::Ike(options) => {
+            ike::run(&options);
+            Ok(true)
+        }
         What::Soak(options) => soak::run(&options),
         What::Scale(options) => scale::run(&options).map(|()| true),
         What::Tunnel(options) => tunnel::run(&options),

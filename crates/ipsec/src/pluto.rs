@@ -12,6 +12,7 @@ mod policy;
 pub mod pool;
 pub mod ports;
 pub mod program;
+mod record;
 pub mod status;
 
 use crate::command::version;
@@ -34,6 +35,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use policy::Policy;
 use pool::Pool;
 use ports::Ports;
+use record::Recorder;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -61,6 +63,8 @@ pub struct Options {
     pub confs: PathBuf,
     /// Threads for key exchanges.
     pub helpers: usize,
+    /// Where everything is recorded, with all keys.
+    pub record: Option<PathBuf>,
 }
 
 struct SystemRandom;
@@ -177,7 +181,18 @@ impl Pluto {
     fn new(options: &Options, signals: &SigSet) -> io::Result<Self> {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let inbox = ctl::spawn(&options.rundir.pluto_ctl())?;
-        let mut endpoint = Endpoint::new(Box::new(SystemRandom), clock::now());
+        let (random, now) = (Box::new(SystemRandom), clock::now());
+        let mut endpoint = match &options.record {
+            Some(dir) => {
+                let recorder = Recorder::new(dir)?;
+                tracing::warn!(
+                    "EVERYTHING IKE SAYS IS RECORDED WITH ALL ITS KEYS in {}: who can read that can read what goes through the tunnels",
+                    dir.display()
+                );
+                Endpoint::recorded(random, now, Box::new(recorder))
+            }
+            None => Endpoint::new(random, now),
+        };
         let leases = Leases::read(options.rundir.pluto_leases());
         leases.all().for_each(|(address, holder)| endpoint.restore_lease(address, holder));
         Ok(Self {
@@ -767,6 +782,7 @@ impl Pluto {
         all["version"] = json!(version::VERSION);
         all["addresses"] = json!(addresses);
         all["klips"] = json!(self.plane.is_some());
+        all["recording"] = json!(self.options.record);
         let ike::Counters { malformed, forged, stray, cookies, flooded } = self.endpoint.counters();
         all["dropped"] = json!({
             "malformed": malformed, "forged": forged, "stray": stray, "cookies": cookies, "flooded": flooded,

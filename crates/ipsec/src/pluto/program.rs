@@ -36,6 +36,9 @@ struct Args {
     /// Threads for key exchanges
     #[arg(long, value_name = "N", default_value_t = 2)]
     nhelpers: usize,
+    /// Record everything IKE says and hears, with all its keys, in a directory of its own
+    #[arg(long, value_name = "DIR")]
+    record: Option<std::path::PathBuf>,
     /// The half that stays when the daemon has left the foreground
     #[arg(long, hide = true)]
     left: bool,
@@ -61,7 +64,12 @@ pub fn main() -> ExitCode {
     }
     let syslog = Syslog::new(NAME, args.syslog);
     log::init(args.left.then_some(syslog));
-    let options = Options { rundir: Rundir::from_env(), confs: confs(), helpers: args.nhelpers.clamp(1, 64) };
+    let options = Options {
+        rundir: Rundir::from_env(),
+        confs: confs(),
+        helpers: args.nhelpers.clamp(1, 64),
+        record: args.record,
+    };
     let outcome = run(&options, || {
         if args.left {
             let _ = settle();

@@ -130,6 +130,9 @@ pub fn lines(status: &Value) -> Vec<String> {
     all.extend(
         list(status, "addresses").iter().filter_map(Value::as_str).map(|a| format!("interface {a}:500")),
     );
+    if let Some(dir) = status.get("recording").and_then(Value::as_str) {
+        all.push(format!("EVERYTHING IS RECORDED WITH ALL ITS KEYS in {dir}"));
+    }
     all.push(String::new());
     for one in list(status, "connections") {
         let name = text(&one, "name");

@@ -9,6 +9,7 @@ mod certificates;
 mod charon;
 mod inside;
 mod moves;
+mod record;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
@@ -97,7 +98,11 @@ impl Gateway {
     }
 
     fn start_pluto(&mut self) {
-        let mut command = self.command(PLUTO, &["-F"]);
+        self.start_pluto_with(&[]);
+    }
+
+    fn start_pluto_with(&mut self, options: &[&str]) {
+        let mut command = self.command(PLUTO, &[&["-F"], options].concat());
         command.stderr(self.log("pluto.log"));
         self.daemons.push(self.namespace.spawn(&mut command).expect("pluto"));
         wait("pluto", || {
