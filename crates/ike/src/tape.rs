@@ -5,14 +5,14 @@
 //! says where it was otherwise. A record is lines of words; it holds every secret of the connections it is about.
 
 use crate::endpoint::Endpoint;
-use crate::job::{Answer, JobId};
+use crate::job::{Answer, Job, JobId};
 use crate::message::IkeSpi;
 use crate::outbox::Random;
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
 use ipsec_core::kex::{Group, KexError};
 use ipsec_core::{Secret, Time};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// One thing that happened, in the order in which it did.
@@ -24,6 +24,8 @@ pub enum Entry {
     Datagram(Time, SocketAddr, SocketAddr, Vec<u8>),
     /// A job was answered.
     Answer(Time, JobId, Box<Answer>),
+    /// A job was answered by what follows from it.
+    Again(Time, JobId),
     /// Time went by.
     Timeout(Time),
     /// A command, in words: what, of which connection, and what else.
@@ -198,13 +200,12 @@ impl core::fmt::Display for Entry {
                     Answer::Finished(Err(_)) => f.write_str("finished"),
                     Answer::Spi(Some(spi)) => write!(f, "spi {spi}"),
                     Answer::Spi(None) => f.write_str("spi"),
-                    #[expect(
-                        unreachable_patterns,
-                        reason = "answers that cannot be written are not replayed"
-                    )]
-                    _ => f.write_str("other"),
+                    Answer::Signed(Ok(signature)) => write!(f, "signed {}", hex(signature)),
+                    // Whose it was follows from what is configured, and is found out again.
+                    Answer::Signed(Err(_)) | Answer::Verified(_) => f.write_str("again"),
                 }
             }
+            Self::Again(time, job) => write!(f, "answer {} {} again", at(time), job.0),
             Self::Timeout(time) => write!(f, "timeout {}", at(time)),
             Self::Command(time, command, name) => {
                 let (what, address) = command.words();
@@ -244,6 +245,9 @@ impl Entry {
                 let (at, job) = (time(next()?)?, JobId(next()?.parse().ok()?));
                 let kind = next()?;
                 let rest = (next(), next());
+                if kind == "again" {
+                    return Some(Self::Again(at, job));
+                }
                 Self::Answer(at, job, Box::new(answer(kind, rest)?))
             }
             "timeout" => Self::Timeout(time(next()?)?),
@@ -273,6 +277,7 @@ fn answer(kind: &str, rest: (Option<&str>, Option<&str>)) -> Option<Answer> {
         ("offered", _) => Answer::Offered(Err(KexError::Value)),
         ("accepted", _) => Answer::Accepted(Err(KexError::Value)),
         ("finished", _) => Answer::Finished(Err(KexError::Value)),
+        ("signed", (Some(signature), None)) => Answer::Signed(Ok(unhex(signature)?)),
         ("spi", (spi, _)) => Answer::Spi(spi.and_then(|spi| spi.parse().ok())),
         _ => return None,
     })
@@ -316,11 +321,21 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
     let mut endpoint = Endpoint::new(Box::new(Again(drawn)), start);
     configure(&mut endpoint);
     let mut same = 0_usize;
+    let mut jobs = BTreeMap::new();
     for (line, entry) in entries {
+        jobs.extend(core::iter::from_fn(|| endpoint.job()));
         match entry {
             Entry::Draw(_) | Entry::Keys(_) => {}
             Entry::Datagram(at, local, remote, octets) => endpoint.datagram(local, remote, &octets, at),
-            Entry::Answer(at, job, answer) => endpoint.answer(job, *answer, at),
+            Entry::Answer(at, job, answer) => {
+                jobs.remove(&job);
+                endpoint.answer(job, *answer, at);
+            }
+            Entry::Again(at, job) => {
+                if let Some(Ok(answer)) = jobs.remove(&job).map(Job::run) {
+                    endpoint.answer(job, answer, at);
+                }
+            }
             Entry::Timeout(at) => endpoint.timeout(at),
             Entry::Command(at, command, name) => endpoint.again(command, &name, at),
             Entry::Transmit(local, remote, octets) => {
@@ -340,9 +355,11 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
 
 const fn time(entry: &Entry) -> Option<Time> {
     match entry {
-        Entry::Datagram(at, ..) | Entry::Answer(at, ..) | Entry::Timeout(at) | Entry::Command(at, ..) => {
-            Some(*at)
-        }
+        Entry::Datagram(at, ..)
+        | Entry::Answer(at, ..)
+        | Entry::Again(at, _)
+        | Entry::Timeout(at)
+        | Entry::Command(at, ..) => Some(*at),
         Entry::Draw(_) | Entry::Transmit(..) | Entry::Keys(_) => None,
     }
 }

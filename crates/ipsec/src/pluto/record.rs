@@ -61,7 +61,11 @@ impl Recorder {
                 self.pcap.write_all(&packet(now, *local, *remote, octets))
             }
             Entry::Keys(keys) => self.keys.write_all(line(keys).as_bytes()),
-            Entry::Draw(_) | Entry::Answer(..) | Entry::Timeout(_) | Entry::Command(..) => Ok(()),
+            Entry::Draw(_)
+            | Entry::Answer(..)
+            | Entry::Again(..)
+            | Entry::Timeout(_)
+            | Entry::Command(..) => Ok(()),
         }
     }
 }
