@@ -8,7 +8,7 @@ use crate::report::{figure, row};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Psk, Secrets, Times, WhenGone};
 use ike::event::{Event, Transmit};
 use ike::identity::{Id, IdPattern};
-use ike::job::{Answer, Job};
+use ike::job::Answer;
 use ike::message::{Exchange, Flags, Header, IkeSpi, Message, Payload, TrafficSelector};
 use ike::proposal::{Offer, Protocol};
 use ike::{Endpoint, Random};
@@ -61,6 +61,8 @@ fn connection(group: Group, more: Option<Group>, peer: Option<u32>) -> Connectio
         remote_port: 500,
         local_id: id(&name(us)),
         remote_id: if us { IdPattern::Any } else { IdPattern::Exactly(id("@gw")) },
+        local_auth: Default::default(),
+        remote_auth: Default::default(),
         ike: vec![Offer {
             encryption: vec![(Encryption::AesGcm16, 256)],
             prf: vec![Prf::HmacSha256],
@@ -98,6 +100,7 @@ fn endpoint(connection: Connection, seed: u64) -> Endpoint {
     endpoint.add(connection);
     endpoint.set_secrets(Secrets {
         psks: vec![Psk { ids: Vec::new(), key: Secret::from(&b"the secret of all"[..]) }],
+        ..Secrets::default()
     });
     endpoint
 }
@@ -121,12 +124,10 @@ impl Side {
             let mut any = false;
             while let Some((id, job)) = self.engine.job() {
                 any = true;
-                let answer = job.run().unwrap_or_else(|job| match job {
-                    Job::Spi { .. } => {
-                        self.spi += 1;
-                        Answer::Spi(Some(self.spi))
-                    }
-                    other => panic!("{other:?}"),
+                // What cannot be computed is an SPI: that is the data plane's to give.
+                let answer = job.run().unwrap_or_else(|_| {
+                    self.spi += 1;
+                    Answer::Spi(Some(self.spi))
                 });
                 self.engine.answer(id, answer, NOW);
             }
