@@ -507,7 +507,7 @@ fn a_wrong_secret_is_said_on_both_sides_and_ends_with_exit_code_1() {
     let output = west.ipsec(&["auto", "--up", "west-east"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("AUTHENTICATION_FAILED") && said.contains("ipsec.secrets"), "{said}");
+    assert!(said.contains("AUTHENTICATION_FAILED") && said.contains("the secret"), "{said}");
     wait("the other side's words", || east.said().contains("secret is not ours"));
     assert!(!east.said().contains("lazy dog") && !west.said().contains("quick brown"));
     assert!(west.spis().is_empty() && east.spis().is_empty());
