@@ -35,22 +35,9 @@ pub(crate) enum Dumping {
     Flows(std::vec::IntoIter<Arc<crate::eroute::Eroute>>),
 }
 
-/// A message waiting for a socket. One sent to many is kept once.
-#[derive(Debug)]
-enum Notice {
-    /// An answer to GET holds keys: a socket that goes without reading it leaves none behind.
-    Own(Zeroizing<Vec<u8>>),
-    Shared(Arc<[u8]>),
-}
-
-impl Notice {
-    fn len(&self) -> usize {
-        match self {
-            Self::Own(octets) => octets.len(),
-            Self::Shared(octets) => octets.len(),
-        }
-    }
-}
+/// A message waiting for a socket; one sent to many is kept once. It may hold keys (GET): whoever goes without reading it
+/// leaves none behind.
+type Notice = Arc<Zeroizing<Vec<u8>>>;
 
 /// One socket.
 pub(crate) struct Socket<H> {
@@ -214,19 +201,10 @@ impl<H> KeySockets<H> {
             let spared = to == Hearers::PromiscuousBut(id);
             socket.loopback && !spared && (socket.promiscuous || hears(id, socket))
         };
-        let mut heard = 0_usize;
-        let mut hearers = self.sockets.iter_mut().filter(|(id, socket)| wanted(**id, socket)).peekable();
-        let Some((id, first)) = hearers.next() else { return 0 };
-        heard = heard.saturating_add(usize::from(hears(*id, first)));
-        if hearers.peek().is_none() {
-            push(first, *id, Notice::Own(Zeroizing::new(message)), self.limit, &mut self.ready);
-            return heard;
-        }
-        let shared: Arc<[u8]> = message.into();
-        push(first, *id, Notice::Shared(Arc::clone(&shared)), self.limit, &mut self.ready);
-        for (id, socket) in hearers {
+        let (mut heard, notice) = (0_usize, Arc::new(Zeroizing::new(message)));
+        for (id, socket) in self.sockets.iter_mut().filter(|(id, socket)| wanted(**id, socket)) {
             heard = heard.saturating_add(usize::from(hears(*id, socket)));
-            push(socket, *id, Notice::Shared(Arc::clone(&shared)), self.limit, &mut self.ready);
+            push(socket, *id, Arc::clone(&notice), self.limit, &mut self.ready);
         }
         heard
     }
@@ -250,9 +228,9 @@ impl<H> KeySockets<H> {
         socket.dumped_last = false;
         let notice = socket.queue.pop_front()?;
         socket.queued = socket.queued.saturating_sub(notice.len());
-        Some(Next::Notice(match notice {
-            Notice::Own(mut octets) => core::mem::take(&mut *octets),
-            Notice::Shared(octets) => octets.to_vec(),
+        Some(Next::Notice(match Arc::try_unwrap(notice) {
+            Ok(mut last) => core::mem::take(&mut *last),
+            Err(shared) => shared.to_vec(),
         }))
     }
 

@@ -155,3 +155,39 @@ fn an_sa_too_large_to_be_shown_is_refused() {
     assert_eq!(service.ask(s, named(63 << 10, 1)).errno, EMSGSIZE);
     service.must(s, named(62 << 10, 1));
 }
+
+/// A replay value may only take the numbers of an SA on, whichever of a pair it reaches.
+#[test]
+fn a_replay_value_takes_neither_of_a_pair_back() {
+    const INBOUND: u32 = 0x1001;
+    const OUTBOUND: u32 = 0x2001;
+    let mut service = Service::default();
+    let s = service.open();
+    let aging = |m: Msg, secs| m.lifetime(SOFT, 0, 0, secs, 0);
+    service.must(s, aging(add_esp(INBOUND, PEER, LOCAL), 1));
+    service.must(s, aging(add_esp(OUTBOUND, LOCAL, PEER), 10).pair(INBOUND));
+    let update = |value| msg(UPDATEPAIR, ESP).sa(INBOUND).src(PEER).dst(LOCAL).replay(value, 0);
+    let errors = |heard: &Heard| (heard.errno, heard.diagnostic);
+    service.wait(5);
+    service.hear(s);
+    // The one named may have one by now, its partner not yet.
+    assert_eq!(errors(&service.ask(s, update(50))), (EINVAL, 43));
+    service.wait(10);
+    service.hear(s);
+    let sa = |service: &Service, spi, dst: &str| {
+        let id = format!("esp{spi:#x}@{dst}").parse().unwrap();
+        service.plane.sa(&id).unwrap()
+    };
+    let (inbound, outbound) = (sa(&service, INBOUND, LOCAL), sa(&service, OUTBOUND, PEER));
+    outbound.continue_after(100);
+    for (value, sent, received) in [(50, 100, 0), (99, 100, 0)] {
+        assert_eq!(errors(&service.ask(s, update(value))), (EINVAL, 81), "{value}");
+        assert_eq!((outbound.sent(), inbound.received()), (sent, received), "nothing has changed");
+    }
+    service.must(s, update(150));
+    assert_eq!((outbound.sent(), inbound.received()), (150, 150));
+    // And the one that receives: what was received before would be taken again.
+    inbound.received_up_to(200);
+    assert_eq!(errors(&service.ask(s, update(160))), (EINVAL, 81));
+    assert_eq!((outbound.sent(), inbound.received()), (150, 200));
+}

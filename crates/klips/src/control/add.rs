@@ -24,7 +24,7 @@ const WIDEST_WINDOW: u32 = 4096;
 const IDENTITIES: usize = 128 << 10;
 
 /// What GET says of an SA besides that text is shorter than this.
-const BESIDE_IDENTITIES: usize = 1024;
+pub(super) const BESIDE_IDENTITIES: usize = 1024;
 
 /// Says whether a message has a security label. Nothing here is labelled.
 pub(super) fn has_label(ask: &Message<'_>) -> bool {

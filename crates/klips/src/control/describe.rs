@@ -3,6 +3,7 @@
 //! Invariant: keys are written in one place, [`Control::describe`], and only when told to; the callers that tell it to
 //! are GET and DUMP.
 
+use super::add::BESIDE_IDENTITIES;
 use super::expire::Limit;
 use super::{Control, flag};
 use crate::sa::Sa;
@@ -38,8 +39,12 @@ pub(super) enum Show {
 impl Control {
     /// Everything there is to say about an SA, in pf_key(7P)'s order.
     pub(super) fn describe(&self, base: &Base, record: &Record, state: u8, show: Show) -> Vec<u8> {
-        // Large enough for keys, so that no copy of them is left behind where the buffer grew.
-        let mut w = Writer::with_capacity(base, 512);
+        // Large enough for all of it, so that no copy of keys is left behind where the buffer grew.
+        let extras = record.extras();
+        let names = extras.map_or([None, None], |e| [e.src_identity.as_ref(), e.dst_identity.as_ref()]);
+        let names =
+            names.into_iter().flatten().fold(0_usize, |sum, name| sum.saturating_add(name.text.len()));
+        let mut w = Writer::with_capacity(base, BESIDE_IDENTITIES.saturating_add(names));
         let esp = record.sa.as_deref();
         w.sa(&self.wire_sa(record, state));
         w.lifetime(ExtType::LifetimeCurrent, &self.current(record));
@@ -48,7 +53,6 @@ impl Control {
                 w.lifetime(kind, limit);
             }
         }
-        let extras = record.extras();
         if let Some(idle) = extras.map(|extras| extras.idle).filter(|idle| *idle != Default::default()) {
             let idle = Lifetime { addtime: idle.addtime, usetime: idle.usetime, ..Lifetime::default() };
             w.lifetime(ExtType::LifetimeIdle, &idle);

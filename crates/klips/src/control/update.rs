@@ -3,7 +3,7 @@
 use super::add::{check_lifetimes, has_label, replay_value};
 use super::{Control, flag};
 use crate::sa::SaState;
-use crate::sadb::{Km, TimeLimits};
+use crate::sadb::{Km, Record, TimeLimits};
 use ipsec_core::{Protocol, SaId, Time};
 use pfkey::{Diagnostic as D, Errno, Fault, Lifetime, Message, km};
 
@@ -31,6 +31,10 @@ impl Control {
         }
         self.check_update(ask, &id)?;
         let partner = self.sadb.find(&id).and_then(|record| record.partner());
+        // Before anything changes: a value that one of the two cannot take is no value for the pair.
+        if let Some(partner) = partner.filter(|_| pair).and_then(|partner| self.sadb.find(&partner)) {
+            check_replay_value(ask, partner)?;
+        }
         self.change(ask, &id);
         if pair {
             // By then the first SA has been changed: that is how it has always been.
@@ -84,19 +88,7 @@ impl Control {
                 return Err(Fault::invalid(D::DuplicateKmc));
             }
         }
-        if let Some(value) = ask.replay_value {
-            let sent = record.sa.as_ref().map_or(0, |sa| sa.sent());
-            if matches!(record.state(), SaState::Larval | SaState::Mature) {
-                return Err(Fault::invalid(D::BadSastate));
-            }
-            // A sequence number used twice is a nonce used twice: the counter never goes back.
-            if record.flags & flag::OUTBOUND != 0
-                && replay_value(value, record.sa.as_ref().is_some_and(|sa| sa.esn)) < sent
-            {
-                return Err(Fault::invalid(D::InvalidReplay));
-            }
-        }
-        Ok(())
+        check_replay_value(ask, record)
     }
 
     /// What an UPDATE may change of one SA. Zero fields leave alone what is there: a limit can be moved, not lifted.
@@ -145,6 +137,19 @@ impl Control {
         }
         self.sadb.rearm(id);
     }
+}
+
+/// Whether an SA may go on after a replay value: past its middle age only, and never back. A number sent twice is a nonce used
+/// twice; a number received twice is a packet played again.
+fn check_replay_value(ask: &Message<'_>, record: &Record) -> Result<(), Fault> {
+    let (Some(value), Some(sa)) = (ask.replay_value, &record.sa) else { return Ok(()) };
+    if matches!(record.state(), SaState::Larval | SaState::Mature) {
+        return Err(Fault::invalid(D::BadSastate));
+    }
+    let last = replay_value(value, sa.esn);
+    let back = record.flags & flag::OUTBOUND != 0 && last < sa.sent()
+        || record.flags & flag::INBOUND != 0 && last < sa.received();
+    if back { Err(Fault::invalid(D::InvalidReplay)) } else { Ok(()) }
 }
 
 fn merge(old: &mut Lifetime, new: &Lifetime, with: impl Fn(u64, u64) -> u64, hard: &Lifetime) {
