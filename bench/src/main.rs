@@ -27,7 +27,7 @@ struct Args {
 enum What {
     /// Seal and open per packet, for each algorithm and size, beside the raw cipher
     Engine(measure::Options),
-    /// Eroute lookups with 1, 1 000 and 1 000 000 eroutes
+    /// Policy with 1 to 1 000 000 eroutes: lookups, changes and the longest of them, octets
     Eroute(measure::Options),
     /// PF_KEY messages per second, in the engine and over the socket, and the memory of an SA
     Pfkey(measure::Options),

@@ -3,19 +3,15 @@
 //! Among the eroutes that match a packet the one decides that has the longest source prefix; among those the longest
 //! destination prefix; then one with a protocol, a source port, a destination port before one without (design.md §2.4).
 //!
-//! The table is a *tuple space*: eroutes of one [`Shape`] (prefix lengths, and which of protocol and ports are set) lie
-//! in one hash table, and the shapes are kept in match order, so the first hit decides. Where there are many shapes,
-//! those whose source or destination prefix nobody has are skipped without a probe.
+//! How they are searched is in [`space`].
+
+mod space;
 
 use core::cmp::Reverse;
-use core::hash::Hash;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
-use foldhash::fast::RandomState;
-use ipnet::IpNet;
 use ipsec_core::{Flow, SaId, Selector, Time};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use space::{Family, Place, key, tuple};
 use std::sync::Arc;
 
 /// What becomes of a packet that an eroute matches.
@@ -42,10 +38,8 @@ pub struct Eroute {
     pub selector: Selector,
     /// What it does.
     pub action: Action,
-    /// The local identity, as printed in tables; empty if none.
-    pub src_identity: Box<str>,
-    /// The remote identity, as printed in tables; empty if none.
-    pub dst_identity: Box<str>,
+    /// Local and remote identity; most have neither.
+    identities: Option<Box<[Box<str>; 2]>>,
     packets: AtomicU64,
     last_use: AtomicU64,
 }
@@ -53,14 +47,24 @@ pub struct Eroute {
 impl Eroute {
     /// A fresh eroute that has matched nothing yet.
     pub fn new(selector: Selector, action: Action) -> Self {
-        Self {
-            selector,
-            action,
-            src_identity: Box::default(),
-            dst_identity: Box::default(),
-            packets: AtomicU64::new(0),
-            last_use: AtomicU64::new(0),
-        }
+        Self { selector, action, identities: None, packets: AtomicU64::new(0), last_use: AtomicU64::new(0) }
+    }
+
+    /// The same with names for its two ends.
+    #[must_use]
+    pub fn between(self, src_identity: Box<str>, dst_identity: Box<str>) -> Self {
+        let named = !src_identity.is_empty() || !dst_identity.is_empty();
+        Self { identities: named.then(|| Box::new([src_identity, dst_identity])), ..self }
+    }
+
+    /// The local identity, as printed in tables; empty if none.
+    pub fn src_identity(&self) -> &str {
+        self.identities.as_deref().map_or("", |[src, _]| src)
+    }
+
+    /// The remote identity, as printed in tables; empty if none.
+    pub fn dst_identity(&self) -> &str {
+        self.identities.as_deref().map_or("", |[_, dst]| dst)
     }
 
     /// The same entry with another action; it goes on counting.
@@ -68,8 +72,7 @@ impl Eroute {
         Self {
             selector: self.selector,
             action,
-            src_identity: self.src_identity.clone(),
-            dst_identity: self.dst_identity.clone(),
+            identities: self.identities.clone(),
             packets: AtomicU64::new(self.packets.load(Ordering::Relaxed)),
             last_use: AtomicU64::new(self.last_use.load(Ordering::Relaxed)),
         }
@@ -139,12 +142,11 @@ impl Eroutes {
     }
 
     /// Puts an eroute in the place of the one with the same selector, if any: an upsert, without a gap in between.
-    /// The new one counts from 0.
-    pub fn replace(&mut self, eroute: Eroute) {
-        match key(&eroute.selector) {
-            Some(Place::V4(shape, key)) => self.v4.replace(shape, key, eroute),
-            Some(Place::V6(shape, key)) => self.v6.replace(shape, key, eroute),
-            None => {}
+    /// The new one counts from 0; the other is returned, to be dropped when packets flow again.
+    pub fn replace(&mut self, eroute: Eroute) -> Option<Arc<Eroute>> {
+        match key(&eroute.selector)? {
+            Place::V4(shape, key) => self.v4.replace(shape, key, eroute),
+            Place::V6(shape, key) => self.v6.replace(shape, key, eroute),
         }
     }
 
@@ -166,12 +168,12 @@ impl Eroutes {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.v4.len.saturating_add(self.v6.len)
+        self.v4.len().saturating_add(self.v6.len())
     }
 
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.v4.len == 0 && self.v6.len == 0
+        self.v4.len() == 0 && self.v6.len() == 0
     }
 
     /// The eroute with exactly this selector.
@@ -237,283 +239,10 @@ pub(crate) fn listed(s: &Selector) -> impl Ord + use<> {
     (s.src.network(), s.dst.network(), s.proto, s.sport, s.dport, lengths)
 }
 
-/// An address as a number.
-trait Word: Copy + Eq + Hash {
-    /// The leading `len` bits.
-    fn prefix(self, len: u8) -> Self;
-}
-
-impl Word for u32 {
-    #[inline]
-    fn prefix(self, len: u8) -> Self {
-        self & Self::MAX.checked_shl(Self::BITS.saturating_sub(Self::from(len))).unwrap_or(0)
-    }
-}
-
-impl Word for u128 {
-    #[inline]
-    fn prefix(self, len: u8) -> Self {
-        self & Self::MAX.checked_shl(Self::BITS.saturating_sub(u32::from(len))).unwrap_or(0)
-    }
-}
-
-/// Which bits of a packet an eroute looks at. In match order: the better shape is the greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Shape {
-    src: u8,
-    dst: u8,
-    proto: bool,
-    sport: bool,
-    dport: bool,
-}
-
-/// A packet, or what an eroute of some shape leaves of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Tuple<A> {
-    src: A,
-    dst: A,
-    rest: u64,
-}
-
-enum Place {
-    V4(Shape, Tuple<u32>),
-    V6(Shape, Tuple<u128>),
-}
-
-fn key(s: &Selector) -> Option<Place> {
-    let shape = Shape {
-        src: s.src.prefix_len(),
-        dst: s.dst.prefix_len(),
-        proto: s.proto != 0,
-        sport: s.sport != 0,
-        dport: s.dport != 0,
-    };
-    let rest = rest(s.proto, s.sport, s.dport);
-    match (s.src, s.dst) {
-        (IpNet::V4(src), IpNet::V4(dst)) => {
-            let (src, dst) = (src.network().to_bits(), dst.network().to_bits());
-            Some(Place::V4(shape, Tuple { src, dst, rest }))
-        }
-        (IpNet::V6(src), IpNet::V6(dst)) => {
-            let (src, dst) = (src.network().to_bits(), dst.network().to_bits());
-            Some(Place::V6(shape, Tuple { src, dst, rest }))
-        }
-        _ => None,
-    }
-}
-
-#[inline]
-fn rest(proto: u8, sport: u16, dport: u16) -> u64 {
-    u64::from(proto) << 32 | u64::from(sport) << 16 | u64::from(dport)
-}
-
-#[inline]
-fn tuple<A>(src: A, dst: A, flow: &Flow) -> Tuple<A> {
-    Tuple { src, dst, rest: rest(flow.proto, flow.sport, flow.dport) }
-}
-
-impl Shape {
-    #[inline]
-    fn leaves<A: Word>(self, packet: &Tuple<A>) -> Tuple<A> {
-        let bits = |set: bool, bits: u64| if set { bits } else { 0 };
-        let mask = bits(self.proto, 0xff << 32) | bits(self.sport, 0xffff << 16) | bits(self.dport, 0xffff);
-        Tuple { src: packet.src.prefix(self.src), dst: packet.dst.prefix(self.dst), rest: packet.rest & mask }
-    }
-}
-
-/// With more shapes than this, prefixes are looked up first so that shapes can be skipped.
-const FEW: usize = 6;
-
-/// The eroutes of one shape.
-type Table<A> = HashMap<Tuple<A>, Arc<Eroute>, RandomState>;
-
-/// The eroutes of one address family.
-struct Family<A> {
-    /// Best shape first.
-    shapes: Vec<(Shape, Table<A>)>,
-    sources: Prefixes<A>,
-    destinations: Prefixes<A>,
-    len: usize,
-    /// How many of them are `%pass`.
-    passes: usize,
-}
-
-impl<A> Default for Family<A> {
-    fn default() -> Self {
-        let (sources, destinations) = (Prefixes::default(), Prefixes::default());
-        Self { shapes: Vec::new(), sources, destinations, len: 0, passes: 0 }
-    }
-}
-
-impl<A: Word> Family<A> {
-    fn find(&self, shape: Shape) -> Result<usize, usize> {
-        self.shapes.binary_search_by(|(other, _)| other.cmp(&shape).reverse())
-    }
-
-    fn table(&mut self, shape: Shape) -> Option<&mut Table<A>> {
-        let at = match self.find(shape) {
-            Ok(at) => at,
-            Err(at) => {
-                self.shapes.insert(at, (shape, HashMap::default()));
-                at
-            }
-        };
-        self.shapes.get_mut(at).map(|(_, table)| table)
-    }
-
-    fn counted(&mut self, shape: Shape, key: &Tuple<A>) {
-        self.sources.add(key.src, shape.src);
-        self.destinations.add(key.dst, shape.dst);
-        self.len = self.len.saturating_add(1);
-    }
-
-    fn add(&mut self, shape: Shape, key: Tuple<A>, eroute: Eroute) -> Result<(), ErouteError> {
-        match self.table(shape).map(|table| table.entry(key)) {
-            Some(Entry::Vacant(place)) => {
-                let action = eroute.action;
-                place.insert(Arc::new(eroute));
-                self.counted(shape, &key);
-                self.count_pass(action, 1);
-                Ok(())
-            }
-            _ => Err(ErouteError::Exists),
-        }
-    }
-
-    fn replace(&mut self, shape: Shape, key: Tuple<A>, eroute: Eroute) {
-        let action = eroute.action;
-        let Some(table) = self.table(shape) else { return };
-        match table.insert(key, Arc::new(eroute)) {
-            Some(replaced) => self.count_pass(replaced.action, -1),
-            None => self.counted(shape, &key),
-        }
-        self.count_pass(action, 1);
-    }
-
-    fn count_pass(&mut self, action: Action, by: isize) {
-        if action == Action::Pass {
-            self.passes = self.passes.saturating_add_signed(by);
-        }
-    }
-
-    fn delete(&mut self, shape: Shape, key: &Tuple<A>) -> Option<Arc<Eroute>> {
-        let at = self.find(shape).ok()?;
-        let (_, table) = self.shapes.get_mut(at)?;
-        let gone = table.remove(key)?;
-        if table.is_empty() {
-            self.shapes.remove(at);
-        }
-        self.sources.remove(key.src, shape.src);
-        self.destinations.remove(key.dst, shape.dst);
-        self.len = self.len.saturating_sub(1);
-        self.count_pass(gone.action, -1);
-        Some(gone)
-    }
-
-    fn exact(&self, shape: Shape, key: &Tuple<A>) -> Option<&Arc<Eroute>> {
-        self.shapes.get(self.find(shape).ok()?)?.1.get(key)
-    }
-
-    fn lookup(&self, packet: &Tuple<A>, mut take: impl FnMut(&Arc<Eroute>) -> bool) -> Option<&Arc<Eroute>> {
-        let prune = self.shapes.len() > FEW;
-        let sources = if prune { self.sources.above(packet.src) } else { Lengths::ALL };
-        let destinations = if prune { self.destinations.above(packet.dst) } else { Lengths::ALL };
-        self.shapes
-            .iter()
-            .filter(|(shape, _)| sources.has(shape.src) && destinations.has(shape.dst))
-            .filter_map(|(shape, table)| table.get(&shape.leaves(packet)))
-            .find(|eroute| take(eroute))
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Eroute>> {
-        self.shapes.iter().flat_map(|(_, table)| table.values())
-    }
-
-    fn down_to_passes(&self) -> impl Iterator<Item = &Arc<Eroute>> {
-        let has = |(_, table): &(Shape, Table<A>)| table.values().any(|eroute| eroute.action == Action::Pass);
-        // Nobody looks for what is known not to be there.
-        let last = if self.passes == 0 { None } else { self.shapes.iter().rposition(has) };
-        let count = last.map_or(0, |last| last.saturating_add(1));
-        self.shapes.iter().take(count).flat_map(|(_, table)| table.values())
-    }
-}
-
-/// The prefixes in use on one side, by length, and how many eroutes have each.
-struct Prefixes<A> {
-    by_length: Vec<(u8, HashMap<A, u32, RandomState>)>,
-}
-
-impl<A> Default for Prefixes<A> {
-    fn default() -> Self {
-        Self { by_length: Vec::new() }
-    }
-}
-
-impl<A: Word> Prefixes<A> {
-    fn add(&mut self, prefix: A, len: u8) {
-        let at = match self.by_length.binary_search_by_key(&len, |(len, _)| *len) {
-            Ok(at) => at,
-            Err(at) => {
-                self.by_length.insert(at, (len, HashMap::default()));
-                at
-            }
-        };
-        if let Some((_, prefixes)) = self.by_length.get_mut(at) {
-            let users = prefixes.entry(prefix).or_insert(0);
-            *users = users.saturating_add(1);
-        }
-    }
-
-    fn remove(&mut self, prefix: A, len: u8) {
-        let Ok(at) = self.by_length.binary_search_by_key(&len, |(len, _)| *len) else { return };
-        let Some((_, prefixes)) = self.by_length.get_mut(at) else { return };
-        if let Entry::Occupied(mut users) = prefixes.entry(prefix) {
-            *users.get_mut() = users.get().saturating_sub(1);
-            if *users.get() == 0 {
-                users.remove();
-            }
-        }
-        if prefixes.is_empty() {
-            self.by_length.remove(at);
-        }
-    }
-
-    /// The lengths of the prefixes in use that contain `address`.
-    fn above(&self, address: A) -> Lengths {
-        let mut lengths = Lengths::NONE;
-        for (len, prefixes) in &self.by_length {
-            if prefixes.contains_key(&address.prefix(*len)) {
-                lengths.insert(*len);
-            }
-        }
-        lengths
-    }
-}
-
-/// A set of prefix lengths, 0 to 128.
-#[derive(Clone, Copy)]
-struct Lengths(u128, bool);
-
-impl Lengths {
-    const ALL: Self = Self(u128::MAX, true);
-    const NONE: Self = Self(0, false);
-
-    fn insert(&mut self, len: u8) {
-        match 1_u128.checked_shl(u32::from(len)) {
-            Some(bit) => self.0 |= bit,
-            None => self.1 = true,
-        }
-    }
-
-    #[inline]
-    fn has(self, len: u8) -> bool {
-        1_u128.checked_shl(u32::from(len)).map_or(self.1, |bit| self.0 & bit != 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
     /// The rule of design.md §2.4, as it is written there.

@@ -34,6 +34,7 @@ mod ecn;
 mod eroute;
 mod flow_cache;
 mod fragment;
+mod gradual;
 mod gro;
 mod gso;
 mod hold;
@@ -59,6 +60,8 @@ pub use control::{
 };
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};
+#[doc(hidden)] // To be measured.
+pub use flow_cache::FlowCache;
 pub use inbound::Inbound;
 pub use opened::{Opened, Write};
 pub use outbound::{Link, Outbound, Verdict};

@@ -46,7 +46,7 @@ pub struct Plane {
 
 impl Plane {
     /// Changes of policy that are remembered one by one.
-    const CHANGES: usize = 16;
+    pub(crate) const CHANGES: usize = 64;
 
     /// Counts changes of policy. A flow cache filled under an older generation is stale.
     pub fn generation(&self) -> u64 {
@@ -58,7 +58,7 @@ impl Plane {
         self.eroutes.read()
     }
 
-    /// Changes the policy; every flow cache is stale afterwards.
+    /// Changes the policy; whatever flow caches know is stale afterwards.
     ///
     /// What `change` returns is dropped by the caller, when packets flow again: a whole table can be taken out so.
     #[doc(hidden)] // Control's, and the simulation's.
@@ -82,16 +82,19 @@ impl Plane {
         result
     }
 
-    /// Shows `see` the changes of policy since `generation`, one by one, and returns the generation now. Where they are
-    /// too many to be remembered that is one change of everything.
-    pub(crate) fn changes_since(&self, generation: u64, mut see: impl FnMut(&Change)) -> u64 {
+    /// Adds the changes of policy since `generation` to those a worker knows, and returns the generation now. Those that are
+    /// too old to be remembered are not among them.
+    #[cold]
+    pub(crate) fn changes_since(&self, generation: u64, known: &mut VecDeque<Change>) -> u64 {
         let changes = self.changes.lock();
         let now = self.generation();
-        match usize::try_from(now.saturating_sub(generation)) {
-            Ok(missed) if missed <= changes.len() => {
-                changes.iter().rev().take(missed).for_each(see);
-            }
-            _ => see(&Change::All),
+        let missed = usize::try_from(now.saturating_sub(generation)).unwrap_or(usize::MAX);
+        if missed > changes.len() {
+            known.clear();
+        }
+        known.extend(changes.iter().skip(changes.len().saturating_sub(missed)).copied());
+        while known.len() > Self::CHANGES {
+            known.pop_front();
         }
         now
     }
@@ -202,11 +205,11 @@ impl Plane {
                     .collect()
             };
             if !named.is_empty() {
-                self.change_eroutes(|eroutes| {
-                    for eroute in &named {
-                        eroutes.replace(eroute.redirected(Action::Protect(new)));
-                    }
-                });
+                // One at a time: packets that meet the others need not wait.
+                for eroute in &named {
+                    let moved = eroute.redirected(Action::Protect(new));
+                    drop(self.change_eroute(eroute.selector, |eroutes| eroutes.replace(moved)));
+                }
             }
             self.sas.pin().remove(old);
         }

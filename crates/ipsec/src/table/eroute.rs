@@ -44,8 +44,8 @@ impl From<&Eroute> for Line {
             packets: row.packets(),
             selector: row.selector,
             said: said(row.action),
-            src_identity: row.src_identity.to_string(),
-            dst_identity: row.dst_identity.to_string(),
+            src_identity: row.src_identity().to_owned(),
+            dst_identity: row.dst_identity().to_owned(),
         }
     }
 }

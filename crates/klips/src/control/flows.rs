@@ -34,15 +34,16 @@ impl Control {
         {
             return Err(Fault::invalid(D::BadSaflags));
         }
-        let mut eroute = Eroute::new(selector, action);
-        eroute.src_identity = text(&ask.src_identity);
-        eroute.dst_identity = text(&ask.dst_identity);
+        let eroute = Eroute::new(selector, action);
+        let eroute = eroute.between(text(&ask.src_identity), text(&ask.dst_identity));
         match present {
             Present::Refuse => self
                 .plane
                 .change_eroute(selector, |eroutes| eroutes.add(eroute))
                 .map_err(|_| Fault::errno(Errno::EEXIST))?,
-            Present::Replace => self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute)),
+            Present::Replace => {
+                drop(self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute)));
+            }
         }
         self.reconsider(Some(&selector));
         Ok(())
@@ -86,7 +87,7 @@ impl Control {
         w.address(ExtType::AddressInnerSrc, &net(s.src, s.sport));
         w.address(ExtType::AddressInnerDst, &net(s.dst, s.dport));
         for (kind, text) in
-            [(ExtType::IdentitySrc, &eroute.src_identity), (ExtType::IdentityDst, &eroute.dst_identity)]
+            [(ExtType::IdentitySrc, eroute.src_identity()), (ExtType::IdentityDst, eroute.dst_identity())]
         {
             if !text.is_empty() {
                 w.identity(kind, &pfkey::Identity { kind: identity::FQDN, id: 0, text: text.as_bytes() });
