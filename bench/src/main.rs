@@ -33,6 +33,9 @@ enum What {
     Pfkey(measure::Options),
     /// IKE handshakes and rekeyings per second as responder, memory of an IKE SA, and a flood
     Ike(measure::Options),
+    /// The program that `pfkey` starts under the shim
+    #[command(hide = true)]
+    PfkeyUnderShim,
     /// Mixed traffic through two gateways for ten minutes, with rekeys: nothing may be lost, reordered or altered
     Soak(soak::Options),
     /// 1, 1 000 and 100 000 tunnels, traffic over all of them: per packet, beside one tunnel
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             ike::run(&options);
             Ok(true)
         }
+        What::PfkeyUnderShim => pfkey::ways::under_shim().map(|()| true),
         What::Soak(options) => soak::run(&options),
         What::Scale(options) => scale::run(&options).map(|()| true),
         What::Tunnel(options) => tunnel::run(&options),

@@ -3,6 +3,8 @@
 //! Over the socket the limit is a bare echo of records of the same size over the same kind of socket; inside the engine there
 //! is none but itself, at other sizes of the database, and processor time is what counts. The service is the daemon's own, on a thread of its own.
 
+pub(crate) mod ways;
+
 use crate::measure::{Options, cpu_nanos, median, nanos};
 use crate::report::{figure, row};
 use ipsec::host::clock;
@@ -262,10 +264,9 @@ fn with_echo<R>(path: &Path, work: impl FnOnce(&mut Line) -> R) -> io::Result<R>
 }
 
 /// The daemon's service, its sockets and its loop, without its devices.
-fn with_service<R>(path: &Path, work: impl FnOnce(&mut Line) -> R) -> io::Result<R> {
+fn with_service<R>(dialect: Dialect, path: &Path, work: impl FnOnce(&mut Line) -> R) -> io::Result<R> {
     let poll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-    let mut sockets =
-        KeySockets::bind([(Dialect::Native, path.to_path_buf())], Arc::clone(&poll), Trust::default())?;
+    let mut sockets = KeySockets::bind([(dialect, path.to_path_buf())], Arc::clone(&poll), Trust::default())?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -304,7 +305,7 @@ fn socket(options: &Options) -> io::Result<()> {
             let path = |what: &str| dir.path().join(format!("{what}{}{round}", kind.number()));
             let echoed =
                 with_echo(&path("echo"), |line| (line.one_by_one(&records), line.pipelined(&records)))?;
-            let served = with_service(&path("service"), |line| {
+            let served = with_service(Dialect::Native, &path("service"), |line| {
                 // What is asked about must be there, and what is added must not.
                 let prepare = |line: &mut Line, before: bool| match (kind, before) {
                     (MessageType::Add, false) => drop(line.pipelined(&deletes)),
@@ -333,6 +334,8 @@ fn socket(options: &Options) -> io::Result<()> {
             ("pipelined_time_of_echo", figure(many / many_echo)),
         ]);
     }
+    ways::dialects(options, dir.path())?;
+    ways::shim(options, dir.path())?;
     dump(options, &dir.path().join("dump"))
 }
 
@@ -348,7 +351,7 @@ fn dump(options: &Options, path: &Path) -> io::Result<()> {
     let request = Writer::new(&Base::request(MessageType::Dump, SaType::Unspec, 1, PID)).finish();
     let request = request.expect("a short message");
     let gets = batch(MessageType::Get, 0..SAMPLE);
-    let columns = with_service(path, |line| {
+    let columns = with_service(Dialect::Native, path, |line| {
         for start in (0..n).step_by(SAMPLE as usize) {
             line.pipelined(&batch(MessageType::Add, start..start + SAMPLE));
         }

@@ -44,7 +44,20 @@ fn main() -> ExitCode {
 }
 
 fn bench(args: &BenchArgs) -> Result<(), run::Failed> {
-    run::step("build", &mut run::cargo(&["build", "--quiet", "--release", "-p", "ipsec", "-p", "bench"]))?;
+    run::step(
+        "build",
+        &mut run::cargo(&[
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            "ipsec",
+            "-p",
+            "bench",
+            "-p",
+            "pfkey-preload",
+        ]),
+    )?;
     run::step(
         "bench",
         run::cargo(&["run", "--quiet", "--release", "-p", "bench", "--"]).args(&args.arguments),

@@ -249,6 +249,8 @@ fn an_spi_is_reserved_and_becomes_an_sa() {
     let larva = [&[sa(0x3000)], &ends[..]].concat();
     world.gets(&record(1, 3, &[&ends[..], std::slice::from_ref(&range)].concat()), &record(1, 3, &larva));
     world.gets(&record(1, 3, &[&ends[..], &[range]].concat()), &refused(1, 3, EEXIST, 0, &[]));
+    let backwards = ext(16, &[0x3001_u32.to_be_bytes(), 0x3000_u32.to_be_bytes(), [0; 4]].concat());
+    world.gets(&record(1, 3, &[&ends[..], &[backwards]].concat()), &refused(1, 3, EINVAL, 35, &[]));
     let update = [&[esp(0x3000)], &ends[..], &keys()].concat();
     world.gets(&record(2, 3, &update), &record(2, 3, &[&[esp(0x3000)], &ends[..]].concat()));
 }
