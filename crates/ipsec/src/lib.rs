@@ -7,6 +7,7 @@
 //! * [`mod@print`]: standard output and standard error.
 //! * [`rundir`]: where the files of one instance are.
 //! * [`table`]: the tables as text.
+//! * [`watch`]: what there is to see at one moment, for metrics and `ipsec top`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -26,3 +27,4 @@ pub mod proc_fs;
 pub mod process;
 pub mod rundir;
 pub mod table;
+pub mod watch;

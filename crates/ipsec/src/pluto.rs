@@ -13,7 +13,9 @@ pub mod pool;
 pub mod ports;
 pub mod program;
 mod record;
+pub(crate) mod resolver;
 pub mod status;
+mod updown;
 
 use crate::command::version;
 use crate::conf::connection::{self, Auto, Here, Planned};
@@ -146,6 +148,30 @@ struct Plane {
     ike: Client,
 }
 
+/// A number for each negotiation of a connection, from the packet that begins it to the SAs, by which a person finds its lines.
+#[derive(Debug, Default)]
+struct Attempts {
+    last: u64,
+    running: BTreeMap<String, u64>,
+}
+
+impl Attempts {
+    /// The number of what goes on for a connection; a new one if nothing did.
+    fn number(&mut self, name: &str) -> u64 {
+        if let Some(number) = self.running.get(name) {
+            return *number;
+        }
+        self.last = self.last.wrapping_add(1);
+        self.running.insert(name.to_owned(), self.last);
+        self.last
+    }
+
+    /// What comes next for it is another.
+    fn end(&mut self, name: &str) {
+        self.running.remove(name);
+    }
+}
+
 /// Somebody who waits for a section to be up.
 struct Watcher {
     section: String,
@@ -167,6 +193,9 @@ struct Pluto {
     inbox: Inbox,
     signals: SignalFd,
     watchers: Vec<Watcher>,
+    /// Who wants to hear everything that is said of connections.
+    listeners: Vec<Sender<Value>>,
+    attempts: Attempts,
     /// Connections that wait for an IKE SA that is being made, in order: all of one peer share one.
     waiting: VecDeque<String>,
     buffer: Vec<u8>,
@@ -210,6 +239,8 @@ impl Pluto {
             inbox,
             signals,
             watchers: Vec::new(),
+            listeners: Vec::new(),
+            attempts: Attempts::default(),
             waiting: VecDeque::new(),
             buffer: vec![0; ikesock::LONGEST],
             strict: false,
@@ -421,9 +452,9 @@ impl Pluto {
                         );
                         continue;
                     };
-                    tracing::info!("\"{}\": begun by a packet from {src} to {dst}", connection.name);
+                    self.say(&connection.name, &format!("begun by a packet from {src} to {dst}"));
                     if let Err(why) = self.up(&connection.name, now) {
-                        tracing::warn!("\"{}\": {why}", connection.name);
+                        self.say(&connection.name, &why);
                     }
                 }
                 Notice::Expire { spi, hard } => self.endpoint.child_expired(spi, hard, now),
@@ -611,15 +642,22 @@ impl Pluto {
 
     /// Says something about a connection: in the log, and to who waits for it.
     fn say(&mut self, name: &str, text: &str) {
-        tracing::info!("\"{name}\": {text}");
+        let number = self.attempts.number(name);
+        let said = format!("\"{name}\" #{number}: {text}");
+        tracing::info!("{said}");
         let section = self.section(name).to_owned();
-        let line = json!({ "say": format!("\"{name}\": {text}") });
+        let line = json!({ "say": said });
+        if !self.listeners.is_empty() {
+            let event = json!({ "say": { "connection": name, "negotiation": number, "text": text } });
+            self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        }
         self.watchers
             .retain(|watcher| watcher.section != section || watcher.reply.send(line.clone()).is_ok());
     }
 
     /// Tells who waits for a connection what came of it. A section of several connections is up when all are.
     fn finish(&mut self, name: &str, outcome: &Result<(), String>) {
+        self.attempts.end(name);
         let section = self.section(name).to_owned();
         if outcome.is_ok() && !self.is_up(&section) {
             return;
@@ -766,6 +804,10 @@ impl Pluto {
             }
             Request::RereadSecrets => self.read_secrets().map(|lines| json!(lines)),
             Request::Status => Ok(self.status()),
+            Request::Watch => {
+                self.listeners.push(reply);
+                return;
+            }
             Request::Ping => Ok(Value::Null),
             Request::Stop { leave } => {
                 (self.stop, self.leave) = (true, leave);

@@ -144,6 +144,11 @@ impl Rundir {
         self.0.join("forwarding")
     }
 
+    /// What /etc/resolv.conf was before a peer's name servers stood in it.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.0.join("resolv.conf.before")
+    }
+
     /// What `ipsec setup start` found out, in shell syntax.
     pub fn info(&self) -> PathBuf {
         self.0.join("ipsec.info")

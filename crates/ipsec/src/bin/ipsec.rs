@@ -79,6 +79,10 @@ enum Command {
     Setup(command::setup::Args),
     /// Show or change which SAs are applied together
     Spigrp(command::spigrp::Args),
+    /// Connections, rates and refusals as they are now, in the terminal
+    Top(command::top::Args),
+    /// Numbers for Prometheus, printed once or served
+    Metrics(command::metrics::Args),
     /// What on this host stands in the way, each with its remedy
     Verify(command::verify::Args),
     /// Everything that helps to find a fault, without keys
@@ -134,6 +138,8 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) => command::run::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::spigrp::run(&args),
+        Some(Command::Top(args)) => command::top::run(&args),
+        Some(Command::Metrics(args)) => command::metrics::run(&args),
         Some(Command::Verify(args)) => command::verify::run(&args),
         Some(Command::Barf(args)) => command::barf::run(&args),
         Some(Command::Showdefaults(args)) => command::showdefaults::run(&args),

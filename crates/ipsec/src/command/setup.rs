@@ -15,6 +15,7 @@ use crate::host::clock;
 use crate::log::{Priority, Syslog};
 use crate::print;
 use crate::rundir::{self, Rundir};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,12 @@ pub fn run(args: Args) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// How often each daemon has died and was started again, as the supervisor has written down.
+pub(crate) fn lives(rundir: &Rundir) -> BTreeMap<String, u64> {
+    let said = supervise::Record::read(&rundir.supervisor_state());
+    said.into_iter().map(|(name, record)| (name, record.deaths)).collect()
 }
 
 /// Says so if we are not root, in our own user namespace.

@@ -87,6 +87,8 @@ pub enum Request {
     RereadSecrets,
     /// Say how everything is.
     Status,
+    /// Say everything that is said of connections, as it happens.
+    Watch,
     /// Say that it is there.
     Ping,
     /// End.

@@ -5,19 +5,20 @@
 
 use super::journal;
 use super::kernel::{Installed, Kernel, KernelError, flow};
+use super::resolver::Resolver;
+use super::updown::{Runner, Told};
 use crate::conf::connection::{Auto, Planned};
 use crate::ctl::Client;
 use crate::host::netlink::{Netlink, Route};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
-use ike::connection::Configured;
+use ike::connection::{Configured, Mode};
 use ike::event::ChildUp;
 use ipnet::IpNet;
 use ipsec_core::{Selector, Time};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub(super) struct Policy {
     /// Pairs that were replaced, until when packets on their way may still come to them.
     lingering: Vec<(Time, Installed)>,
     connections: BTreeMap<String, Kept>,
+    runner: Runner,
+    resolver: Resolver,
 }
 
 /// The policy of one connection.
@@ -52,23 +55,6 @@ struct Kept {
     told: BTreeMap<Selector, Told>,
 }
 
-/// What the program is told of a connection (klips.md §7.4 has the names).
-#[derive(Clone, Debug)]
-struct Told {
-    connection: String,
-    device: String,
-    me: Option<IpAddr>,
-    peer: Option<IpAddr>,
-    here: IpNet,
-    there: IpNet,
-    source: Option<IpAddr>,
-    metric: u32,
-    /// What the peer has given us.
-    configured: Option<Arc<Configured>>,
-    /// The last word was up.
-    up: bool,
-}
-
 impl Policy {
     pub(super) fn new(rundir: Rundir) -> Self {
         let orphans = journal::read(&rundir.pluto_sas());
@@ -78,7 +64,18 @@ impl Policy {
                 orphans.len()
             );
         }
-        Self { rundir, pairs: Vec::new(), orphans, lingering: Vec::new(), connections: BTreeMap::new() }
+        // What an earlier pluto set is put back before anything is set anew.
+        let mut resolver = Resolver::of_host(rundir.resolv_conf());
+        resolver.restore();
+        Self {
+            rundir,
+            pairs: Vec::new(),
+            orphans,
+            lingering: Vec::new(),
+            connections: BTreeMap::new(),
+            runner: Runner::new(),
+            resolver,
+        }
     }
 
     /// Removes what an earlier pluto installed for connections that there are no more.
@@ -149,7 +146,7 @@ impl Policy {
             let Kept { told, updown, .. } = kept;
             for (_, told) in told.iter_mut().filter(|(flow, told)| flows.contains(flow) && !told.up) {
                 told.up = true;
-                tell(updown, told, "up");
+                self.runner.tell(updown, told, "up");
             }
         }
         Ok(())
@@ -215,7 +212,11 @@ impl Policy {
             let Kept { told, updown, .. } = kept;
             for (_, told) in told.iter_mut().filter(|(flow, _)| alone.contains(flow)) {
                 told.up = false;
-                tell(updown, told, "down");
+                self.runner.tell(updown, told, "down");
+            }
+            // Name servers behind a tunnel that is not there answer nobody.
+            if !self.is_up(&pair.connection) {
+                self.resolver.unset(&pair.connection);
             }
         }
         if !others.is_empty() {
@@ -318,6 +319,7 @@ impl Policy {
     /// Gives packets of a connection back to the host.
     pub(super) fn unroute(&mut self, kernel: Option<&mut (dyn Kernel + '_)>, name: &str) {
         let Some(kept) = self.connections.remove(name) else { return };
+        self.resolver.unset(name);
         // Routes first: what comes meanwhile finds the policy still there.
         if let Ok(mut netlink) = Netlink::open() {
             for route in &kept.routes {
@@ -339,7 +341,7 @@ impl Policy {
         {
             tracing::warn!("\"{name}\": {error}");
         }
-        kept.told.values().for_each(|told| tell(&kept.updown, told, "unroute"));
+        kept.told.values().for_each(|told| self.runner.tell(&kept.updown, told, "unroute"));
     }
 
     /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
@@ -399,14 +401,19 @@ impl Policy {
                 device: device.clone(),
                 me: local,
                 peer,
-                here: flow.src,
-                there: flow.dst,
+                my_id: planned.ike.local_id.to_string(),
+                peer_id: planned.ike.remote_id.to_string(),
+                flow: *flow,
                 source,
                 metric: planned.metric,
+                tunnel: planned.ike.child.mode == Mode::Tunnel,
                 configured: configured.cloned(),
                 up: kept.told.get(flow).is_some_and(|told| told.up),
             };
             kept.updown = planned.updown.clone().unwrap_or_default();
+            if let Some(configured) = configured {
+                self.resolver.set(name, &device, &configured.dns, &configured.domains);
+            }
             for dst in halves(flow.dst) {
                 let route =
                     Route { dst, via: None, link: Some(link.index), src: source, metric: planned.metric };
@@ -419,7 +426,7 @@ impl Policy {
                 kept.routes.push(route);
             }
             if !kept.told.contains_key(flow) {
-                tell(&kept.updown, &told, "route");
+                self.runner.tell(&kept.updown, &told, "route");
             }
             kept.told.insert(*flow, told);
         }
@@ -464,51 +471,6 @@ fn device(rundir: &Rundir, local: Option<IpAddr>) -> Result<String, String> {
         .next()
         .map(|(name, _)| name)
         .ok_or_else(|| "no ipsecN device is attached: see interfaces= in ipsec.conf".to_owned())
-}
-
-/// Tells the program of a connection, and does not wait for it.
-fn tell(program: &str, told: &Told, verb: &str) {
-    let Told { connection, device, me, peer, here, there, source, metric, configured, up: _ } = told;
-    let (kind, six) = (
-        if here.prefix_len() == here.max_prefix_len() { "host" } else { "client" },
-        if here.addr().is_ipv6() { "-v6" } else { "" },
-    );
-    let text = |address: &Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
-    let mut words = program.split_whitespace();
-    let Some(file) = words.next() else { return };
-    let mut command = Command::new(file);
-    command
-        .args(words)
-        .env_clear()
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("PLUTO_VERSION", "1.1")
-        .env("PLUTO_VERB", format!("{verb}-{kind}{six}"))
-        .env("PLUTO_CONNECTION", connection)
-        .env("PLUTO_INTERFACE", device)
-        .env("PLUTO_ME", text(me))
-        .env("PLUTO_MY_CLIENT", here.to_string())
-        .env("PLUTO_MY_CLIENT_NET", here.network().to_string())
-        .env("PLUTO_MY_CLIENT_MASK", here.netmask().to_string())
-        .env("PLUTO_MY_SOURCEIP", text(source))
-        .env("PLUTO_PEER", text(peer))
-        .env("PLUTO_PEER_CLIENT", there.to_string())
-        .env("PLUTO_PEER_CLIENT_NET", there.network().to_string())
-        .env("PLUTO_PEER_CLIENT_MASK", there.netmask().to_string())
-        .env("PLUTO_METRIC", metric.to_string())
-        .env("PLUTO_STACK", "klips");
-    if let Some(configured) = configured {
-        let dns: Vec<String> = configured.dns.iter().map(ToString::to_string).collect();
-        command
-            .env("PLUTO_CFG_CLIENT", "1")
-            .env("PLUTO_PEER_DNS_INFO", dns.join(" "))
-            .env("PLUTO_PEER_DOMAIN_INFO", configured.domains.join(" "));
-    }
-    match command.spawn() {
-        Ok(mut child) => {
-            let _ = std::thread::Builder::new().name("updown".into()).spawn(move || child.wait());
-        }
-        Err(error) => tracing::warn!("leftupdown={program}: {error}"),
-    }
 }
 
 impl From<KernelError> for String {

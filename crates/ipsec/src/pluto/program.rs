@@ -39,6 +39,9 @@ struct Args {
     /// Record everything IKE says and hears, with all its keys, in a directory of its own
     #[arg(long, value_name = "DIR")]
     record: Option<std::path::PathBuf>,
+    /// End when standard input does: for a parent that may be killed
+    #[arg(long)]
+    until_eof: bool,
     /// The half that stays when the daemon has left the foreground
     #[arg(long, hide = true)]
     left: bool,
@@ -70,6 +73,9 @@ pub fn main() -> ExitCode {
         helpers: args.nhelpers.clamp(1, 64),
         record: args.record,
     };
+    if args.until_eof && args.foreground {
+        end_with_parent();
+    }
     let outcome = run(&options, || {
         if args.left {
             let _ = settle();
@@ -84,5 +90,16 @@ pub fn main() -> ExitCode {
             crate::print::complain(format_args!("pluto: {why}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Sends ourselves SIGTERM once nobody holds the other end of standard input.
+fn end_with_parent() {
+    let wait = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    };
+    if let Err(error) = std::thread::Builder::new().name("parent".into()).spawn(wait) {
+        tracing::warn!("--until-eof: {error}");
     }
 }

@@ -9,7 +9,9 @@ mod certificates;
 mod charon;
 mod inside;
 mod moves;
+mod operate;
 mod record;
+mod schema;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
@@ -308,6 +310,9 @@ fn two_files_each_make_a_tunnel_that_can_be_rekeyed_and_taken_down() {
     crosses(&east, &west);
     let text = west.done(&["auto", "--status"]);
     assert!(text.contains("\"west-east\"") && text.contains("; up"), "{text}");
+
+    schema::holds(&west.status());
+    schema::holds(&east.status());
 
     let before = west.spis();
     west.done(&["auto", "--rekey", "west-east"]);

@@ -5,6 +5,7 @@ use crate::ctl::{Client, Request};
 use crate::daemon::program;
 use crate::host::netlink::{Netlink, Route};
 use crate::host::netns::{Namespace, become_root_in_user_namespace};
+use crate::pluto;
 use crate::rundir::Rundir;
 use core::time::Duration;
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -204,7 +205,14 @@ fn route(namespace: &Namespace, link: &str, dst: &str, via: Option<[u8; 4]>) -> 
 pub(super) struct Gateway<'n> {
     namespace: &'n Namespace,
     rundir: Rundir,
+    confs: PathBuf,
     log: PathBuf,
+}
+
+/// The two files of a gateway.
+pub(super) struct Files {
+    pub(super) conf: String,
+    pub(super) secrets: Zeroizing<String>,
 }
 
 impl<'n> Gateway<'n> {
@@ -226,12 +234,46 @@ impl<'n> Gateway<'n> {
         command.process_group(0);
         let child = namespace.spawn(&mut command).map_err(failed("cannot start klips"))?;
         cast.daemons.lock().push(child);
-        let gateway = Self { namespace, rundir, log };
+        let confs = cast.directory.join(format!("etc-{name}"));
+        let gateway = Self { namespace, rundir, confs, log };
         if !patiently(Duration::from_secs(10), || Client::connect(&gateway.rundir).is_ok()) {
             return Err(Failure::new(format_args!("klips did not start; it said:\n{}", gateway.said())));
         }
         gateway.ipsec(&["tncfg", "--attach", "--virtual", "ipsec0", "--physical", physical], None)?;
         Ok(gateway)
+    }
+
+    /// Writes the two files and starts pluto in the foreground.
+    pub(super) fn start_pluto(&self, cast: &Cast, files: &Files) -> Result<(), Failure> {
+        DirBuilder::new().mode(0o700).create(&self.confs).map_err(failed("directory"))?;
+        for (name, text) in [("ipsec.conf", &files.conf), ("ipsec.secrets", &*files.secrets)] {
+            let mut file = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(self.confs.join(name))
+                .map_err(failed(name))?;
+            file.write_all(text.as_bytes()).map_err(failed(name))?;
+        }
+        let out = File::options().append(true).open(&self.log).map_err(failed("log"))?;
+        let mut command = pluto::program::command().map_err(failed("pluto"))?;
+        command.args(["--foreground", "--until-eof"]);
+        command.env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", &self.confs);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(out);
+        command.process_group(0);
+        let child = self.namespace.spawn(&mut command).map_err(failed("cannot start pluto"))?;
+        // Before klips, which it needs to take its SAs down.
+        cast.daemons.lock().insert(0, child);
+        let there = || self.status().is_ok_and(|status| status.get("klips") == Some(&true.into()));
+        if !patiently(Duration::from_secs(10), there) {
+            return Err(Failure::new(format_args!("pluto did not start; it said:\n{}", self.said())));
+        }
+        Ok(())
+    }
+
+    /// What pluto says of itself.
+    pub(super) fn status(&self) -> Result<serde_json::Value, Failure> {
+        serde_json::from_str(&self.ipsec(&["auto", "--status", "--json"], None)?).map_err(Failure::new)
     }
 
     fn said(&self) -> String {
@@ -242,7 +284,8 @@ impl<'n> Gateway<'n> {
     pub(super) fn ipsec(&self, words: &[&str], input: Option<&str>) -> Result<String, Failure> {
         let this = std::env::current_exe().map_err(failed("ipsec"))?;
         let mut command = Command::new(this);
-        command.arg0("ipsec").args(words).env("IPSEC_RUNDIR", self.rundir.path());
+        command.arg0("ipsec").args(words);
+        command.env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", &self.confs);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.spawn(&mut command).map_err(failed("ipsec"))?;
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
@@ -309,4 +352,24 @@ pub(super) fn install(a: &Gateway<'_>, b: &Gateway<'_>, raw: bool) -> Result<Vec
         typed.push(format!("gateway-{name}#   ipsec {}", words.join(" ")));
     }
     Ok(typed)
+}
+
+/// The files of both gateways, with a fresh secret; and as they are shown, without it.
+pub(super) fn files(raw: bool) -> Result<([Files; 2], [Files; 2]), Failure> {
+    let mut random = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut random[..]).map_err(Failure::new)?;
+    let secret = Zeroizing::new(format!("0x{}", hex::encode(&random[..])));
+    let conf = |device: &str| {
+        format!(
+            "config setup\n\tinterfaces=\"ipsec0={device}\"\n\nconn site-to-site\n\tleft=192.0.2.1\n\tleftid=@gateway-a\n\t\
+             leftsubnet=10.1.0.0/16\n\tright=192.0.2.2\n\trightid=@gateway-b\n\trightsubnet=10.2.0.0/16\n\tauthby=secret\n\t\
+             pq=require\n\tencapsulation={}\n\tauto=add\n",
+            if raw { "no" } else { "yes" }
+        )
+    };
+    let secrets = |secret: &str| Zeroizing::new(format!("@gateway-a @gateway-b : PSK {secret}\n"));
+    let both = |secret: &str| {
+        ["wan-a", "wan-b"].map(|device| Files { conf: conf(device), secrets: secrets(secret) })
+    };
+    Ok((both(&secret), both("0x... (256 bits from `ipsec ranbits --continuous 256')")))
 }

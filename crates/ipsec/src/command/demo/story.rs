@@ -54,6 +54,12 @@ impl Story {
         self.line(text);
     }
 
+    /// A file as a person would write it.
+    pub(super) fn file(&self, name: &str, text: &str) {
+        self.line(&self.paint("4", name));
+        text.lines().for_each(|line| self.line(&format!("  {line}")));
+    }
+
     /// A command as a person would type it on gateway A.
     pub(super) fn command(&self, words: &[&str]) {
         self.line(&format!("gateway-a# ipsec {}", words.join(" ")));

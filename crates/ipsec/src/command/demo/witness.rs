@@ -21,6 +21,8 @@ use std::thread::{self, JoinHandle};
 pub(super) struct Seen {
     /// ESP, raw or in UDP 4500.
     pub(super) esp: u64,
+    /// IKE, on port 500 or behind the non-ESP marker on 4500 (RFC 3948 §2.2).
+    pub(super) ike: u64,
     /// Address resolution.
     pub(super) arp: u64,
     /// Anything else.
@@ -44,16 +46,18 @@ pub(super) struct Witness<'n> {
 const ESP: u8 = 50;
 const UDP: u8 = 17;
 const PORT: u16 = 4500;
+const IKE: u16 = 500;
 
 /// What [`classify`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Esp,
+    Ike,
     Arp,
     Other,
 }
 
-/// Ethernet, IPv4: whole packets only, no fragments, no IKE, no keepalives.
+/// Ethernet, IPv4: whole packets only, no fragments, no keepalives.
 fn classify(frame: &[u8]) -> Kind {
     let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
     let esp = || {
@@ -67,9 +71,23 @@ fn classify(frame: &[u8]) -> Kind {
         let spi = frame.get(carried..carried + 4)?;
         (whole && spi != [0; 4]).then_some(())
     };
+    // The version and length of a whole IKE header, in a datagram between the ports of IKE.
+    let ike = || {
+        let header = usize::from(frame.get(14)? & 0x0f) * 4 + 14;
+        let at = match (word(header)?, word(header + 2)?) {
+            (IKE, IKE) => header + 8,
+            (PORT, PORT) if frame.get(header + 8..header + 12)? == [0; 4] => header + 12,
+            _ => return None,
+        };
+        let whole = word(20)? & 0x3fff == 0 && *frame.get(23)? == UDP;
+        let length = u32::from_be_bytes(frame.get(at + 24..at + 28)?.try_into().ok()?);
+        let fits = frame.len().checked_sub(at)? == usize::try_from(length).ok()?;
+        (whole && *frame.get(at + 17)? == 0x20 && fits).then_some(())
+    };
     match word(12) {
         Some(0x0806) => Kind::Arp,
         Some(0x0800) if esp().is_some() => Kind::Esp,
+        Some(0x0800) if ike().is_some() => Kind::Ike,
         _ => Kind::Other,
     }
 }
@@ -160,6 +178,7 @@ fn watch(mut socket: &Socket, marker: &Marker, stop: &AtomicBool) -> (Seen, u64)
         frames += 1;
         match classify(frame) {
             Kind::Esp => seen.esp += 1,
+            Kind::Ike => seen.ike += 1,
             Kind::Arp => seen.arp += 1,
             Kind::Other => seen.others += 1,
         }
@@ -299,6 +318,35 @@ mod tests {
         datagram.extend(spi.to_be_bytes());
         datagram.extend([0; 24]);
         datagram
+    }
+
+    #[test]
+    fn ike_is_a_whole_message_between_its_ports() {
+        let message = |marker: &[u8], version: u8, length: u32| {
+            let mut octets = marker.to_vec();
+            octets.extend([7; 16]);
+            octets.extend([33, version, 34, 8, 0, 0, 0, 0]);
+            octets.extend(length.to_be_bytes());
+            octets.extend([1; 12]);
+            octets
+        };
+        let datagram = |sport: u16, dport: u16, message: Vec<u8>| {
+            let mut octets = [sport.to_be_bytes(), dport.to_be_bytes()].concat();
+            octets.extend([0; 4]);
+            octets.extend(message);
+            frame(0x800, 0, UDP, &octets)
+        };
+        let marker = [0; 4];
+        for (what, frame, kind) in [
+            ("on 500", datagram(500, 500, message(&[], 0x20, 40)), Kind::Ike),
+            ("on 4500", datagram(4500, 4500, message(&marker, 0x20, 40)), Kind::Ike),
+            ("longer than it says", datagram(500, 500, message(&[], 0x20, 39)), Kind::Other),
+            ("IKEv1", datagram(500, 500, message(&[], 0x10, 40)), Kind::Other),
+            ("to another port", datagram(500, 501, message(&[], 0x20, 40)), Kind::Other),
+            ("anything on 500", datagram(500, 500, b"this is clear text".to_vec()), Kind::Other),
+        ] {
+            assert_eq!(classify(&frame), kind, "{what}");
+        }
     }
 
     #[test]

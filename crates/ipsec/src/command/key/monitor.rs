@@ -4,7 +4,9 @@ use super::session::{Session, Stopped, header};
 use super::{build, print};
 use crate::command::Failure;
 use crate::ctl;
+use crate::daemon::mailbox::Waker;
 use crate::keyclient::{KeyClient, LONGEST};
+use crate::pluto;
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
 use nix::sys::signal::{SigSet, Signal};
@@ -14,6 +16,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno as OsErrno;
 use serde_json::Value;
 use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// SIGINT and SIGTERM as something to wait for; as they were when this goes.
@@ -58,7 +63,8 @@ pub(super) fn watch(session: &mut Session, active: bool) -> Result<(), Stopped> 
     } else {
         session.show(format!("Monitoring {how}.\n"))?;
     }
-    let heard = listen(session, &client, &signals);
+    let said = ike_events(rundir.clone()).map_err(Failure::new)?;
+    let heard = listen(session, &client, &signals, &said);
     // While the socket is still open: its counter goes with it.
     let lost = lost(&rundir);
     heard?;
@@ -71,20 +77,76 @@ pub(super) fn watch(session: &mut Session, active: bool) -> Result<(), Stopped> 
     }
 }
 
-fn listen(session: &mut Session, client: &KeyClient, signals: &Signals) -> Result<(), Stopped> {
+/// What pluto says of connections, from a thread that waits for it and looks for another pluto when it has ended.
+struct Events {
+    receiver: Receiver<Value>,
+    waker: Waker,
+}
+
+/// Between two looks for a pluto.
+const SEARCH: Duration = Duration::from_secs(1);
+/// Events that wait to be shown; who says more meanwhile waits.
+const WAITING: usize = 1024;
+
+fn ike_events(rundir: Rundir) -> std::io::Result<Events> {
+    let (sender, receiver) = sync_channel(WAITING);
+    let waker = Waker::new()?;
+    let wake = waker.clone();
+    thread::Builder::new().name("ike-events".into()).spawn(move || {
+        loop {
+            if let Ok(client) = pluto::ctl::Client::connect(&rundir) {
+                let tell = |event: &Value| {
+                    let sent = sender.send(event.clone()).is_ok();
+                    wake.wake();
+                    sent
+                };
+                let _ = client.watch(tell);
+            }
+            thread::sleep(SEARCH);
+        }
+    })?;
+    Ok(Events { receiver, waker })
+}
+
+/// One event, as a line.
+fn event(event: &Value, json: bool) -> String {
+    let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+    let number = event.get("negotiation").and_then(Value::as_u64).unwrap_or(0);
+    if json {
+        return format!("{}\n", serde_json::json!({ "ike": event }));
+    }
+    format!("\nIKE \"{}\" #{number}: {}\n", text("connection"), text("text"))
+}
+
+fn listen(
+    session: &mut Session,
+    client: &KeyClient,
+    signals: &Signals,
+    said: &Events,
+) -> Result<(), Stopped> {
     // A copy of somebody's message may have keys in it.
     let mut buffer = Zeroizing::new(vec![0; LONGEST]);
     loop {
         let (socket, fd) = (client.as_fd(), signals.fd.as_fd());
-        let mut ready = [PollFd::new(&fd, PollFlags::IN), PollFd::new(&socket, PollFlags::IN)];
+        let mut ready = [
+            PollFd::new(&fd, PollFlags::IN),
+            PollFd::new(&socket, PollFlags::IN),
+            PollFd::new(&said.waker, PollFlags::IN),
+        ];
         match poll(&mut ready, None) {
             Ok(_) => {}
             Err(OsErrno::INTR) => continue,
             Err(errno) => return Err(Failure::new(errno).into()),
         }
-        let [signal, message] = ready.map(|fd| !fd.revents().is_empty());
+        let [signal, message, any] = ready.map(|fd| !fd.revents().is_empty());
         if signal {
             return Ok(());
+        }
+        if any {
+            said.waker.clear();
+            while let Ok(one) = said.receiver.try_recv() {
+                session.show(event(&one, session.style.json))?;
+            }
         }
         if message {
             let len = client.hear(&mut buffer, None).map_err(Failure::new)?;

@@ -110,7 +110,7 @@ fn left(rundir: &Rundir, klips: Daemon, pluto: Daemon, supervisor: Daemon) -> Ve
         of(klips, vec![rundir.klips_lock(), rundir.klips_ctl(), rundir.pf_key_sock(), rundir.ike_sock()]),
         of(pluto, vec![rundir.pluto_lock(), rundir.pluto_ctl(), rundir.pluto_sas()]),
         of(supervisor, vec![rundir.supervisor_lock(), rundir.supervisor_state()]),
-        vec![rundir.forwarding()],
+        vec![rundir.forwarding(), rundir.resolv_conf()],
     ];
     let there = all.into_iter().flatten().filter(|path| path.symlink_metadata().is_ok());
     there.map(|path| path.display().to_string()).collect()

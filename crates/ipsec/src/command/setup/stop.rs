@@ -9,6 +9,7 @@ use crate::daemon::instance::{ClaimError, Instance};
 use crate::host::clock;
 use crate::host::interfaces::keep::Mark;
 use crate::log::Priority;
+use crate::pluto::resolver::Resolver;
 use crate::process::Process;
 use crate::rundir::Rundir;
 use rustix::process::Signal;
@@ -74,6 +75,7 @@ pub(super) fn take_down(rundir: &Rundir, voice: &Voice, closed: bool) -> Result<
     if closed {
         return Ok(());
     }
+    Resolver::of_host(rundir.resolv_conf()).restore();
     let forwarding = rundir.forwarding();
     Forwarding::of_host(forwarding.clone()).restore().map_err(|error| {
         format!("{}: forwarding cannot be made what it was: {error}", forwarding.display())

@@ -8,7 +8,7 @@ mod backoff;
 mod record;
 
 use super::start::{self, Wanted};
-use super::{Turn, Voice, stop};
+use super::{TAG, Turn, Voice, stop};
 use crate::ctl;
 use crate::daemon::program::{READY, settle};
 use crate::host::clock;
@@ -60,13 +60,17 @@ pub(super) fn spawn(file: Option<&Path>, voice: &Voice) -> Result<(), String> {
     }
     let mut child = command.spawn().map_err(failed)?;
     let Some(out) = child.stdout.take() else { return Ok(()) };
+    // It reads the configuration anew and says what start has said already, unless it comes to nothing.
+    let mut said = Vec::new();
     for line in BufReader::new(out).lines() {
         let line = line.map_err(failed)?;
         if line == READY {
             return Ok(());
         }
-        voice.say(&line);
+        said.push(line);
     }
+    let tag = format!("{TAG}: ");
+    said.iter().for_each(|line| voice.say(line.strip_prefix(&tag).unwrap_or(line)));
     Err(format!("the supervisor ended as soon as it had started: {}", child.wait().map_err(failed)?))
 }
 

@@ -125,4 +125,19 @@ impl Client {
             }
         }
     }
+
+    /// Hands on everything that is said of connections, until pluto ends or `tell` wants no more.
+    pub fn watch(mut self, mut tell: impl FnMut(&Value) -> bool) -> Result<(), Unanswered> {
+        self.reader.get_mut().write_all(b"{\"id\":0,\"do\":\"watch\"}\n")?;
+        loop {
+            let mut line = Vec::new();
+            if (&mut self.reader).take(LONGEST_ANSWER).read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            let reply: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
+            if reply.get("say").is_some_and(|event| !tell(event)) {
+                return Ok(());
+            }
+        }
+    }
 }
