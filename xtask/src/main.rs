@@ -1,5 +1,6 @@
 //! `cargo xtask`: what CI runs and what measures.
 
+mod deb;
 mod lint;
 mod peers;
 mod run;
@@ -16,6 +17,8 @@ enum Chore {
     Lint,
     /// Every test: units, documentation, fuzz corpora, namespaces with an independent peer
     Test(test::Args),
+    /// The Debian package, from what this tree builds; `--try` installs, upgrades and removes it in a root of its own
+    Deb(deb::Args),
     /// Measure; each figure beside the limit measured in the same run
     Bench(BenchArgs),
 }
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Lint => lint::lint(),
         Chore::Test(args) => test::test(&args),
+        Chore::Deb(args) => deb::deb(&args),
         Chore::Bench(args) => bench(&args),
     };
     match outcome {

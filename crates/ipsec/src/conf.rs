@@ -12,8 +12,8 @@
 //!
 //! * `version` may be left out; 2 and 2.0 are understood, version 1 files were another language and are refused.
 //! * Empty lines and comments are allowed anywhere (2.4 ended a section at them). An `include` does end a section.
-//! * `include` takes shell patterns with braces, relative to the file it stands in, ten deep; matching nothing is a
-//!   warning.
+//! * `include` takes shell patterns with braces, relative to the file it stands in, ten deep; a file that is not there is a
+//!   warning, a pattern that matches nothing is not: an empty directory of files is how it begins.
 //! * Keys are read in either case. A key given twice in one section is a warning and the later value counts; an empty
 //!   value is as if the line were not there; keys beginning with `x-` are for others and are skipped.
 //! * `conn %default` may stand anywhere and be given in parts. `also=` and `alsoflip=` may be given several times, name
@@ -128,6 +128,11 @@ impl Conf {
         }
         Ok(Self { setup, conns, warnings })
     }
+}
+
+/// Whether a name stands for any number of files, none included.
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '['])
 }
 
 /// The files a pattern stands for, in alphabetical order.

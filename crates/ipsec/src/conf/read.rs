@@ -141,7 +141,7 @@ impl<R: Fn(&Path) -> io::Result<Vec<u8>>, M: Fn(&Path) -> Vec<PathBuf>> Reader<R
         let base = PathBuf::from(glob::Pattern::escape(&base));
         let paths = braces(pattern).into_iter().flat_map(|pattern| (self.matching)(&base.join(pattern)));
         let paths: Vec<PathBuf> = paths.collect();
-        if paths.is_empty() {
+        if paths.is_empty() && !super::is_pattern(pattern) {
             self.warning(at, format!("no such file to include [{pattern}]"));
         }
         self.depth += 1;

@@ -103,7 +103,7 @@ impl Reader {
         let pattern = pattern.trim_matches('"');
         let base = at.file.parent().map_or("".into(), Path::to_string_lossy);
         let found = matching(&PathBuf::from(glob::Pattern::escape(&base)).join(pattern));
-        if found.is_empty() {
+        if found.is_empty() && !super::is_pattern(pattern) {
             self.out.warnings.push(Problem::new(at, format!("no such file to include [{pattern}]")));
         }
         found.iter().for_each(|file| self.file(file, depth + 1));

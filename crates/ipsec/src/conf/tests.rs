@@ -204,7 +204,10 @@ mod files {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
         fs::create_dir(dir.path().join("ipsec.d")).unwrap();
-        write("ipsec.conf", "include ipsec.d/{two,one}*.conf\nconn main\n\tleft=1\ninclude nothing.*\n");
+        write(
+            "ipsec.conf",
+            "include ipsec.d/{two,one}*.conf\nconn main\n\tleft=1\ninclude nothing.*\ninclude nothing\n",
+        );
         write("ipsec.d/one.conf", "conn one\n\tleft=1\ninclude deeper\n");
         write("ipsec.d/two.conf", "conn two\n\tleft=2\n");
         write("ipsec.d/deeper", "conn deeper\n\tleft=3\n");
@@ -212,7 +215,7 @@ mod files {
         let names: Vec<&str> = conf.conns.iter().map(|conn| conn.name.as_str()).collect();
         assert_eq!(names, ["two", "one", "deeper", "main"]);
         assert_eq!(conf.warnings.len(), 1);
-        assert!(conf.warnings[0].to_string().ends_with("ipsec.conf:4: no such file to include [nothing.*]"));
+        assert!(conf.warnings[0].to_string().ends_with("ipsec.conf:5: no such file to include [nothing]"));
     }
 
     #[test]
