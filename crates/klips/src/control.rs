@@ -222,13 +222,13 @@ impl Control {
         rule: &Rule,
         now: Time,
     ) -> Result<(), Fault> {
+        rule.complete(ask)?;
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "the caller takes the messages that are not about one SA"
         )]
         match kind {
             MessageType::GetSpi => {
-                rule.complete(ask)?;
                 let spi = self.reserve(ask, now)?;
                 ask.sa = Some(pfkey::Sa { spi: spi.0, ..pfkey::Sa::default() });
                 self.echo(from, rule, ask, ask.sa);
@@ -250,16 +250,15 @@ impl Control {
                 Ok(())
             }
             MessageType::Get => {
-                rule.complete(ask)?;
                 let id = self.named(ask)?;
                 if let Some(record) = self.sadb.find(&id) {
-                    let message = self.describe(&answer(&ask.base), record, record.state() as u8, Show::Keys);
-                    self.sockets.deliver(Hearers::Sender(from), message);
+                    let (base, state) = (answer(&ask.base), record.state() as u8);
+                    let message = self.describe(&base, record, state, Show::of(rule));
+                    self.sockets.deliver(hearers(from, rule, ask), message);
                 }
                 Ok(())
             }
             MessageType::MoveSa => {
-                rule.complete(ask)?;
                 self.move_sa(ask)?;
                 self.echo(from, rule, ask, None);
                 Ok(())
@@ -275,8 +274,8 @@ impl Control {
             MessageType::Delete | MessageType::DelPair => {
                 let pair = kind == MessageType::DelPair;
                 let gone = if pair { self.delete_pair(ask)? } else { self.delete(ask)? };
-                let message = self.describe(&answer(&ask.base), &gone, SaState::Dead as u8, Show::NoKeys);
-                self.sockets.deliver(Hearers::All, message);
+                let message = self.describe(&answer(&ask.base), &gone, SaState::Dead as u8, Show::of(rule));
+                self.sockets.deliver(hearers(from, rule, ask), message);
                 Ok(())
             }
             _ => Err(Fault::invalid(D::UnknownMsg)),
@@ -417,14 +416,8 @@ impl Control {
 
     /// The request again, to whom the rules say.
     fn echo(&mut self, from: SocketId, rule: &Rule, ask: &Message<'_>, sa: Option<pfkey::Sa>) {
-        let hearers = match rule.success {
-            Audience::Everyone => Hearers::All,
-            Audience::Sender => Hearers::Sender(from),
-            Audience::Registered => Hearers::SenderAndPlain(from, ask.base.satype_number),
-            Audience::Nobody => Hearers::Nobody,
-        };
         let message = echo::again(ask, sa, &answer(&ask.base));
-        self.sockets.deliver(hearers, message);
+        self.sockets.deliver(hearers(from, rule, ask), message);
     }
 
     /// The next message for a socket, if it has any; carries on with its DUMP.
@@ -441,6 +434,7 @@ impl Control {
         let Some(mut dump) = self.sockets.get_mut(to).and_then(|socket| socket.dump.take()) else {
             return Vec::new();
         };
+        let show = rules::rule(MessageType::Dump).map_or(Show::NoKeys, Show::of);
         let message = match &mut dump.what {
             Dumping::Flows(flows) => flows.next().map(|flow| self.describe_flow(&dump.header, &flow)),
             Dumping::Sas(cursor) => loop {
@@ -450,7 +444,7 @@ impl Control {
                 if dump.used_since.is_none_or(used) {
                     let satype = describe::satype(record.id.protocol).number();
                     let base = Base { satype_number: satype, ..dump.header };
-                    break Some(self.describe(&base, record, record.state() as u8, Show::Keys));
+                    break Some(self.describe(&base, record, record.state() as u8, show));
                 }
             },
         };
@@ -515,6 +509,16 @@ impl Control {
     /// Seconds since 1970 at `at`.
     pub const fn wall_clock(&self, at: Time) -> u64 {
         self.config.epoch.saturating_add(at.as_secs())
+    }
+}
+
+/// Who hears that a message went well.
+const fn hearers(from: SocketId, rule: &Rule, ask: &Message<'_>) -> Hearers {
+    match rule.success {
+        Audience::Everyone => Hearers::All,
+        Audience::Sender => Hearers::Sender(from),
+        Audience::Registered => Hearers::SenderAndPlain(from, ask.base.satype_number),
+        Audience::Nobody => Hearers::Nobody,
     }
 }
 

@@ -282,16 +282,10 @@ struct Keymat {
     misfit: bool,
 }
 
-/// Everything that can be wrong with an ADD before it meets the SADB, in order.
+/// Everything that can be wrong with an ADD that is complete, before it meets the SADB, in order.
 fn check_add(ask: &Message<'_>) -> Result<Keymat, Fault> {
     let esp = protocol(ask) == Some(Protocol::Esp);
     let ah = protocol(ask) == Some(Protocol::Ah);
-    if ask.src.is_none() {
-        return Err(Fault::invalid(D::MissingSrc));
-    }
-    if ask.dst.is_none() {
-        return Err(Fault::invalid(D::MissingDst));
-    }
     let Some(sa) = ask.sa else { return Err(Fault::invalid(D::MissingSa)) };
     let null = Encryption::Null.row().number;
     if esp && ask.encrypt_key.is_none() && sa.encrypt != null {

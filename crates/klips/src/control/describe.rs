@@ -1,7 +1,7 @@
 //! Messages about SAs, made from what is stored.
 //!
-//! Invariant: keys are written in one place, [`Control::describe`], and only when told to; the callers that tell it to
-//! are GET and DUMP.
+//! Invariant: keys are written in one place, [`Control::describe`], and only where the table of rules says that an answer is
+//! whole: GET and DUMP.
 
 use super::add::BESIDE_IDENTITIES;
 use super::expire::Limit;
@@ -11,6 +11,7 @@ use crate::sadb::Record;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipsec_core::algorithm::Encryption;
 use ipsec_core::{Protocol, Time};
+use pfkey::rules::{Reply, Rule};
 use pfkey::{
     Address, Base, ExtType, Identity, KmCookie, Lifetime, Member, MessageType, Pair, ReplayValue, SaParams,
     SaType, Writer, state,
@@ -34,6 +35,13 @@ pub(super) const fn satype(protocol: Protocol) -> SaType {
 pub(super) enum Show {
     Keys,
     NoKeys,
+}
+
+impl Show {
+    /// What the rules say of a message's answer.
+    pub(super) fn of(rule: &Rule) -> Self {
+        if rule.reply == Reply::Whole { Self::Keys } else { Self::NoKeys }
+    }
 }
 
 impl Control {

@@ -10,15 +10,6 @@ use pfkey::{Diagnostic as D, Errno, Fault, Lifetime, Message, km};
 impl Control {
     /// UPDATE and, with `pair`, UPDATEPAIR. Says whether a larval SA became mature.
     pub(super) fn update(&mut self, ask: &mut Message<'_>, pair: bool, now: Time) -> Result<bool, Fault> {
-        if ask.dst.is_none() {
-            return Err(Fault::invalid(D::MissingDst));
-        }
-        if ask.src.is_none() {
-            return Err(Fault::invalid(D::MissingSrc));
-        }
-        if ask.sa.is_none() {
-            return Err(Fault::invalid(D::MissingSa));
-        }
         let id = self.named(ask)?;
         let Some(record) = self.sadb.find(&id) else { return Err(Fault::invalid(D::SaNotfound)) };
         if record.sa.is_none() {

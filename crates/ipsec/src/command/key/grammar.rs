@@ -4,7 +4,8 @@ use super::attribute::{self, Attributes, Host};
 use super::words::Word;
 use core::fmt;
 use core::net::IpAddr;
-use ipsec_core::text;
+use ipsec_core::algorithm::Encryption;
+use ipsec_core::{Spi, text};
 use pfkey::{MessageType, SaType};
 
 /// What is wrong with a line: the word and what to do about it.
@@ -188,7 +189,9 @@ impl Ask {
             sa.nat_loc.is_some() || sa.nat_rem.is_some() || sa.nat_lport.is_some() || sa.nat_rport.is_some();
         match () {
             () if sa.spi.is_none() => Some("which SA? Add `spi NUMBER'"),
-            () if brings_keys && sa.spi == Some(0) => Some("spi 0 is no SA's; write one from 0x100 up"),
+            () if brings_keys && sa.spi.is_some_and(|spi| Spi(spi).is_reserved()) => {
+                Some("spi 0 to 0xff are reserved (RFC 4303 §2.1); write one from 0x100 up")
+            }
             () if sa.dst.is_none() => Some("whose SA? Add `dst ADDRESS'"),
             () if families(&sa.src, &sa.dst) => {
                 Some("src and dst are of different families; they must be of one")
@@ -220,9 +223,18 @@ impl Ask {
             () if *kind == MessageType::Add && keyed && sa.auth_key.is_none() && sa.encrypt_key.is_none() => {
                 Some("without a key? Add encrkey or authkey")
             }
+            () if *kind == MessageType::Add && *satype == SaType::Esp && lacks_integrity(sa) => {
+                Some("esp without integrity is not carried here; add auth_alg and authkey, or use aes-gcm16")
+            }
             () => None,
         }
     }
+}
+
+/// Whether a cipher stands alone that does not protect integrity by itself (RFC 4303 §3.2).
+fn lacks_integrity(sa: &Attributes) -> bool {
+    let cipher = sa.encrypt.and_then(Encryption::from_number);
+    sa.auth.is_none() && cipher.is_some_and(|cipher| !cipher.is_combined())
 }
 
 fn families(one: &Option<Host>, other: &Option<Host>) -> bool {
