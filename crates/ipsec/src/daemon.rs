@@ -350,6 +350,16 @@ impl Daemon {
         }
     }
 
+    /// The PF_KEY sockets: what waits for one is with the service, and in the kernel.
+    fn key_sockets(&self) -> Vec<klips::SocketRow> {
+        let rows = self.control.sockets();
+        rows.map(|row| klips::SocketRow {
+            queued: row.queued.saturating_add(self.sockets.unread(row.id)),
+            ..row
+        })
+        .collect()
+    }
+
     fn mail(&mut self) {
         self.inbox.waker.clear();
         while let Some(mail) = self.inbox.next() {
@@ -369,7 +379,7 @@ impl Daemon {
             Table::Tncfg => Snapshot::Tncfg(self.interfaces.list().into_iter().map(Into::into).collect()),
             Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
             Table::Version => Snapshot::Version,
-            Table::PfKey => Snapshot::PfKey(self.control.sockets().collect()),
+            Table::PfKey => Snapshot::PfKey(self.key_sockets()),
             Table::PfKeyRegistered => Snapshot::PfKeyRegistered(self.control.sockets().collect()),
             Table::PfKeySupported => Snapshot::PfKeySupported,
             Table::Discards => Snapshot::Discards(self.discards().collect()),

@@ -5,6 +5,7 @@
 //! next one is looked at.
 
 mod ends;
+mod unread;
 
 use crate::peer::Trust;
 use ipsec_core::Time;
@@ -164,6 +165,17 @@ impl KeySockets {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.clients.is_empty()
+    }
+
+    /// Octets a client has been sent and has not read; what the service still has for it is not among them.
+    pub fn unread(&self, socket: SocketId) -> usize {
+        let client = self.by_socket.get(&socket).and_then(|number| self.clients.get(number));
+        client.map_or(0, |client| {
+            client
+                .waiting
+                .iter()
+                .fold(unread::unread(&client.fd), |sum, record| sum.saturating_add(record.len()))
+        })
     }
 
     /// Acts on one event. `heard` is shown every request before the service is.

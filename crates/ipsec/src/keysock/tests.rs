@@ -286,6 +286,25 @@ fn a_client_that_has_said_its_last_word_still_hears_all_it_asked_for() {
     assert_eq!(server.sockets.len(), 1);
 }
 
+#[test]
+fn what_a_client_has_not_read_is_counted_until_it_reads() {
+    let mut server = Server::mine();
+    let (a, b) = (server.client(), server.client());
+    server.turn();
+    let sockets: Vec<SocketId> = server.service.queues.keys().copied().collect();
+    let unread = |server: &Server| sockets.iter().map(|id| server.sockets.unread(*id)).collect::<Vec<_>>();
+    assert_eq!(unread(&server), [0, 0]);
+    say(&a, &[7; 1000]);
+    server.turn();
+    assert!(unread(&server)[0] >= 1000 && unread(&server)[1] == 0, "{:?}", unread(&server));
+    // More than the kernel takes.
+    say(&b, &[b"many".as_slice(), &[0; 10_000]].concat());
+    server.turn();
+    assert!(unread(&server)[1] > 100_000, "{:?}", unread(&server));
+    assert_eq!(hear(&a).len(), 1);
+    assert_eq!(unread(&server)[0], 0);
+}
+
 /// Whoever asks must not wait for what can never come.
 #[test]
 fn in_the_place_of_an_answer_that_no_socket_takes_comes_its_header() {
