@@ -25,10 +25,19 @@ pub enum Action {
     Drop,
     /// `%reject`: discard and say so.
     Reject,
-    /// `%trap`: ask the key manager for an SA, once per flow.
+    /// `%trap`: ask the key manager for an SA, once for each two hosts.
     Trap,
+    /// `%trapsubnet`: ask the key manager for an SA, once for all of the eroute's hosts.
+    TrapSubnet,
     /// `%hold`: asked, waiting.
     Hold,
+}
+
+impl Action {
+    /// Whether packets need an SA that is not there.
+    pub const fn waits(self) -> bool {
+        matches!(self, Self::Trap | Self::TrapSubnet | Self::Hold)
+    }
 }
 
 /// One entry of the policy.

@@ -153,7 +153,7 @@ impl Outbound {
             self.sealer.counters.add(Discard::Internal, 1);
             return;
         };
-        let waits = |eroute: &Arc<Eroute>| matches!(eroute.action, Action::Trap | Action::Hold);
+        let waits = |eroute: &Arc<Eroute>| eroute.action.waits();
         let wanted = self.sealer.plane.eroutes().lookup(&parsed.flow).is_some_and(waits);
         let Some(sa) = sa.filter(|_| wanted) else {
             // Its verdict has been counted.
@@ -227,7 +227,7 @@ impl Outbound {
             }
             Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
             Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
-            Action::Trap => {
+            Action::Trap | Action::TrapSubnet => {
                 // Asked first: what finds no room is not worth a copy of 64 KiB.
                 if !sealer.plane.may_trap(parsed.len) {
                     return Err(Refusal::quiet(Discard::Hold, packets));
@@ -276,7 +276,9 @@ impl Drop for Outbound {
 fn look_up(plane: &Plane, eroute: Arc<Eroute>) -> (Arc<Eroute>, Option<Bundle>) {
     let named: Option<SaId> = match eroute.action {
         Action::Protect(id) => Some(id),
-        Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::Hold => None,
+        Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::TrapSubnet | Action::Hold => {
+            None
+        }
     };
     let bundle = named.and_then(|id| plane.bundle(&id)).filter(Bundle::may_send);
     (eroute, bundle)

@@ -545,6 +545,37 @@ fn an_sa_that_leads_elsewhere_is_no_answer_whatever_its_number() {
 }
 
 #[test]
+fn trapsubnet_asks_once_for_all_hosts_of_its_networks() {
+    let mut host = Host::new(Action::TrapSubnet);
+    let manager = host.manager(false);
+    for to in [9, 8, 7] {
+        host.trapped(to, to);
+    }
+    let records = host.heard(manager);
+    let asked = acquires(&records);
+    assert_eq!(asked.len(), 1, "one need, one ACQUIRE");
+    let (seq, dst) = (asked[0].base.seq, asked[0].dst.unwrap().ip());
+    assert_eq!(dst, "10.2.0.9".parse().ok(), "the host that was first");
+    assert_eq!(asked[0].inner_dst.unwrap().prefix, 16, "and what it is about");
+    // A change of policy for one of its hosts is seen by what waits for all of them.
+    let one = Selector::nets("10.1.0.0/16".parse().unwrap(), "10.2.0.7/32".parse().unwrap());
+    let mut drop_one = Client::new(PID).request(MessageType::AddFlow, SaType::Unspec);
+    drop_one.address(ExtType::AddressInnerSrc, &Address::net([10, 1, 0, 0].into(), 16));
+    drop_one.address(ExtType::AddressInnerDst, &Address::net([10, 2, 0, 7].into(), 32));
+    drop_one.flow(&Flow { action: FlowAction::Drop, packets: 0, last_use: 0 });
+    host.ask(manager, drop_one);
+    assert!(host.plane.eroutes().exact(&one).is_some());
+    assert_eq!(host.released().len(), 0);
+    assert_eq!(host.plane.discarded(Discard::Drop), 1);
+    host.add(manager, seq, 0x2002, true);
+    assert_eq!(host.released().len(), 2);
+    // Another host of the networks finds the need met.
+    host.trapped(6, 6);
+    assert_eq!(host.released().len(), 1);
+    assert!(acquires(&host.heard(manager)).is_empty());
+}
+
+#[test]
 fn hold_keeps_nothing_and_asks_nobody() {
     let mut host = Host::new(Action::Hold);
     let manager = host.manager(false);

@@ -252,6 +252,8 @@ pub enum FlowAction {
     Trap,
     /// `%hold`.
     Hold,
+    /// `%trapsubnet`.
+    TrapSubnet,
 }
 
 impl FlowAction {
@@ -264,6 +266,7 @@ impl FlowAction {
             Self::Reject => 3,
             Self::Trap => 4,
             Self::Hold => 5,
+            Self::TrapSubnet => 6,
         }
     }
 
@@ -276,6 +279,7 @@ impl FlowAction {
             3 => Some(Self::Reject),
             4 => Some(Self::Trap),
             5 => Some(Self::Hold),
+            6 => Some(Self::TrapSubnet),
             _ => None,
         }
     }

@@ -19,6 +19,7 @@ pub const fn said(action: Action) -> Said {
         Action::Drop => Said::Drop,
         Action::Reject => Said::Reject,
         Action::Trap => Said::Trap,
+        Action::TrapSubnet => Said::TrapSubnet,
         Action::Hold => Said::Hold,
     }
 }

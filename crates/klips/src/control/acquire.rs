@@ -41,7 +41,7 @@ struct Record {
     packets: VecDeque<Held>,
 }
 
-/// What a record is about: the policy and the two hosts.
+/// What a record is about: the policy and the two hosts; with `%trapsubnet` all of its hosts, whose networks stand for them.
 type Key = (Selector, IpAddr, IpAddr);
 
 /// All SAs that were asked for.
@@ -165,7 +165,10 @@ impl Control {
                 continue;
             }
             let (src, dst) = (held.flow.src, held.flow.dst);
-            let key = (eroute.selector, src, dst);
+            let nets = (eroute.selector.src.network(), eroute.selector.dst.network());
+            let whole = eroute.action == Action::TrapSubnet;
+            let (from, to) = if whole { nets } else { (src, dst) };
+            let key = (eroute.selector, from, to);
             // It met the trap before its worker could know of the SA, or policy has only the trap to say.
             if let Some(sa) = self.acquires.met(&key, &held.flow) {
                 self.release([held], Some(&sa));
@@ -243,8 +246,9 @@ impl Control {
     /// Policy changed for what `selector` covers: what it gives another way goes there. A key manager that adds the SA first
     /// and the eroute then would leave behind what was trapped in between.
     pub(super) fn reconsider(&mut self, selector: Option<&Selector>) {
-        let touched = |(_, src, dst): &Key| {
-            selector.is_none_or(|selector| selector.src.contains(src) && selector.dst.contains(dst))
+        let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+        let touched = |(of, ..): &Key| {
+            selector.is_none_or(|other| overlap(&other.src, &of.src) && overlap(&other.dst, &of.dst))
         };
         let records = self.acquires.records.iter();
         let seqs: Vec<u32> = records.filter(|(_, r)| touched(&r.key)).map(|(seq, _)| *seq).collect();
@@ -260,7 +264,7 @@ impl Control {
     /// Whether policy still says that the packet needs an SA.
     fn waits(&self, held: &Held) -> bool {
         let eroutes = self.plane.eroutes();
-        eroutes.lookup(&held.flow).is_some_and(|eroute| matches!(eroute.action, Action::Trap | Action::Hold))
+        eroutes.lookup(&held.flow).is_some_and(|eroute| eroute.action.waits())
     }
 
     /// Packets go back to the engines they came from, through `sa` or as policy says.

@@ -77,7 +77,12 @@ impl Control {
         };
         let satype = match eroute.action {
             Action::Protect(id) => describe::satype(id.protocol),
-            Action::Pass | Action::Drop | Action::Reject | Action::Trap | Action::Hold => SaType::Unspec,
+            Action::Pass
+            | Action::Drop
+            | Action::Reject
+            | Action::Trap
+            | Action::TrapSubnet
+            | Action::Hold => SaType::Unspec,
         };
         let mut w = Writer::new(&Base { satype_number: satype.number(), ..*base });
         if let Action::Protect(id) = eroute.action {
@@ -106,6 +111,7 @@ const fn wire_action(action: Action) -> FlowAction {
         Action::Drop => FlowAction::Drop,
         Action::Reject => FlowAction::Reject,
         Action::Trap => FlowAction::Trap,
+        Action::TrapSubnet => FlowAction::TrapSubnet,
         Action::Hold => FlowAction::Hold,
     }
 }
@@ -118,6 +124,7 @@ fn action(ask: &Message<'_>) -> Result<Action, Fault> {
         FlowAction::Drop => Action::Drop,
         FlowAction::Reject => Action::Reject,
         FlowAction::Trap => Action::Trap,
+        FlowAction::TrapSubnet => Action::TrapSubnet,
         FlowAction::Hold => Action::Hold,
     })
 }

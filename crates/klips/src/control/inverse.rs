@@ -27,7 +27,7 @@ impl Control {
         };
         let eroute = self.plane.eroutes().lookup(&flow).cloned().ok_or(none)?;
         match eroute.action {
-            Action::Protect(_) | Action::Trap | Action::Hold => {}
+            Action::Protect(_) | Action::Trap | Action::TrapSubnet | Action::Hold => {}
             Action::Pass | Action::Drop | Action::Reject => return Err(none),
         }
         let base =

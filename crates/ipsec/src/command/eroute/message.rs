@@ -32,7 +32,8 @@ pub(crate) fn flow(writer: &mut Writer, of: &Selector, said: &Said) {
         Said::Drop => FlowAction::Drop,
         Said::Reject => FlowAction::Reject,
         Said::Hold => FlowAction::Hold,
-        Said::Trap | Said::TrapSubnet => FlowAction::Trap,
+        Said::Trap => FlowAction::Trap,
+        Said::TrapSubnet => FlowAction::TrapSubnet,
     };
     selector(writer, of);
     writer.flow(&Flow { action, packets: 0, last_use: 0 });
@@ -91,6 +92,7 @@ mod tests {
             ("%drop", FlowAction::Drop),
             ("%reject", FlowAction::Reject),
             ("%trap", FlowAction::Trap),
+            ("%trapsubnet", FlowAction::TrapSubnet),
             ("%hold", FlowAction::Hold),
         ] {
             let said: Said = word.parse().unwrap();

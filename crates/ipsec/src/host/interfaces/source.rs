@@ -58,7 +58,7 @@ fn source(
 }
 
 fn protects(eroute: &Eroute) -> bool {
-    matches!(eroute.action, Action::Protect(_) | Action::Trap | Action::Hold)
+    matches!(eroute.action, Action::Protect(_)) || eroute.action.waits()
 }
 
 #[cfg(test)]

@@ -83,7 +83,8 @@ fn action(satype: u8, spi: u32) -> Result<FlowAction, Fault> {
         (SATYPE_INT, word::DROP) => Ok(FlowAction::Drop),
         (SATYPE_INT, word::REJECT) => Ok(FlowAction::Reject),
         (SATYPE_INT, word::HOLD) => Ok(FlowAction::Hold),
-        (SATYPE_INT, word::TRAP | word::TRAPSUBNET) => Ok(FlowAction::Trap),
+        (SATYPE_INT, word::TRAP) => Ok(FlowAction::Trap),
+        (SATYPE_INT, word::TRAPSUBNET) => Ok(FlowAction::TrapSubnet),
         (SATYPE_INT, _) => Err(Fault::invalid(D::MalformedSa)),
         // %passthrough, as it was written before there were words.
         (satype, 0) if satype == SaType::Ipip.number() => Ok(FlowAction::Pass),
@@ -136,6 +137,7 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
         Some(FlowAction::Drop) => word(word::DROP),
         Some(FlowAction::Reject) => word(word::REJECT),
         Some(FlowAction::Trap) => word(word::TRAP),
+        Some(FlowAction::TrapSubnet) => word(word::TRAPSUBNET),
         Some(FlowAction::Hold) => word(word::HOLD),
     };
     let replace = message.base.kind() == Some(MessageType::ReplaceFlow);
