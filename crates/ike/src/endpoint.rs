@@ -317,7 +317,9 @@ impl Endpoint {
         let list = || all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         self.out.note(|| Entry::Command(now, Command::Addresses, list()));
         self.config.addresses = all;
-        let movable = self.sas.values().filter(|sa| sa.mobike && !sa.is_closed());
+        // What is only being negotiated goes on from the new address, too.
+        let begun = |sa: &IkeSa| sa.initiator && !sa.is_established();
+        let movable = self.sas.values().filter(|sa| (sa.mobike || begun(sa)) && !sa.is_closed());
         let keys: Vec<_> = movable.map(|sa| (sa.key, sa.local.ip(), sa.remote.ip())).collect();
         for (key, here, remote) in keys {
             if let Some(local) = leaves_from(here, remote).filter(|local| *local != here) {
@@ -800,6 +802,10 @@ impl Endpoint {
         }
         for new in core::mem::take(&mut self.out.proved_anew) {
             let Some(old) = self.sas.get(new).and_then(|sa| sa.succeeds) else { continue };
+            let old = self.last_heir(old, new);
+            if let Some(sa) = self.sas.get_mut(new) {
+                sa.succeeds = Some(old);
+            }
             let Some(sa) = self.sas.get_mut(old) else { continue };
             sa.heir = Some(new);
             let children = sa.children.iter().map(|child| child.connection.clone()).collect();
@@ -810,17 +816,37 @@ impl Endpoint {
             });
         }
         for (old, new, has) in core::mem::take(&mut self.out.retired) {
+            let old = self.last_heir(old, new);
             self.with(old, now, |sa, cx| {
                 let covered = |connection: &Connection| has.iter().any(|other| other.name == connection.name);
                 if sa.children.iter().all(|child| covered(&child.connection)) {
+                    sa.heir = Some(new);
                     cx.out.events.push_back(Event::IkeRekeyed { from: old, to: new });
                     sa.task(Task::DeleteIke(Why::Rekeyed));
                     sa.next_task(cx);
                 } else {
                     sa.heir = None;
+                    if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
+                        sa.task(Task::Move);
+                        sa.next_task(cx);
+                    }
                 }
             });
         }
+    }
+
+    /// The last in the row of IKE SAs that took `old`'s place by rekeying, which may have crossed with its succession by `new`.
+    fn last_heir(&self, old: IkeSpi, new: IkeSpi) -> IkeSpi {
+        let mut last = old;
+        // A row cannot be longer than there are IKE SAs.
+        for _ in 0..self.sas.len() {
+            let heir = self.sas.get(last).and_then(|sa| sa.heir).filter(|heir| *heir != new);
+            match heir.filter(|heir| self.sas.get(*heir).is_some_and(|sa| !sa.is_closed())) {
+                Some(heir) => last = heir,
+                None => break,
+            }
+        }
+        last
     }
 
     /// Connections that are to be up and have just lost what they had are begun anew, for ever or as often as they say.

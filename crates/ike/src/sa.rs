@@ -266,6 +266,8 @@ pub(crate) struct IkeSa {
     pub(crate) began: bool,
     /// Both sides know how to move.
     pub(crate) mobike: bool,
+    /// We have moved before the peer could be told.
+    pub(crate) readdressed: bool,
     /// Other addresses of the peer.
     pub(crate) elsewhere: Vec<IpAddr>,
     /// Where both sides know it to be.
@@ -378,6 +380,7 @@ impl IkeSa {
             connection: None,
             began: initiator,
             mobike: false,
+            readdressed: false,
             elsewhere: Vec::new(),
             placed: ends,
             routable: remote.ip(),

@@ -409,6 +409,10 @@ pub(super) fn established(
     sa.placed = (sa.local, sa.remote);
     sa.before = None;
     sa.routable = sa.remote.ip();
+    if core::mem::take(&mut sa.readdressed) && sa.mobike {
+        // The peer may have heard us where we were.
+        sa.task(Task::Move);
+    }
     if sa.succeeds.is_some() {
         cx.out.proved_anew.push(sa.key);
     }

@@ -208,8 +208,17 @@ impl IkeSa {
     /// This host has these addresses now, and packets to the peer leave from `local`: where that makes a difference, the peer
     /// is told.
     pub(crate) fn readdress(&mut self, cx: &mut Context<'_>, local: IpAddr) {
-        let follows = self.is_established() && !self.replaced() && self.mobike;
-        if !follows || local == self.local.ip() || local.is_ipv4() != self.remote.is_ipv4() {
+        if local == self.local.ip() || local.is_ipv4() != self.remote.is_ipv4() {
+            return;
+        }
+        let wants = self.connection.as_ref().is_some_and(|connection| connection.mobike);
+        if !self.is_established() && self.initiator && wants {
+            // The responder follows what it hears until both know each other.
+            self.local.set_ip(local);
+            self.readdressed = true;
+            return self.repeat_now(cx);
+        }
+        if !self.is_established() || !self.mobike {
             return;
         }
         // A responder stays where it is as long as it can: the path is the initiator's choice.
@@ -219,6 +228,10 @@ impl IkeSa {
         self.local.set_ip(local);
         // What is being asked now goes on from here.
         self.repeat_now(cx);
+        // What another has replaced only has to say goodbye.
+        if self.replaced() {
+            return;
+        }
         self.task(if self.began { Task::Move } else { Task::Addresses });
         self.next_task(cx);
     }

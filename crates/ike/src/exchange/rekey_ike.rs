@@ -283,7 +283,9 @@ pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
         sa.tasks.drain(..).filter(|task| !matches!(task, Task::RekeyIke { .. } | Task::Liveness)).collect();
     // So does what the peer asked us to try later.
     let later = sa.later.drain(..).map(|(_, task)| task);
-    tasks.extend(later.filter(|task| matches!(task, Task::Child { .. } | Task::DeleteChild(_))));
+    tasks.extend(later.filter(|task| {
+        matches!(task, Task::Child { .. } | Task::DeleteChild(_) | Task::DeleteIke(Why::Superseded))
+    }));
     // That we have moved is said over there, too: the answer to it here moves what has left.
     if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
         tasks.push(Task::Move);

@@ -8,6 +8,13 @@ use std::process::{Child, Command, Output, Stdio};
 
 const CHARON: &str = "/usr/lib/ipsec/charon";
 
+/// The root of another Debian, whose newer charon takes the place of this machine's.
+fn root() -> Option<String> {
+    std::env::var("TULIPS_STRONGSWAN_ROOT")
+        .ok()
+        .filter(|root| std::path::Path::new(&format!("{root}{CHARON}")).exists())
+}
+
 pub(crate) struct Charon {
     pub(crate) namespace: Namespace,
     dir: tempfile::TempDir,
@@ -28,7 +35,7 @@ impl Children {
 
 /// Whether there is a charon to try with.
 pub(crate) fn is_there() -> bool {
-    let there = std::path::Path::new(CHARON).exists();
+    let there = root().is_some() || std::path::Path::new(CHARON).exists();
     if !there {
         eprintln!(
             "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins)"
@@ -65,11 +72,13 @@ impl Charon {
         let Children { local_ts, remote_ts, more: sections } = children;
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
+        let older = "aes gcm ccm ctr chapoly sha1 sha2 hmac cmac xcbc curve25519 gmp";
+        let older = if root().is_some() { "" } else { older };
         fs::write(
             dir.path().join("strongswan.conf"),
             format!(
                 "charon {{
-  load = random nonce openssl aes gcm ccm ctr chapoly sha1 sha2 hmac kdf cmac xcbc curve25519 gmp pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
+  load = random nonce openssl {older} kdf pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
   threads = 16
   filelog {{ log {{ path = {}
     flush_line = yes
@@ -110,7 +119,14 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
         )
         .expect("swanctl.conf");
         // It writes below /run, where another may be running.
-        let script = format!("mount -t tmpfs tmpfs /run && mkdir -p /run/lock && exec {CHARON}");
+        let script = match root() {
+            None => format!("mount -t tmpfs tmpfs /run && mkdir -p /run/lock && exec {CHARON}"),
+            Some(root) => format!(
+                "mkdir -p {root}{at} && mount --bind {at} {root}{at} && mount --rbind /dev {root}/dev && \
+                 mount -t proc proc {root}/proc && mount -t tmpfs tmpfs {root}/run && mkdir -p {root}/run/lock && \
+                 exec chroot {root} {CHARON}"
+            ),
+        };
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", &script]).env("STRONGSWAN_CONF", dir.path().join("strongswan.conf"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -233,4 +249,48 @@ fn strongswans_refusals_are_said_in_words_that_help() {
     let output = west.ipsec(&["auto", "--up", "west-east"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("leftsubnet="), "{said}");
+}
+
+/// With ML-KEM, which needs strongSwan 6: `TULIPS_STRONGSWAN_ROOT=DIR`, a root directory of a Debian that has it.
+#[test]
+fn strongswan_6_and_we_exchange_keys_with_ml_kem_in_ike_and_child_whoever_begins() {
+    if root().is_none() {
+        eprintln!("skipped: no strongSwan 6 (TULIPS_STRONGSWAN_ROOT: the root of a Debian that has it)");
+        return;
+    }
+    let (ike, esp) = ("aes256gcm16-prfsha384-x25519-ke1_mlkem768", "aes256gcm16-x25519-ke1_mlkem768-noesn");
+    for we_begin in [true, false] {
+        let Some((west, east, _router)) = pair(ike, esp, "", "") else { return };
+        if we_begin {
+            west.done(&["auto", "--up", "west-east"]);
+        } else {
+            east.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+            wait("up", || west.state() == "up");
+        }
+        both_ways(&west, &east);
+        let algorithms = || west.status()["ike_sas"][0]["algorithms"].as_str().unwrap_or_default().to_owned();
+        assert!(algorithms().contains("ke1_mlkem768"), "{}", algorithms());
+        // IKE_FOLLOWUP_KE, asked by either side, for the child and for the IKE SA.
+        let before = west.spis();
+        west.done(&["auto", "--rekey", "west-east"]);
+        wait("our new SAs", || west.spis().len() == 1 && west.spis() != before);
+        both_ways(&west, &east);
+        let before = west.spis();
+        east.done(&["--rekey", "--child", "net"]);
+        wait("its new SAs", || west.spis().len() == 1 && west.spis() != before);
+        both_ways(&west, &east);
+        let all = || west.status()["ike_sas"].as_array().cloned().unwrap_or_default();
+        for side in 0..2 {
+            let before = all()[0]["ike"].clone();
+            if side == 0 {
+                west.done(&["auto", "--rekey", "--ike", "west-east"]);
+            } else {
+                east.done(&["--rekey", "--ike", "peer"]);
+            }
+            wait("another IKE SA", || all().len() == 1 && all()[0]["ike"] != before);
+            assert!(algorithms().contains("ke1_mlkem768"), "{}", algorithms());
+            both_ways(&west, &east);
+        }
+        assert!(east.done(&["--list-sas"]).contains("KE1_ML_KEM_768"), "{}", east.done(&["--list-sas"]));
+    }
 }
