@@ -81,7 +81,9 @@ pub struct Args {
     /// Whether the SA carries packets to this host or from it; found out from the addresses if not given
     #[arg(long, value_enum, value_name = "DIRECTION")]
     dir: Option<Direction>,
-    /// Packets that may arrive late, 32 to 4096, 64 if not given (less counts as 32); 0 does without replay protection
+    /// Replay protection, by how many packets may arrive late: 32 to 4096 (less counts as 32). Without it, or with 0, there is
+    /// none: a peer whose manual key is set again starts at number 1 again, and would be refused (RFC 4303 section 3.3.3).
+    /// --esn brings 64
     #[arg(long, visible_alias = "replay_window", value_name = "N", value_parser = window)]
     replay_window: Option<u16>,
     /// Extended sequence numbers (RFC 4303 section 2.2.1); both ends must have them
@@ -240,8 +242,12 @@ fn refusal(plan: &Plan, fault: Fault) -> Failure {
     }
 }
 
-/// The replay window of an SA that does not say.
-const DEFAULT_WINDOW: u16 = 64;
+/// The replay window of an SA that does not say. Keys set by hand are set again after a restart, and numbers then start again:
+/// a window would refuse them, so there is none unless it is asked for (RFC 4303 §3.3.3). Extended numbers need one: what is
+/// not sent of them is known from it (RFC 4303 §2.2.1).
+const fn default_window(esn: bool) -> u16 {
+    if esn { 64 } else { 0 }
+}
 
 impl Args {
     /// Makes sense of the arguments; reads keys from where they are.
@@ -358,7 +364,7 @@ impl Args {
             tunnel: self.tunnel || inner.is_some() || id.protocol == Protocol::Ipip,
             inner,
             direction: self.dir,
-            window: self.replay_window.unwrap_or(DEFAULT_WINDOW),
+            window: self.replay_window.unwrap_or(default_window(self.esn)),
             esn: self.esn,
             life: self.life.unwrap_or_default(),
             encapsulation,

@@ -52,7 +52,7 @@ fn a_tunnel_with_everything() {
 #[test]
 fn what_is_not_said_has_sane_values() {
     let sa = added(&format!("--esp aes-sha1 {ESP} --enckey {} --authkey {}", key(16), key(20)));
-    assert_eq!((sa.src.to_string(), sa.tunnel, sa.esn, sa.window), ("0.0.0.0".into(), false, false, 64));
+    assert_eq!((sa.src.to_string(), sa.tunnel, sa.esn, sa.window), ("0.0.0.0".into(), false, false, 0));
     assert_eq!((sa.inner, sa.encapsulation, sa.direction, sa.life), (None, None, None, Life::default()));
 }
 
@@ -128,6 +128,14 @@ fn deleting_clearing_listing() {
     );
     assert!(matches!(plan("--clear"), Ok(Plan::Clear)));
     assert!(matches!(plan("--json"), Ok(Plan::List)));
+}
+
+#[test]
+fn a_key_set_by_hand_has_a_window_only_if_asked_for() {
+    let line = |more: &str| format!("--esp null-sha1 {ESP} --authkey {} {more}", key(20));
+    assert_eq!(added(&line("")).window, 0);
+    assert_eq!(added(&line("--esn")).window, 64);
+    assert_eq!(added(&line("--replay-window 64")).window, 64);
 }
 
 #[test]
