@@ -4,6 +4,7 @@
 //! written when they can be, `klips.ctl` and FUSE are served by threads of their own that ask here, packets are carried by
 //! workers. On its way out it takes everything with it that it made.
 
+mod devices;
 mod explain;
 pub mod instance;
 pub mod mailbox;
@@ -376,7 +377,7 @@ impl Daemon {
             Table::Eroute => Snapshot::Eroute(self.plane.eroutes().list()),
             Table::Spi => Snapshot::Spi(self.control.sas().collect(), clock::now()),
             Table::Spigrp => Snapshot::Spigrp(self.control.sas().map(|sa| (sa.id, sa.group)).collect()),
-            Table::Tncfg => Snapshot::Tncfg(self.interfaces.list().into_iter().map(Into::into).collect()),
+            Table::Tncfg => Snapshot::Tncfg(self.devices()),
             Table::Klipsdebug => Snapshot::Klipsdebug(self.debug),
             Table::Version => Snapshot::Version,
             Table::PfKey => Snapshot::PfKey(self.key_sockets()),
@@ -436,9 +437,8 @@ impl Daemon {
 
     /// What was attached, as the table shows it.
     fn attached(&self, name: &str) -> Result<Value, Refusal> {
-        let found = self.interfaces.list().into_iter().find(|status| status.name == name);
-        let device: Device =
-            found.map(Into::into).ok_or_else(|| Refusal::new(format!("{name} has gone again")))?;
+        let found = self.devices().into_iter().find(|device| device.name == name);
+        let device = found.ok_or_else(|| Refusal::new(format!("{name} has gone again")))?;
         let Device { name, physical, mtu, .. } = &device;
         tracing::info!("{name} attached to {} mtu {mtu}", physical.as_deref().unwrap_or("NULL"));
         Ok(json!(device))

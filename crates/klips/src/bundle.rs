@@ -130,6 +130,12 @@ impl Bundle {
         }
     }
 
+    /// The longest packet that is not longer than `mtu` on the wire.
+    pub(crate) fn inner_mtu(&self, mtu: usize) -> usize {
+        let v4 = self.outermost().is_some_and(|sa| sa.id.dst.is_ipv4());
+        inner_mtu(self.sas(), mtu, if v4 { 20 } else { 40 })
+    }
+
     /// Whether packets may go on it now.
     pub(crate) fn may_send(&self) -> bool {
         self.sas().iter().all(|sa| sa.may_send())
@@ -154,30 +160,12 @@ impl Chain {
 
     /// How long a packet of `len` octets, `head` of them IP header, is on the wire. Compression is taken to fail.
     pub(crate) fn grown(&self, len: usize, head: usize) -> Option<usize> {
-        let (mut len, mut head) = (len, head);
-        for sa in &self.sas {
-            let v4 = sa.id.dst.is_ipv4();
-            if sa.mode == Mode::Tunnel {
-                head = Outer::len(v4);
-                len = len.checked_add(head)?;
-            }
-            let body = len.checked_sub(head)?;
-            len = match sa.id.protocol {
-                Protocol::Ipip | Protocol::Ipcomp => len,
-                Protocol::Esp => {
-                    let udp = if sa.encapsulation().is_some() { 8 } else { 0 };
-                    head.checked_add(sa.transform()?.sealed_len(body))?.checked_add(udp)?
-                }
-                Protocol::Ah => len.checked_add(ah::len(sa.mac()?, v4))?,
-            };
-        }
-        Some(len)
+        grown(&self.sas, len, head)
     }
 
     /// The longest packet, `head` octets of it IP header, that is not longer than `mtu` on the wire.
     pub(crate) fn inner_mtu(&self, mtu: usize, head: usize) -> usize {
-        // What is put around does not depend on the length by more than one alignment for each SA.
-        (0..=mtu).rev().find(|len| self.grown(*len, head).is_some_and(|grown| grown <= mtu)).unwrap_or(0)
+        inner_mtu(&self.sas, mtu, head)
     }
 
     /// Octets that may come before a packet, and behind it.
@@ -195,6 +183,32 @@ impl Chain {
         }
         room
     }
+}
+
+fn grown(sas: &[Arc<Sa>], len: usize, head: usize) -> Option<usize> {
+    let (mut len, mut head) = (len, head);
+    for sa in sas {
+        let v4 = sa.id.dst.is_ipv4();
+        if sa.mode == Mode::Tunnel {
+            head = Outer::len(v4);
+            len = len.checked_add(head)?;
+        }
+        let body = len.checked_sub(head)?;
+        len = match sa.id.protocol {
+            Protocol::Ipip | Protocol::Ipcomp => len,
+            Protocol::Esp => {
+                let udp = if sa.encapsulation().is_some() { 8 } else { 0 };
+                head.checked_add(sa.transform()?.sealed_len(body))?.checked_add(udp)?
+            }
+            Protocol::Ah => len.checked_add(ah::len(sa.mac()?, v4))?,
+        };
+    }
+    Some(len)
+}
+
+fn inner_mtu(sas: &[Arc<Sa>], mtu: usize, head: usize) -> usize {
+    // What is put around does not depend on the length by more than one alignment for each SA.
+    (0..=mtu).rev().find(|len| grown(sas, *len, head).is_some_and(|grown| grown <= mtu)).unwrap_or(0)
 }
 
 /// Octets that ESP, and UDP around it, put before a payload and at most behind it.

@@ -109,6 +109,11 @@ impl Plane {
         self.sas.pin().get(id).cloned()
     }
 
+    /// The longest packet that the SA, or the group it is in, makes no longer than `mtu` on the wire. `None` if packets cannot go on it.
+    pub fn largest_inside(&self, id: &SaId, mtu: usize) -> Option<usize> {
+        self.bundle(id).filter(Bundle::may_send).map(|bundle| bundle.inner_mtu(mtu))
+    }
+
     /// Puts an SA in use by itself, in the place of any of that name; one that protects nothing by itself stays out. Flow
     /// caches stay valid: they never remember that an SA was missing, and ask again for one that is dead.
     #[doc(hidden)] // Control's, and the simulation's.

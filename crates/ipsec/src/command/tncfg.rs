@@ -13,7 +13,8 @@ use std::process::ExitCode;
 Without options it prints the table:
   ipsec0 -> eth0 mtu=1420(1420) -> 1500
 which are the device, what it stands on, the device's MTU, the largest packet
-that passes, and the physical MTU.
+that passes with the SAs there are, the physical MTU, and which of the two
+devices is down or gone, if one is.
 
 Examples:
   ipsec tncfg --attach --virtual ipsec0 --physical eth0

@@ -237,7 +237,7 @@ impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotVirtual => {
-                f.write_str("No such device.  Is the virtual device valid?  It is `ipsec' and a number")
+                f.write_str("No such device.  Is the virtual device valid?  It is `ipsec' and a number of at most four digits")
             }
             Self::Attached => f.write_str(
                 "Device busy.  The virtual device is already attached to a physical device -- Use detach first.",
@@ -287,14 +287,14 @@ pub struct Status {
     pub physical: String,
     /// Whether the physical interface is there and up.
     pub present: bool,
+    /// Whether it is there at all.
+    pub physical_there: bool,
     /// Whether the device itself is there.
     pub there: bool,
     /// Whether it is up.
     pub up: bool,
     /// MTU of the device.
     pub mtu: u32,
-    /// The largest packet that passes without being told "too big".
-    pub effective_mtu: u32,
     /// MTU of the physical interface.
     pub physical_mtu: u32,
     /// Its addresses.
@@ -314,6 +314,7 @@ struct Attached {
     physical_link: u32,
     physical_mtu: u32,
     present: bool,
+    physical_there: bool,
     /// Index of the device; it is not there while it cannot be made again.
     device: u32,
     there: bool,
@@ -409,6 +410,7 @@ impl Interfaces {
             physical_link: physical.index,
             physical_mtu: physical.mtu,
             present: physical.up,
+            physical_there: true,
             device,
             there: true,
             up: true,
@@ -621,12 +623,13 @@ impl Attached {
     ) -> io::Result<()> {
         let physical = &self.physical;
         let Some(link) = found else {
-            if self.present {
-                self.present = false;
+            if self.physical_there {
+                (self.present, self.physical_there) = (false, false);
                 log.push(format!("{name}: {physical} has gone; waiting for it to come back"));
             }
             return Ok(());
         };
+        self.physical_there = true;
         if link.index != self.physical_link {
             // Sockets are bound to an index, and the name has a new one.
             for wire in &self.wires {
@@ -701,10 +704,10 @@ impl Attached {
             name: name.into(),
             physical: self.physical.clone(),
             present: self.present,
+            physical_there: self.physical_there,
             there: self.there,
             up: self.up,
             mtu: self.mtu,
-            effective_mtu: self.mtu,
             physical_mtu: self.physical_mtu,
             addresses: self.addresses.clone(),
             offloads,

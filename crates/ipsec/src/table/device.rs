@@ -25,14 +25,16 @@ pub struct Device {
     pub more: serde_json::Map<String, serde_json::Value>,
 }
 
-impl From<Status> for Device {
-    fn from(status: Status) -> Self {
-        let Status { name, physical, present, mtu, effective_mtu, physical_mtu, .. } = status;
+impl Device {
+    /// What is attached, and the largest packet that is carried unfragmented and without the host being told that it is too big.
+    pub fn new(status: Status, effective_mtu: u32) -> Self {
+        let Status { name, physical, present, mtu, physical_mtu, .. } = status;
         let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
         let counters: serde_json::Map<_, _> =
             status.counters.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
         let more = [
             ("present", json!(present)),
+            ("physical_there", json!(status.physical_there)),
             ("device", json!({ "there": status.there, "up": status.up })),
             ("addresses", json!(addresses)),
             ("offloads", json!(status.offloads)),
@@ -51,9 +53,31 @@ pub(super) fn line(device: &Device, form: Form) -> String {
         Form::Json => json!(device).to_string(),
         Form::Man | Form::Klips => {
             let physical = physical.as_deref().unwrap_or("NULL");
-            format!("{name} -> {physical} mtu={mtu}({effective_mtu}) -> {physical_mtu}\n")
+            let trouble = trouble(device);
+            format!("{name} -> {physical} mtu={mtu}({effective_mtu}) -> {physical_mtu}{trouble}\n")
         }
     }
+}
+
+/// Why nothing can be carried, if that is so; the line is as it always was if all is well.
+fn trouble(device: &Device) -> String {
+    let is = |object: Option<&serde_json::Value>| object.and_then(serde_json::Value::as_bool).unwrap_or(true);
+    let own = device.more.get("device");
+    let of = |name: &str| own.and_then(|own| own.get(name));
+    let mut trouble = String::new();
+    let physical = device.physical.as_deref().unwrap_or("NULL");
+    for (name, there, up) in [
+        (physical, is(device.more.get("physical_there")), is(device.more.get("present"))),
+        (&device.name, is(of("there")), is(of("up"))),
+    ] {
+        let state = match (there, up) {
+            (true, true) => continue,
+            (true, false) => "down",
+            (false, _) => "gone",
+        };
+        trouble.push_str(&format!("  {name} is {state}"));
+    }
+    trouble
 }
 
 pub(super) fn version(form: Form) -> String {
@@ -162,6 +186,14 @@ mod tests {
             more: serde_json::Map::default(),
         };
         assert_eq!(line(&device, Form::Man), "ipsec0 -> eth1 mtu=16260(1500) -> 1500\n");
+        let gone = serde_json::Map::from_iter([
+            ("physical_there".to_owned(), json!(false)),
+            ("present".to_owned(), json!(false)),
+            ("device".to_owned(), json!({ "there": true, "up": false })),
+        ]);
+        let troubled = Device { more: gone, ..device.clone() };
+        let said = "ipsec0 -> eth1 mtu=16260(1500) -> 1500  eth1 is gone  ipsec0 is down\n";
+        assert_eq!(line(&troubled, Form::Klips), said);
         let detached = Device { physical: None, mtu: 0, effective_mtu: 0, physical_mtu: 0, ..device };
         assert_eq!(line(&detached, Form::Klips), "ipsec0 -> NULL mtu=0(0) -> 0\n");
     }

@@ -2,6 +2,7 @@
 
 mod closed;
 mod dialect;
+mod device;
 mod dump;
 mod guard;
 mod host;

@@ -109,6 +109,11 @@ impl Interfaces {
                 log.push(format!("{name}: is {}", if link.up { "up" } else { "down" }));
             }
             attached.up = link.up;
+            if link.mtu != attached.mtu {
+                // Somebody has set it by hand.
+                attached.mtu = link.mtu;
+                log.push(format!("{name}: MTU is now {}", link.mtu));
+            }
             return Ok(());
         }
         if attached.there {
