@@ -7,6 +7,7 @@
 pub mod clear;
 pub mod keep;
 mod source;
+mod way;
 
 use super::netlink::{Link, Netlink, Route, Watch};
 use super::tun::{Device, Handle, Offloads, TunError};
@@ -321,6 +322,8 @@ struct Attached {
     up: bool,
     /// What is routed into it.
     routes: Vec<Route>,
+    /// How ESP gets out when the default route leads in, in IPv4 and IPv6.
+    ways: [way::Way; 2],
     handle: Handle,
     mtu: u32,
     follow: bool,
@@ -415,6 +418,7 @@ impl Interfaces {
             there: true,
             up: true,
             routes: keep::routes_into(&mut self.netlink, device)?,
+            ways: [way::Way::default(); 2],
             handle,
             mtu,
             follow: *addresses == Addresses::Copy,
@@ -425,6 +429,10 @@ impl Interfaces {
             workers,
         };
         attached.close_beneath(&self.settings, &mut self.netlink)?;
+        attached.find_ways(name, &self.settings, &mut self.netlink)?;
+        let mut log = Vec::new();
+        attached.follow_ways(name, &self.settings, &mut self.netlink, &mut log)?;
+        log.iter().for_each(|line| tracing::info!("{line}"));
         self.attached.insert(name.into(), attached);
         self.look_at_own()?;
         self.say_unguarded();
@@ -486,6 +494,7 @@ impl Interfaces {
             return Err(AttachError::NotVirtual);
         }
         let attached = self.attached.remove(name).ok_or(AttachError::NotAttached)?;
+        attached.remove_ways(name, &self.settings, &mut self.netlink);
         attached.open_beneath(&self.settings, &mut self.netlink);
         self.refuse_clear();
         Ok(())
@@ -493,7 +502,8 @@ impl Interfaces {
 
     /// Detaches all.
     pub fn clear(&mut self) {
-        for (_, attached) in std::mem::take(&mut self.attached) {
+        for (name, attached) in std::mem::take(&mut self.attached) {
+            attached.remove_ways(&name, &self.settings, &mut self.netlink);
             attached.open_beneath(&self.settings, &mut self.netlink);
         }
         self.refuse_clear();
@@ -523,7 +533,8 @@ impl Interfaces {
     /// the log for each change, or `None` if nothing that happened can be of interest.
     pub fn follow(&mut self) -> io::Result<Option<Vec<String>>> {
         let devices: Vec<u32> = self.attached.values().map(|attached| attached.device).collect();
-        let heard = self.watch.take(&devices);
+        let physical: Vec<u32> = self.attached.values().map(|attached| attached.physical_link).collect();
+        let heard = self.watch.take(&devices, &physical);
         if !heard.any() {
             return Ok(None);
         }
@@ -540,6 +551,7 @@ impl Interfaces {
             if attached.there {
                 attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
             }
+            attached.follow_ways(name, &self.settings, &mut self.netlink, &mut log)?;
         }
         self.look_at_own()?;
         log.extend(self.give_sources()?);

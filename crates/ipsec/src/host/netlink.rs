@@ -7,6 +7,8 @@
     reason = "the kernel's messages have more kinds than concern us, and grow"
 )]
 
+mod way;
+
 use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader,
@@ -324,7 +326,7 @@ impl Netlink {
 pub struct Heard {
     /// Links or addresses have changed, or something was missed.
     pub changed: bool,
-    /// Routes into the devices asked for that came (true) and went (false), in their order.
+    /// Routes asked for that came (true) and went (false), in their order.
     pub routes: Vec<(bool, Route)>,
 }
 
@@ -352,15 +354,15 @@ impl Watch {
         Ok(Self { socket })
     }
 
-    /// Takes what was heard. Of routes only those into one of `devices` count: a host may have a million others. An overrun
-    /// counts as a change.
-    pub fn take(&mut self, devices: &[u32]) -> Heard {
+    /// Takes what was heard. Of routes only those into one of `devices` count, and default routes out of one of `physical`: a
+    /// host may have a million others. An overrun counts as a change.
+    pub fn take(&mut self, devices: &[u32], physical: &[u32]) -> Heard {
         let mut heard = Heard::default();
         let mut buffer = Vec::with_capacity(65536);
         loop {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => messages(&buffer).for_each(|message| heard.message(message, devices)),
+                Ok(_) => messages(&buffer).for_each(|message| heard.message(message, devices, physical)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard.changed = true,
                 Err(_) => return heard,
             }
@@ -369,7 +371,7 @@ impl Watch {
 }
 
 impl Heard {
-    fn message(&mut self, message: Parsed, devices: &[u32]) {
+    fn message(&mut self, message: Parsed, devices: &[u32], physical: &[u32]) {
         let Ok(NetlinkPayload::InnerMessage(inner)) = message.map(|message| message.into_parts().1) else {
             self.changed = true;
             return;
@@ -383,7 +385,11 @@ impl Heard {
             }
         };
         let route = route_of(&RouteNetlinkMessage::NewRoute(route));
-        if let Some(route) = route.filter(|route| route.link.is_some_and(|link| devices.contains(&link))) {
+        let counts = |route: &Route| {
+            let out = |link| route.dst.prefix_len() == 0 && physical.contains(&link);
+            route.link.is_some_and(|link| devices.contains(&link) || out(link))
+        };
+        if let Some(route) = route.filter(counts) {
             self.routes.push((came, route));
         }
     }
@@ -467,6 +473,11 @@ fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
     if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
         return None;
     }
+    parts_of(message)
+}
+
+/// A route of any table.
+fn parts_of(message: &RouteMessage) -> Option<Route> {
     let ip = |address: &RouteAddress| match address {
         RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
         RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
@@ -537,12 +548,12 @@ mod tests {
         one.run(|| {
             let mut netlink = Netlink::open().unwrap();
             let mut watch = Watch::open().unwrap();
-            assert!(!watch.take(&[]).any());
+            assert!(!watch.take(&[], &[]).any());
             netlink.add_veth("left", "right").unwrap();
             let left = netlink.link("left").unwrap().unwrap();
             let right = netlink.link("right").unwrap().unwrap();
             assert!(!left.up);
-            assert!(watch.take(&[]).changed);
+            assert!(watch.take(&[], &[]).changed);
             netlink.move_link(right.index, two.as_fd()).unwrap();
             assert_eq!(netlink.link("right").unwrap(), None);
 

@@ -2,6 +2,7 @@
 //! `ha` – `a` – router – `b` – `hb`. Both families inside and outside, keys set by hand, routes as the manual pages have them.
 
 use crate::host::Host;
+use ipsec::host::interfaces::keep::Mark;
 use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, connect};
 use std::fs;
@@ -192,6 +193,48 @@ fn a_narrower_path_carries_all_tcp_whatever_carries_esp() {
             place.tcp(inner6, 1_000_000);
         }
     }
+}
+
+/// The default route put in the place of the one that led to the peer.
+#[test]
+fn a_default_route_into_the_tunnel_leaves_esp_its_way_and_gives_it_back() {
+    let Some(place) = Network::new() else { return };
+    let rules = || within(&place.a.namespace, |netlink| netlink.ways(Mark::new(place.a.rundir.path()).protocol()));
+    for outer6 in [false, true] {
+        let (all, router) = if outer6 { ("::/0", "2001:db8:a::1") } else { ("0.0.0.0/0", "192.0.2.1") };
+        place.tunnel(Way { outer6, inner6: outer6, udp: true });
+        place.tcp(outer6, 10_000);
+        let default = |name: &str, via: Option<&str>| {
+            within(&place.a.namespace, |netlink| {
+                let link = Some(link(netlink, name)?);
+                let via = via.map(ip);
+                netlink.add_route(&Route { dst: net(all), via, link, src: None, metric: 0 })
+            });
+        };
+        default("ipsec0", None);
+        // The daemon hears of it a little later; TCP tries again.
+        place.tcp(outer6, 100_000);
+        assert_eq!(rules().len(), 1);
+        // A daemon that comes after one that was killed takes it up.
+        let daemon = place.a.daemon();
+        assert!(daemon.signal(rustix::process::Signal::KILL).expect("kill"));
+        assert!(daemon.wait(LIMIT).expect("wait"));
+        assert_eq!(place.a.ipsec(&["setup", "start"]).code, 0);
+        place.tunnel(Way { outer6, inner6: outer6, udp: false });
+        place.tcp(outer6, 100_000);
+        default("eth7", Some(router));
+        for attempt in 1.. {
+            if rules().is_empty() {
+                break;
+            }
+            assert!(attempt < 1000, "the way is not given back");
+        }
+        place.tcp(outer6, 10_000);
+        default("ipsec0", None);
+        place.tcp(outer6, 10_000);
+    }
+    assert_eq!(place.a.ipsec(&["setup", "stop"]).code, 0);
+    assert!(rules().is_empty());
 }
 
 /// A gateway's own packets, from a socket that names no address, and with them its ICMP errors.

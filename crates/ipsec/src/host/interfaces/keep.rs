@@ -32,6 +32,11 @@ impl Mark {
         Self { alias: format!("tulips {hash:08x} {tail}"), protocol }
     }
 
+    /// What marks routes and rules as ours (`rtm_protocol`).
+    pub const fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     /// The table of nf_tables that refuses what comes in clear ([`crate::host::guard`]).
     pub fn table(&self) -> String {
         self.alias.split(' ').take(2).collect::<Vec<_>>().join("_")
@@ -55,6 +60,7 @@ impl Mark {
         }
         if all {
             guard::remove(&self.table())?;
+            netlink.remove_ways(self.protocol)?;
             for (dst, metric) in netlink.blackholes(self.protocol)? {
                 netlink.remove_blackhole(dst, metric, self.protocol)?;
             }
