@@ -431,7 +431,8 @@ impl Interfaces {
         attached.close_beneath(&self.settings, &mut self.netlink)?;
         attached.find_ways(name, &self.settings, &mut self.netlink)?;
         let mut log = Vec::new();
-        attached.follow_ways(name, &self.settings, &mut self.netlink, &mut log)?;
+        let defaults = self.netlink.default_routes()?;
+        attached.follow_ways(name, &defaults, &self.settings, &mut self.netlink, &mut log)?;
         log.iter().for_each(|line| tracing::info!("{line}"));
         self.attached.insert(name.into(), attached);
         self.look_at_own()?;
@@ -543,6 +544,7 @@ impl Interfaces {
         for name in self.attached.keys().cloned().collect::<Vec<_>>() {
             self.follow_device(&name, &links, &mut log)?;
         }
+        let defaults = self.netlink.default_routes()?;
         for (name, attached) in &mut self.attached {
             let found = links.iter().find(|link| link.name == attached.physical);
             let routes = attached.routes.clone();
@@ -551,7 +553,7 @@ impl Interfaces {
             if attached.there {
                 attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
             }
-            attached.follow_ways(name, &self.settings, &mut self.netlink, &mut log)?;
+            attached.follow_ways(name, &defaults, &self.settings, &mut self.netlink, &mut log)?;
         }
         self.look_at_own()?;
         log.extend(self.give_sources()?);

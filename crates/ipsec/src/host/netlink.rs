@@ -24,9 +24,11 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +77,10 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// How long an answer is waited for. The kernel writes it before the question's call returns, so that this is for what has been
+/// lost on the way; nobody who asks is held up for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A socket to the kernel's tables.
 pub struct Netlink {
     socket: Socket,
@@ -84,7 +90,12 @@ pub struct Netlink {
 impl Netlink {
     /// Opens one in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
+        Self::open_with(PATIENCE)
+    }
+
+    fn open_with(patience: Duration) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
@@ -301,7 +312,10 @@ impl Netlink {
     fn replies(&self) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut replies = Vec::new();
         loop {
-            let (octets, _) = self.socket.recv_from_full()?;
+            let (octets, _) = self.socket.recv_from_full().map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "netlink does not answer"),
+                _ => error,
+            })?;
             for message in messages(&octets) {
                 let (header, payload) = message.map_err(io::Error::other)?.into_parts();
                 if header.sequence_number != self.sequence {
@@ -538,6 +552,15 @@ fn route_message(route: &Route) -> RouteMessage {
 mod tests {
     use super::*;
     use crate::host::netns::{Namespace, available};
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_not_waited_for() {
+        let netlink = Netlink::open_with(Duration::from_millis(20)).unwrap();
+        // Nothing was asked.
+        assert_eq!(netlink.replies().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let patience = rustix::net::sockopt::socket_timeout(&Netlink::open().unwrap().socket, Timeout::Recv);
+        assert_eq!(patience.unwrap(), Some(PATIENCE));
+    }
 
     #[test]
     fn links_addresses_and_routes_come_and_go() {

@@ -90,7 +90,12 @@ fn a_device_that_is_renamed_or_removed_is_there_again_under_its_name_and_said() 
     let Some(host) = Host::new("ipsec0=eth7") else { return };
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
     let device = || host.ipsec(&["tncfg", "--json"]).out;
+    let eth7 = index(&host, "eth7");
+    let own6: ipnet::IpNet = "2001:db8::7/64".parse().expect("net");
+    change(&host, |netlink| netlink.add_address_and_route(eth7, own6));
     let ipsec0 = index(&host, "ipsec0");
+    let has6 = || change(&host, |netlink| netlink.addresses(Some(ipsec0))).iter().any(|have| have.net == own6);
+    until("the address of eth7 is followed", has6);
     change(&host, |netlink| {
         netlink.set_up(ipsec0, false)?;
         netlink.rename(ipsec0, "other")?;
@@ -100,6 +105,8 @@ fn a_device_that_is_renamed_or_removed_is_there_again_under_its_name_and_said() 
         let links = change(&host, Netlink::links);
         links.iter().any(|link| link.name == "ipsec0") && !links.iter().any(|link| link.name == "other")
     });
+    // The kernel takes IPv6 addresses from what is down.
+    until("it has its IPv6 address back", has6);
     let ipsec0 = index(&host, "ipsec0");
     change(&host, |netlink| netlink.remove_link(ipsec0));
     until("it is there again", || {

@@ -43,17 +43,17 @@ impl Attached {
         Ok(())
     }
 
-    /// Keeps the way out as long as it is needed.
+    /// Keeps the way out as long as it is needed; `defaults` are the default routes there are, the best first.
     pub(super) fn follow_ways(
         &mut self,
         name: &str,
+        defaults: &[Route],
         settings: &Settings,
         netlink: &mut Netlink,
         log: &mut Vec<String>,
     ) -> io::Result<()> {
         let Some(owner) = &settings.owner else { return Ok(()) };
         let (table, protocol) = (table(name, owner.protocol()), owner.protocol());
-        let defaults = netlink.default_routes()?;
         for (way, v6) in self.ways.iter_mut().zip([false, true]) {
             let of = |link: u32| {
                 let leads = |route: &&Route| route.link == Some(link) && route.dst.addr().is_ipv6() == v6;
