@@ -277,7 +277,7 @@ impl Pluto {
             if ready.signal {
                 self.signal();
             }
-            if ready.links && self.watch.take(&[], &[]).changed {
+            if ready.links && self.watch.take(|_| false).changed {
                 self.listen();
             }
             while let Some((id, answer)) = self.pool.answer() {

@@ -14,7 +14,9 @@ impl Daemon {
         for sa in self.control.sas().filter(|sa| sa.in_use && sa.direction != Direction::Inbound) {
             let alone = sa.group.as_ref().map_or(0, |_| sa.id.spi.0);
             let outer = (sa.id.protocol, sa.id.dst.is_ipv4(), sa.encapsulation.is_some());
-            kinds.entry((sa.encryption, sa.auth, sa.mode == Mode::Tunnel, outer, sa.src, alone)).or_insert(sa);
+            kinds
+                .entry((sa.encryption, sa.auth, sa.mode == Mode::Tunnel, outer, sa.src, alone))
+                .or_insert(sa);
         }
         let all = self.interfaces.list().into_iter();
         all.map(|status| {
@@ -29,6 +31,8 @@ impl Daemon {
         let mtu = usize::try_from(status.physical_mtu).unwrap_or(usize::MAX);
         let own = |sa: &&SaRow| status.addresses.iter().any(|net| net.addr() == sa.src);
         let inside = sas.filter(own).filter_map(|sa| self.plane.largest_inside(&sa.id, mtu)).min();
-        inside.and_then(|inside| u32::try_from(inside).ok()).map_or(status.mtu, |inside| inside.min(status.mtu))
+        inside
+            .and_then(|inside| u32::try_from(inside).ok())
+            .map_or(status.mtu, |inside| inside.min(status.mtu))
     }
 }

@@ -533,9 +533,8 @@ impl Interfaces {
     /// Follows what happened to the interfaces: gone, back, another MTU, other addresses, other routes. Returns one line for
     /// the log for each change, or `None` if nothing that happened can be of interest.
     pub fn follow(&mut self) -> io::Result<Option<Vec<String>>> {
-        let devices: Vec<u32> = self.attached.values().map(|attached| attached.device).collect();
-        let physical: Vec<u32> = self.attached.values().map(|attached| attached.physical_link).collect();
-        let heard = self.watch.take(&devices, &physical);
+        let attached = &self.attached;
+        let heard = self.watch.take(|route| attached.values().any(|attached| attached.cares_for(route)));
         if !heard.any() {
             return Ok(None);
         }

@@ -313,7 +313,9 @@ impl Netlink {
         let mut replies = Vec::new();
         loop {
             let (octets, _) = self.socket.recv_from_full().map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "netlink does not answer"),
+                io::ErrorKind::WouldBlock => {
+                    io::Error::new(io::ErrorKind::TimedOut, "netlink does not answer")
+                }
                 _ => error,
             })?;
             for message in messages(&octets) {
@@ -368,15 +370,15 @@ impl Watch {
         Ok(Self { socket })
     }
 
-    /// Takes what was heard. Of routes only those into one of `devices` count, and default routes out of one of `physical`: a
-    /// host may have a million others. An overrun counts as a change.
-    pub fn take(&mut self, devices: &[u32], physical: &[u32]) -> Heard {
+    /// Takes what was heard. Of routes only those count that `counts` says do: a host may have a million others. An overrun
+    /// counts as a change.
+    pub fn take(&mut self, counts: impl Fn(&Route) -> bool) -> Heard {
         let mut heard = Heard::default();
         let mut buffer = Vec::with_capacity(65536);
         loop {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => messages(&buffer).for_each(|message| heard.message(message, devices, physical)),
+                Ok(_) => messages(&buffer).for_each(|message| heard.message(message, &counts)),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => heard.changed = true,
                 Err(_) => return heard,
             }
@@ -385,7 +387,7 @@ impl Watch {
 }
 
 impl Heard {
-    fn message(&mut self, message: Parsed, devices: &[u32], physical: &[u32]) {
+    fn message(&mut self, message: Parsed, counts: impl Fn(&Route) -> bool) {
         let Ok(NetlinkPayload::InnerMessage(inner)) = message.map(|message| message.into_parts().1) else {
             self.changed = true;
             return;
@@ -399,10 +401,6 @@ impl Heard {
             }
         };
         let route = route_of(&RouteNetlinkMessage::NewRoute(route));
-        let counts = |route: &Route| {
-            let out = |link| route.dst.prefix_len() == 0 && physical.contains(&link);
-            route.link.is_some_and(|link| devices.contains(&link) || out(link))
-        };
         if let Some(route) = route.filter(counts) {
             self.routes.push((came, route));
         }
@@ -571,12 +569,12 @@ mod tests {
         one.run(|| {
             let mut netlink = Netlink::open().unwrap();
             let mut watch = Watch::open().unwrap();
-            assert!(!watch.take(&[], &[]).any());
+            assert!(!watch.take(|_| false).any());
             netlink.add_veth("left", "right").unwrap();
             let left = netlink.link("left").unwrap().unwrap();
             let right = netlink.link("right").unwrap().unwrap();
             assert!(!left.up);
-            assert!(watch.take(&[], &[]).changed);
+            assert!(watch.take(|_| false).changed);
             netlink.move_link(right.index, two.as_fd()).unwrap();
             assert_eq!(netlink.link("right").unwrap(), None);
 

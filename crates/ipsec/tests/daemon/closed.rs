@@ -257,3 +257,24 @@ fn a_route_that_is_taken_out_of_the_device_by_hand_stays_out() {
     assert!(!place.is_protected());
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
 }
+
+#[test]
+fn a_route_that_is_replaced_by_one_out_of_another_interface_stays_replaced() {
+    let Some(place) = Place::new() else { return };
+    let host = &place.host;
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    place.protect();
+    place.key();
+    place.is_carried();
+    let link = Some(place.index("eth7"));
+    let (dst, via) = ("10.2.0.0/16".parse().expect("net"), ROUTER.parse().ok());
+    place.change(|netlink| netlink.add_route(&Route { dst, via, link, src: None, metric: 0 }));
+    assert_eq!(place.look().clear, 1);
+    // Something that has nothing to do with it wakes the daemon, which does not put the old one back.
+    place.change(|netlink| netlink.add_veth("one", "two"));
+    assert_eq!(host.ipsec(&["tncfg"]).code, 0);
+    assert_eq!(host.ipsec(&["tncfg"]).code, 0);
+    assert_eq!(place.look().clear, 1);
+    assert!(!place.is_protected());
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}

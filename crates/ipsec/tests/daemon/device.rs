@@ -40,8 +40,7 @@ fn the_largest_packet_is_that_of_the_sas_there_are() {
     let set = |said: &str, src: &str, esp: &str, encryption: usize, auth: usize| {
         assert_eq!(host.ipsec(&["spi", "--clear"]).code, 0);
         let (encryption, auth) = (key(encryption), [key(auth)]);
-        let auth: Vec<&str> =
-            if auth[0].len() > 2 { vec!["--authkey", &auth[0]] } else { Vec::new() };
+        let auth: Vec<&str> = if auth[0].len() > 2 { vec!["--authkey", &auth[0]] } else { Vec::new() };
         let words = ["spi", "--said", said, "--src", src, "--esp", esp, "--enckey", &encryption];
         let said = host.ipsec(&[&words[..], &["--tunnel", "--natt", "nonesp"], &auth].concat());
         assert_eq!(said.code, 0, "{said:?}");
@@ -94,7 +93,8 @@ fn a_device_that_is_renamed_or_removed_is_there_again_under_its_name_and_said() 
     let own6: ipnet::IpNet = "2001:db8::7/64".parse().expect("net");
     change(&host, |netlink| netlink.add_address_and_route(eth7, own6));
     let ipsec0 = index(&host, "ipsec0");
-    let has6 = || change(&host, |netlink| netlink.addresses(Some(ipsec0))).iter().any(|have| have.net == own6);
+    let has6 =
+        || change(&host, |netlink| netlink.addresses(Some(ipsec0))).iter().any(|have| have.net == own6);
     until("the address of eth7 is followed", has6);
     change(&host, |netlink| {
         netlink.set_up(ipsec0, false)?;

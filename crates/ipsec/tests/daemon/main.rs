@@ -1,8 +1,8 @@
 //! The programs, run in network namespaces and run directories of their own. Needs root, or `unshare -Ur`; says what it skips.
 
 mod closed;
-mod dialect;
 mod device;
+mod dialect;
 mod dump;
 mod guard;
 mod host;

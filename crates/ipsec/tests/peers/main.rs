@@ -138,7 +138,8 @@ impl Case {
         {
             let said = format!("esp{}{:x}@{to}", if self.outer6 { ':' } else { '.' }, base + self.number);
             let [inner_src, inner_dst] = inner.map(|address| format!("{address}/{}", self.bits()));
-            let mut words = vec!["spi", "--said", &said, "--src", from, "--esp", self.esp, "--replay-window", "64"];
+            let mut words =
+                vec!["spi", "--said", &said, "--src", from, "--esp", self.esp, "--replay-window", "64"];
             words.extend(["--inner-src", &inner_src, "--inner-dst", &inner_dst]);
             let mut keys = String::new();
             for (option, length, salt) in

@@ -31,7 +31,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
 const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
@@ -288,7 +288,7 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
                 n += 1;
                 std::thread::sleep(Duration::from_millis(1));
             }
-            let _ = sent.set((n, Instant::now()));
+            let _ = sent.set((n, clock::now()));
         });
         let received = scope.spawn(|| {
             let mut seen = std::collections::BTreeSet::new();
@@ -297,7 +297,8 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
                 match (receiver.recv_from(&mut buffer), sent.get()) {
                     (Ok(_), _) => drop(seen.insert(u32::from_be_bytes(buffer))),
                     (Err(_), Some((sent, end)))
-                        if seen.len() == *sent as usize || end.elapsed() > Duration::from_secs(10) =>
+                        if seen.len() == *sent as usize
+                            || clock::now().since(*end) > Duration::from_secs(10) =>
                     {
                         return seen;
                     }

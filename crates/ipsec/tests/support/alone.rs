@@ -12,7 +12,8 @@ thread_local! {
 pub(crate) fn wait() {
     TURN.with(|turn| {
         turn.get_or_init(|| {
-            let file = File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/alone.lock")).expect("a lock file");
+            let file =
+                File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/alone.lock")).expect("a lock file");
             file.lock().expect("a lock");
             file
         });

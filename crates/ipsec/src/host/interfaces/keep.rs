@@ -6,7 +6,7 @@
 
 use super::super::guard;
 use super::super::netlink::{Heard, Link, Netlink, Route};
-use super::{Attached, Interfaces, Raised, Settings};
+use super::{Attached, Interfaces, LEAST_MTU, Raised, Settings};
 use ipnet::IpNet;
 use std::io;
 use std::path::Path;
@@ -106,8 +106,13 @@ impl Interfaces {
                 let what = done.map_or_else(|error| format!("which stays: {error}"), |()| "and back".into());
                 log.push(format!("{name}: was renamed to {}, {what}", link.name));
             }
-            if link.up && !attached.up {
-                for net in &attached.addresses {
+            if link.up {
+                // The kernel takes IPv6 addresses from what is down, and what was down for a moment has not been seen to be.
+                let has = self.netlink.addresses(Some(attached.device))?;
+                // It takes IPv6 off what is too narrow for it.
+                let possible = |net: &IpNet| net.addr().is_ipv4() || link.mtu >= LEAST_MTU;
+                let missing = |net: &&IpNet| possible(net) && !has.iter().any(|address| address.net == **net);
+                for net in attached.addresses.iter().filter(missing) {
                     self.netlink.add_address(attached.device, *net)?;
                 }
             }
@@ -144,8 +149,21 @@ impl Interfaces {
     }
 }
 
+/// Whether both cannot be there at once.
+fn same_place(one: &Route, other: &Route) -> bool {
+    (one.dst, one.metric) == (other.dst, other.metric)
+}
+
 impl Attached {
-    /// Routes that somebody took away are gone; those the kernel took along with an address or the device are put back.
+    /// Whether something of a route changes what is to be done: one into the device, one in the place of such, or the way out.
+    pub(super) fn cares_for(&self, route: &Route) -> bool {
+        route.link == Some(self.device)
+            || self.routes.iter().any(|known| same_place(known, route))
+            || (route.link == Some(self.physical_link) && route.dst.prefix_len() == 0)
+    }
+
+    /// Routes that somebody took away or replaced are gone; those the kernel took along with an address or the device are put
+    /// back.
     pub(super) fn follow_routes(
         &mut self,
         heard: &Heard,
@@ -154,7 +172,9 @@ impl Attached {
         netlink: &mut Netlink,
     ) -> io::Result<()> {
         self.routes = before;
-        let now = if self.up { routes_into(netlink, self.device)? } else { Vec::new() };
+        let all = if self.up { netlink.routes()? } else { Vec::new() };
+        let into = |route: &&Route| route.link == Some(self.device) && is_kept(route.dst);
+        let now: Vec<Route> = all.iter().filter(into).copied().collect();
         // The kernel says of routes it takes along as much as of those that somebody takes: nothing can be learnt then.
         if self.up && !heard.changed {
             for (came, route) in heard.routes.iter().filter(|(_, route)| route.link == Some(self.device)) {
@@ -165,10 +185,21 @@ impl Attached {
             }
         }
         if self.up {
+            // One that somebody has put in the place of ours is said, and of ours nothing is.
+            let put = |known: &Route| {
+                let other = |route: &Route| same_place(known, route) && route.link != Some(self.device);
+                heard.routes.iter().any(|(came, route)| *came && other(route)) && all.iter().any(other)
+            };
+            let there = |known: &Route| now.iter().any(|route| same_place(known, route));
+            let (replaced, stay): (Vec<Route>, _) =
+                self.routes.iter().copied().partition(|known| put(known) && !there(known));
+            self.routes = stay;
+            replaced.iter().try_for_each(|route| self.remove_beneath(route, settings, netlink))?;
+        }
+        if self.up {
             for route in &mut self.routes {
                 route.link = Some(self.device);
-                let there = |known: &Route| (known.dst, known.metric) == (route.dst, route.metric);
-                if now.iter().any(there) {
+                if now.iter().any(|there| same_place(there, route)) {
                     continue;
                 }
                 if netlink.add_route(route).is_err() {
@@ -182,7 +213,7 @@ impl Attached {
         all.extend(self.routes.iter().copied());
         let mut routes: Vec<Route> = Vec::new();
         for route in all {
-            if !routes.iter().any(|known| (known.dst, known.metric) == (route.dst, route.metric)) {
+            if !routes.iter().any(|known| same_place(known, &route)) {
                 routes.push(route);
             }
         }

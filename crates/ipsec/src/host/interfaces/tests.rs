@@ -54,10 +54,7 @@ fn a_device_has_the_addresses_of_its_interface_and_goes_when_detached() {
             (status.name.as_str(), status.physical.as_str(), status.present),
             ("ipsec0", "eth0", true)
         );
-        assert_eq!(
-            (status.mtu, status.physical_mtu, status.workers),
-            (1420, 1500, 2)
-        );
+        assert_eq!((status.mtu, status.physical_mtu, status.workers), (1420, 1500, 2));
         assert_eq!(status.addresses, nets);
         assert!(status.offloads.contains(&"tso") && status.offloads.contains(&"udp_segment"));
         let local = interfaces.local_addresses().unwrap();

@@ -30,7 +30,12 @@ fn table(name: &str, protocol: u8) -> u32 {
 
 impl Attached {
     /// Takes up what a daemon before us has left.
-    pub(super) fn find_ways(&mut self, name: &str, settings: &Settings, netlink: &mut Netlink) -> io::Result<()> {
+    pub(super) fn find_ways(
+        &mut self,
+        name: &str,
+        settings: &Settings,
+        netlink: &mut Netlink,
+    ) -> io::Result<()> {
         let Some(owner) = &settings.owner else { return Ok(()) };
         for (number, route) in netlink.ways(owner.protocol())? {
             if number == table(name, owner.protocol()) && route.link == Some(self.physical_link) {
@@ -70,7 +75,10 @@ impl Attached {
                     netlink.add_way(&self.physical, &known, table, protocol)?;
                     way.kept = true;
                     let via = known.via.map_or_else(String::new, |via| format!(" by {via}"));
-                    log.push(format!("{name}: the default route leads into it; ESP still leaves {}{via}", self.physical));
+                    log.push(format!(
+                        "{name}: the default route leads into it; ESP still leaves {}{via}",
+                        self.physical
+                    ));
                 }
                 (true, None) if !way.said => {
                     way.said = true;
@@ -94,7 +102,12 @@ impl Attached {
         let Some(owner) = &settings.owner else { return };
         for way in self.ways.iter().filter(|way| way.kept) {
             if let Some(known) = &way.known {
-                let _ = netlink.remove_way(&self.physical, known, table(name, owner.protocol()), owner.protocol());
+                let _ = netlink.remove_way(
+                    &self.physical,
+                    known,
+                    table(name, owner.protocol()),
+                    owner.protocol(),
+                );
             }
         }
     }
