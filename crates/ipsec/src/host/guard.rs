@@ -135,7 +135,7 @@ impl Guard {
 
     /// Says whether somebody else has changed the table since last asked, by `nft flush ruleset` for example, and puts it back.
     pub fn disturbed(&mut self) -> Result<bool, GuardError> {
-        if !self.nft.somebody_changed(&self.watch, &self.name) {
+        if !self.nft.somebody_changed(&self.watch, &self.name, ruleset::COUNTER) {
             return Ok(false);
         }
         match self.installed.take() {

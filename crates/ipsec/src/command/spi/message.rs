@@ -65,7 +65,7 @@ fn flag_word(sa: &NewSa, direction: Option<Direction>) -> u32 {
         Some(Direction::Out) => flags::OUTBOUND,
         None => 0,
     };
-    if sa.window == 0 {
+    if sa.window == 0 && matches!(sa.id.protocol, Protocol::Esp | Protocol::Ah) {
         word |= flags::NOREPLAY;
     }
     if sa.encapsulation.is_some() {

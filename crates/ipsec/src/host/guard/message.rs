@@ -120,16 +120,23 @@ impl Nft {
     }
 
     /// Whether `watch` has heard of a change of the table that was not ours.
-    pub(super) fn somebody_changed(&self, watch: &Socket, table: &str) -> bool {
+    pub(super) fn somebody_changed(&mut self, watch: &Socket, table: &str, counter: &str) -> bool {
         let mut changed = false;
-        let told = each(watch, |kind, port, body| {
+        let mut see = |kind: u16, port: u32, body: &[u8]| {
             // An attribute of type 1 is the table's name, whatever of it the message is about.
             let named = body.get(Nfgenmsg::len().saturating_add(4)..).unwrap_or_default();
             let of_ours = named.strip_prefix(table.as_bytes()).is_some_and(|rest| rest.first() == Some(&0));
             changed |= port != self.port && of_ours && kind >> 8 == subsystem();
-        });
-        // Something was missed.
-        changed || told.is_err_and(|error| error.raw_os_error() == Some(libc::ENOBUFS))
+        };
+        let mut missed = false;
+        while let Err(error) = each(watch, &mut see) {
+            if error.raw_os_error() != Some(libc::ENOBUFS) {
+                break;
+            }
+            missed = true;
+        }
+        // A large table of ours is news enough to overrun the queue: what was missed is not taken for a change, but looked into.
+        changed || (missed && self.counter(table, counter).is_none())
     }
 
     fn answers(&self, see: impl FnMut(u16, u32, &[u8])) -> io::Result<()> {

@@ -55,7 +55,7 @@ fn everything_arrives_in_its_place() {
 fn an_inbound_sa_has_the_peer_as_remote() {
     let record = record(
         &format!(
-            "--said esp0x1001@2001:db8::2 --src 2001:db8::1 --esp null-sha1 --authkey 0x{} --natt nonesp --sport 1234",
+            "--said esp0x1001@2001:db8::2 --src 2001:db8::1 --esp null-sha1 --authkey 0x{} --replay-window 64 --natt nonesp --sport 1234",
             "01".repeat(20)
         ),
         Some(Direction::In),
