@@ -99,6 +99,29 @@ pub(crate) fn shared_key(
     Ok(Authenticated { id })
 }
 
+/// Checks the peer's AUTH after EAP: by what the password made, and by nothing else (RFC 7296 §2.16).
+///
+/// # Errors
+/// What does not hold.
+pub(crate) fn password(
+    prf: Prf,
+    (user, msk): (&str, &Secret),
+    connection: &Connection,
+    claim: Claim<'_>,
+    signed: Signed<'_>,
+) -> Result<Authenticated, Why> {
+    // What it said it is before EAP counts for nothing: clients say their address there, or what they like.
+    let id = Id::user(user);
+    believe(&id, Voucher::Password, &connection.remote_id)?;
+    if claim.method != SHARED_KEY || !connection.remote_auth.eap {
+        return Err(Why::BadMethod(claim.method));
+    }
+    if msk.is_empty() || !signed.shared_key(prf, msk, claim.id).is_same(claim.data) {
+        return Err(Why::BadPassword(user.to_owned()));
+    }
+    Ok(Authenticated { id })
+}
+
 /// A signature and certificates to verify, which takes a while: a job for the host.
 #[derive(Clone, Debug)]
 pub struct Verification(Evidence);

@@ -1,6 +1,7 @@
 //! What is configured, as data: the host reads it from its files, the engine acts on it.
 
 use crate::credential::{LocalAuth, RemoteAuth};
+use crate::eap::EapSecret;
 use crate::identity::{Id, IdPattern};
 use crate::message::TrafficSelector;
 use crate::proposal::Offer;
@@ -202,6 +203,8 @@ impl Connection {
 /// What the host knows and others do not, and whom it believes.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets {
+    /// Users and passwords, of EAP.
+    pub eap: Vec<EapSecret>,
     /// Our private keys.
     pub keys: Vec<Arc<PrivateKey>>,
     /// Authorities and what they have revoked.
@@ -220,6 +223,11 @@ pub struct Psk {
 }
 
 impl Secrets {
+    /// The password of a user.
+    pub(crate) fn user(&self, name: &str) -> Option<&EapSecret> {
+        self.eap.iter().rfind(|secret| secret.user == name)
+    }
+
     /// The private half of a key of ours.
     pub fn key(&self, public: &PublicKey) -> Option<&Arc<PrivateKey>> {
         self.keys.iter().find(|key| key.public().spki() == public.spki())

@@ -13,6 +13,8 @@ pub enum LocalAuth {
     SharedKey,
     /// By a signature.
     Signature(Box<LocalSignature>),
+    /// By a user's password in EAP, once the peer has proved who it is by a signature.
+    Eap(String),
 }
 
 /// The key we sign with, and what goes with it.
@@ -47,11 +49,14 @@ pub struct RemoteAuth {
     pub shared_key: bool,
     /// By a signature.
     pub signature: Option<RemoteSignature>,
+    /// By a user's password in EAP: any user of [`crate::connection::Secrets::eap`] whose name is an identity that the
+    /// connection allows.
+    pub eap: bool,
 }
 
 impl Default for RemoteAuth {
     fn default() -> Self {
-        Self { shared_key: true, signature: None }
+        Self { shared_key: true, signature: None, eap: false }
     }
 }
 

@@ -210,6 +210,12 @@ pub enum Why {
     NoScheme(&'static str),
     /// The private half of our key is not there.
     NoPrivateKey(String),
+    /// A user's answer in EAP is not one of the password.
+    BadPassword(String),
+    /// The peer does not take the user's password.
+    PasswordRefused(String),
+    /// No password of this user is configured.
+    NoPassword(String),
     /// The peer sent no certificate, and none is known.
     NoCertificate(String),
     /// The peer's certificate cannot be read.
@@ -328,6 +334,17 @@ impl core::fmt::Display for Why {
                 f,
                 "the private key of {local} is not here: put it into ipsec.d/private, mode 0600, and a line `: RSA FILE' or `: ECDSA FILE' into ipsec.secrets"
             ),
+            Self::BadPassword(user) => write!(
+                f,
+                "{user} could not prove who it is: there is no such user, or the password is another (lines `NAME : EAP \"...\"' of ipsec.secrets)"
+            ),
+            Self::PasswordRefused(user) => write!(
+                f,
+                "the peer does not take the name {user} and its password: compare the line `{user} : EAP \"...\"' of ipsec.secrets with the other side"
+            ),
+            Self::NoPassword(user) => {
+                write!(f, "there is no password of {user}: add a line `{user} : EAP \"...\"' to ipsec.secrets")
+            }
             Self::NoCertificate(peer) => write!(
                 f,
                 "{peer} sent no certificate and none is known here: leftsendcert=always at its side, or rightcert= here"

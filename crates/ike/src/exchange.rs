@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod child;
 mod configuration;
+pub(crate) mod eap;
 pub(crate) mod followup;
 mod informational;
 pub(crate) mod init;
@@ -13,7 +14,7 @@ mod rekey_ike;
 
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
-use crate::sa::{Answers, Asked, IkeSa, Pause, Task, Work};
+use crate::sa::{Answers, Asked, IkeSa, Pause, Stage, Task, Work};
 
 /// The handler of whatever is to be done.
 pub(crate) fn step(
@@ -27,6 +28,14 @@ pub(crate) fn step(
             Exchange::IkeSaInit => init::answer(sa, cx, &opened.message, answers),
             Exchange::IkeIntermediate => intermediate::answer(sa, cx, opened, answers),
             Exchange::IkeAuth => auth::answer(sa, cx, &opened.message, answers),
+            // A client that does not believe us says so before it has said anything of its password (RFC 7296 §2.21.2).
+            Exchange::Informational
+                if matches!(sa.stage, Stage::Eap(_))
+                    && notified(&opened.message, NotifyKind::AuthenticationFailed).is_some() =>
+            {
+                informational::answer(sa, cx, &opened.message);
+                Ok(())
+            }
             // Everything below is for a peer that has proved who it is.
             _ if !sa.is_established() => Err(Pause::refuse(NotifyKind::InvalidSyntax)),
             Exchange::CreateChildSa if is_ike_rekey(&opened.message) => {
@@ -45,6 +54,7 @@ pub(crate) fn step(
                 Asked::Init => init::answered(sa, cx, opened, answers),
                 Asked::Intermediate(_) => intermediate::answered(sa, cx, opened, answers),
                 Asked::Auth { .. } => auth::answered(sa, cx, &opened.message, answers),
+                Asked::Eap => eap::answered(sa, cx, &opened.message),
                 Asked::Child(_) => child::answered(sa, cx, &opened.message, answers),
                 Asked::RekeyIke(_) => rekey_ike::answered(sa, cx, &opened.message, answers),
                 Asked::Followup(_) => followup::answered(sa, cx, &opened.message, answers),

@@ -63,6 +63,11 @@ impl Id {
         }
     }
 
+    /// The identity of a user who has proved who it is by a password.
+    pub fn user(name: &str) -> Self {
+        if name.contains('@') { Self::Mail(name.to_owned()) } else { Self::Fqdn(name.to_owned()) }
+    }
+
     /// The payload that says so.
     pub fn body(&self) -> IdBody {
         match self {

@@ -34,6 +34,7 @@ mod auth;
 pub mod connection;
 pub mod credential;
 pub mod dn;
+pub mod eap;
 mod endpoint;
 pub mod event;
 mod exchange;

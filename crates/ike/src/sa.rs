@@ -112,6 +112,7 @@ pub(crate) enum Asked {
     Auth {
         spi_in: Option<u32>,
     },
+    Eap,
     Child(Box<AskedChild>),
     RekeyIke(Box<AskedIke>),
     Followup(Arc<Offer>),
@@ -215,6 +216,8 @@ pub(crate) enum Stage {
     Answering { ni: Vec<u8>, chosen: Box<Chosen>, init_i: Vec<u8> },
     /// There are keys, and nobody has proved anything yet.
     Keyed(Box<Handshake>),
+    /// EAP is under way within IKE_AUTH.
+    Eap(Box<crate::exchange::eap::Conversation>),
     /// The peer has proved who it is.
     Established(Authenticated),
     /// Nothing happens any more.
@@ -363,6 +366,27 @@ impl Answers {
 }
 
 impl IkeSa {
+    /// What AUTH covers, while nobody has proved anything.
+    pub(crate) fn handshake(&self) -> Option<&Handshake> {
+        match &self.stage {
+            Stage::Keyed(handshake) => Some(handshake),
+            Stage::Eap(conversation) => Some(&conversation.handshake),
+            _ => None,
+        }
+    }
+
+    /// The same, to be used up: the next stage is about to begin.
+    pub(crate) fn take_handshake(&mut self) -> Option<Box<Handshake>> {
+        match core::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Keyed(handshake) => Some(handshake),
+            Stage::Eap(conversation) => Some(conversation.handshake),
+            other => {
+                self.stage = other;
+                None
+            }
+        }
+    }
+
     pub(crate) fn new(
         key: IkeSpi,
         initiator: bool,
@@ -432,7 +456,7 @@ impl IkeSa {
 
     /// It counts against the limits of what has proved nothing yet.
     pub(crate) const fn is_half_open(&self) -> bool {
-        !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_))
+        !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_) | Stage::Eap(_))
     }
 
     /// Another has taken its place, and it waits for its deletion.

@@ -23,6 +23,7 @@
 pub mod algorithm;
 pub mod digest;
 pub mod kex;
+pub mod mschap;
 pub mod prf;
 mod said;
 mod secret;

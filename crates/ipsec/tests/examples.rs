@@ -91,12 +91,13 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
             (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2100, 1, 1));
     };
     let root = pki::Authority::with("C=CH, O=Example, CN=Root", lasting);
-    for (name, file, subject, kind) in [(
-        "site-to-site-certificates",
-        "west",
-        "C=CH, O=Example, CN=west.example.org",
-        KeyKind::Ec(Curve::P256),
-    )] {
+    let (p256, vpn) = (KeyKind::Ec(Curve::P256), "C=CH, O=Example, CN=vpn.example.org");
+    for (name, file, subject, kind) in [
+        ("site-to-site-certificates", "west", "C=CH, O=Example, CN=west.example.org", p256),
+        ("road-warrior-server", "vpn", vpn, KeyKind::Rsa),
+        ("windows-clients", "vpn", vpn, KeyKind::Rsa),
+        ("apple-clients", "vpn", vpn, p256),
+    ] {
         let dir = tempfile::tempdir().expect("directory");
         let write = |path: &str, octets: &[u8]| {
             let path = dir.path().join(path);
@@ -121,6 +122,11 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
                 panic!("{name}: it does not sign")
             };
             assert!(read.secrets.key(&local.public).is_some(), "{name}: its key is not there");
+            let users = read.secrets.eap.len();
+            assert!(
+                !planned.ike.remote_auth.eap || users > 0,
+                "{name}: it lets users in, and there are none"
+            );
         }
     }
 }

@@ -66,7 +66,8 @@ fn only_the_right_identity_with_the_right_secret_over_this_handshake_is_believed
     // The right secret, where the connection asks for a certificate.
     let claim = Claim { id: &body, method: 2, data: &whole };
     let mut strict = with(&IdPattern::Any);
-    strict.remote_auth = RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()) };
+    strict.remote_auth =
+        RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false };
     let refused = shared_key(Prf::HmacSha256, &secrets, &strict, claim, signed);
     assert!(matches!(refused, Err(Why::BadMethod(2))), "{refused:?}");
 }
@@ -90,7 +91,7 @@ impl Case {
             trust: Trust { authorities: vec![ca.certificate.clone()], ..Trust::default() },
             connection: Connection {
                 remote_id: IdPattern::Exactly(id("@peer.example.org")),
-                remote_auth: RemoteAuth { shared_key: false, signature: Some(policy) },
+                remote_auth: RemoteAuth { shared_key: false, signature: Some(policy), eap: false },
                 ..nobody()
             },
             claimed: id("@peer.example.org"),

@@ -1,7 +1,7 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): who both sides are, and the first Child SA.
 
 use super::child::{self, Pair};
-use super::{configuration, mobike, notified, refused};
+use super::{configuration, eap, mobike, notified, refused};
 use crate::auth::signature::{certificates, encode, is_signature};
 use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, Verification, accept, shared_key};
 use crate::connection::Connection;
@@ -16,6 +16,8 @@ use ipsec_core::Time;
 use ipsec_core::sign::KeyKind;
 use std::sync::Arc;
 
+/// No authentication method: the peer asks for EAP by sending no AUTH.
+const EAP: u8 = 0;
 /// Connections that a peer's signature is tried for. Each may cost a verification.
 const MAX_CANDIDATES: usize = 16;
 /// Authorities that are named in a request for a certificate: the first message must fit into a datagram.
@@ -30,7 +32,17 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         IdPattern::Exactly(id) => id.clone(),
         _ => Id::Address(sa.remote.ip()),
     };
-    let (certificates, auth) = prove(sa, cx, (&connection, &peer), 0, asked, answers)?;
+    let (certificates, auth) = match &connection.local_auth {
+        // Without AUTH the responder is asked for EAP (RFC 7296 §2.16).
+        LocalAuth::Eap(user) if cx.config.secrets.user(user).is_none() => {
+            return Err(Pause::Fail(Why::NoPassword(user.clone())));
+        }
+        LocalAuth::Eap(_) => (Vec::new(), None),
+        LocalAuth::SharedKey | LocalAuth::Signature(_) => {
+            let (certificates, auth) = prove(sa, cx, (&connection, &peer), 0, asked, answers)?;
+            (certificates, Some(auth))
+        }
+    };
     let childless = connection.childless && sa.peer_can_be_childless;
     let spi_in = if childless { None } else { Some(child::spi(sa, answers)?) };
     let mut payloads = vec![Payload::IdI(body)];
@@ -39,7 +51,7 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     if let IdPattern::Exactly(id) = &connection.remote_id {
         payloads.push(Payload::IdR(id.body()));
     }
-    payloads.push(auth);
+    payloads.extend(auth);
     if sa.first_contact {
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
@@ -75,7 +87,7 @@ fn prove(
             Ok((Vec::new(), Payload::Auth { method: SHARED_KEY, data }))
         }
         LocalAuth::Signature(local) => {
-            let Stage::Keyed(handshake) = &sa.stage else { return Err(broken()) };
+            let handshake = sa.handshake().ok_or_else(broken)?;
             let kind = local.public.kind();
             let scheme = local.schemes.choose(kind, handshake.hashes.as_deref());
             let scheme = scheme.ok_or_else(|| deny(side, Why::NoScheme(name(kind))))?;
@@ -88,11 +100,13 @@ fn prove(
             let (method, data) = encode(scheme, &signature).ok_or_else(broken)?;
             Ok((ours(local, asked), Payload::Auth { method, data }))
         }
+        // Only who begins has a password; the responder's own proof is a signature.
+        LocalAuth::Eap(_) => Err(deny(side, Why::BadMethod(EAP))),
     }
 }
 
 /// What ends it where our own proof cannot be made: the responder says so, the initiator has nothing to say.
-const fn deny(side: usize, why: Why) -> Pause {
+pub(super) const fn deny(side: usize, why: Why) -> Pause {
     if side == 0 {
         Pause::Fail(why)
     } else {
@@ -155,8 +169,8 @@ pub(super) fn ask_for_certificate(sa: &IkeSa, cx: &Context<'_>) -> Option<Payloa
 
 /// IntAuth: both sides' chains and the Message ID of this exchange; nothing if IKE_INTERMEDIATE was not used
 /// (RFC 9242 §3.3.2).
-fn int_auth(sa: &IkeSa) -> Vec<u8> {
-    let (Stage::Keyed(handshake), Some(channel)) = (&sa.stage, &sa.channel) else { return Vec::new() };
+pub(super) fn int_auth(sa: &IkeSa) -> Vec<u8> {
+    let (Some(handshake), Some(channel)) = (sa.handshake(), &sa.channel) else { return Vec::new() };
     let [i, r] = &handshake.int_auth;
     if i.is_empty() {
         return Vec::new();
@@ -166,15 +180,15 @@ fn int_auth(sa: &IkeSa) -> Vec<u8> {
     [i.as_slice(), r, &id.to_be_bytes()].concat()
 }
 
-fn signed<'a>(sa: &'a IkeSa, side: usize, int_auth: &'a [u8]) -> Option<Signed<'a>> {
-    let (Stage::Keyed(handshake), Some(channel)) = (&sa.stage, &sa.channel) else { return None };
+pub(super) fn signed<'a>(sa: &'a IkeSa, side: usize, int_auth: &'a [u8]) -> Option<Signed<'a>> {
+    let (Some(handshake), Some(channel)) = (sa.handshake(), &sa.channel) else { return None };
     let (init, nonce) =
         if side == 0 { (&handshake.init_i, &handshake.nr) } else { (&handshake.init_r, &handshake.ni) };
     Some(Signed { init, nonce, sk_p: channel.keys.p.get(side)?, int_auth })
 }
 
 /// What the peer says of itself; `side` is the peer's.
-fn claim(message: &Message, side: usize) -> Result<Claim<'_>, Why> {
+pub(super) fn claim(message: &Message, side: usize) -> Result<Claim<'_>, Why> {
     let id: Option<&IdBody> = message.payloads.iter().find_map(|payload| match payload {
         Payload::IdI(id) if side == 0 => Some(id),
         Payload::IdR(id) if side == 1 => Some(id),
@@ -247,8 +261,23 @@ pub(super) fn answered(
             return Ok(());
         }
     };
-    let Stage::Keyed(handshake) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
     let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
+    if matches!(connection.local_auth, LocalAuth::Eap(_)) {
+        eap::begin(sa, cx, message, (proved, spi_in));
+        return Ok(());
+    }
+    conclude(sa, cx, message, (proved, spi_in));
+    Ok(())
+}
+
+/// The peer has proved who it is and granted what we asked for, or some of it.
+pub(super) fn conclude(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    (proved, spi_in): (Authenticated, Option<u32>),
+) {
+    let (Some(connection), Some(handshake)) = (sa.connection.clone(), sa.take_handshake()) else { return };
     mobike::agree(sa, &connection, message);
     established(sa, cx, &connection, proved);
     // The IKE SA stands even if the child does not (RFC 7296 §1.2).
@@ -256,13 +285,13 @@ pub(super) fn answered(
         let why = Why::Refused("the Child SA", notify.kind);
         cx.out.progress(Some(&connection), format!("the IKE SA is up, but {why}"));
         cx.out.events.push_back(Event::Failed { connection, why });
-        return Ok(());
+        return;
     }
     configuration::take(sa, message, &connection);
     let Some(spi_in) = spi_in else {
         // The first child comes like every other (RFC 6023).
         sa.tasks.push_front(Task::Child { connection, rekeys: None, group: None });
-        return Ok(());
+        return;
     };
     let nonces = (&*handshake.ni, &*handshake.nr);
     match child::confirm(sa, message, &connection, false) {
@@ -277,11 +306,10 @@ pub(super) fn answered(
             cx.out.events.push_back(Event::Failed { connection, why });
         }
     }
-    Ok(())
 }
 
 /// The responder believes to have an IKE SA with us: it is told once that it has none (RFC 7296 §2.21.2).
-fn disbelieve(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
+pub(super) fn disbelieve(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
     sa.granted();
     let payloads = vec![crate::sa::notify(NotifyKind::AuthenticationFailed)];
     sa.ask(cx, Exchange::Informational, payloads, Asked::DeleteIke(why.clone()));
@@ -308,12 +336,14 @@ fn candidates(
             offer.choose(&channel.chosen.proposal(crate::proposal::Protocol::Ike, Vec::new())).is_some()
         });
         let us = wanted.as_ref().is_none_or(|wanted| wanted.is(&connection.local_id));
-        let (Some(fit), true, true, true) = (fit, algorithms, us, connection.remote_id.matches(claimed))
-        else {
+        // Before EAP it may say what it likes: the user's name will be matched.
+        let them = method == EAP || connection.remote_id.matches(claimed);
+        let (Some(fit), true, true, true) = (fit, algorithms, us, them) else {
             continue;
         };
         let taken = match method {
             SHARED_KEY => connection.remote_auth.shared_key,
+            EAP => connection.remote_auth.eap && matches!(connection.local_auth, LocalAuth::Signature(_)),
             method if is_signature(method) => connection.remote_auth.signature.is_some(),
             _ => false,
         };
@@ -339,6 +369,9 @@ pub(super) fn answer(
     message: &Message,
     answers: &mut Answers,
 ) -> Result<(), Pause> {
+    if matches!(sa.stage, Stage::Eap(_)) {
+        return eap::answer(sa, cx, message, answers);
+    }
     let Stage::Keyed(handshake) = &sa.stage else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
@@ -347,12 +380,62 @@ pub(super) fn answer(
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     }
     let deny = |why: Why| deny(1, why);
+    if !message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. })) {
+        return ask_for_password(sa, cx, message, answers);
+    }
     let claim = claim(message, 0).map_err(deny)?;
     let claimed = Id::from_body(claim.id)
         .ok_or_else(|| deny(Why::Protocol("its identity is of no type that is known here")))?;
     let candidates = candidates(sa, cx, message, &claimed, claim.method).map_err(deny)?;
     let (proved, connection) = check(sa, cx, message, &candidates, 0, answers)?.map_err(deny)?;
     let (certificates, auth) = prove(sa, cx, (&connection, &claimed), 1, asks(message), answers)?;
+    let mut payloads = vec![Payload::IdR(connection.local_id.body())];
+    payloads.extend(certificates);
+    payloads.push(auth);
+    let what = Proved { proved, connection, payloads, id: message.header.id };
+    grant(sa, cx, message, what, answers)
+}
+
+/// Answers a peer that sends no AUTH and so asks for EAP: we prove who we are, and ask who it is.
+fn ask_for_password(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let id = message.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None });
+    let claimed = id.and_then(Id::from_body);
+    let claimed =
+        claimed.ok_or_else(|| deny(1, Why::Protocol("it did not say who it is, or did not prove it")))?;
+    let candidates = candidates(sa, cx, message, &claimed, EAP).map_err(|why| deny(1, why))?;
+    let Some(connection) = candidates.first().cloned() else { return Ok(()) };
+    let (certificates, auth) = prove(sa, cx, (&connection, &claimed), 1, asks(message), answers)?;
+    let mut payloads = vec![Payload::IdR(connection.local_id.body())];
+    payloads.extend(certificates);
+    payloads.push(auth);
+    eap::ask(sa, cx, message, connection, payloads);
+    Ok(())
+}
+
+/// A peer that has proved who it is, and how we do.
+pub(super) struct Proved {
+    pub(super) proved: Authenticated,
+    pub(super) connection: Arc<Connection>,
+    /// Our own proof, with what goes before it.
+    pub(super) payloads: Vec<Payload>,
+    /// The Message ID of the request that is answered.
+    pub(super) id: u32,
+}
+
+/// Answers a peer that has proved who it is, with what it asked for in `message`.
+pub(super) fn grant(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    what: Proved,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let Proved { proved, connection, mut payloads, id } = what;
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
     let provided = configuration::provide(sa, cx, message, &connection, proved.id());
     let (provided, agreed) = match (childless, provided) {
@@ -361,9 +444,6 @@ pub(super) fn answer(
         (false, Err(refused)) => (None, Some(Err(refused))),
     };
     let spi_in = if let Some(Ok(_)) = &agreed { child::spi(sa, answers)? } else { 0 };
-    let mut payloads = vec![Payload::IdR(connection.local_id.body())];
-    payloads.extend(certificates);
-    payloads.push(auth);
     payloads.extend(provided);
     match &agreed {
         Some(Ok(agreed)) => payloads.extend(child::grant(agreed, spi_in)),
@@ -374,10 +454,10 @@ pub(super) fn answer(
     if sa.mobike {
         payloads.extend(mobike::about_us(sa, cx, &connection));
     }
-    let Stage::Keyed(handshake) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
+    let Some(handshake) = sa.take_handshake() else { return Ok(()) };
     sa.connection = Some(connection.clone());
     let initial = notified(message, NotifyKind::InitialContact).is_some();
-    sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
+    sa.respond(cx, Exchange::IkeAuth, id, payloads);
     if initial || connection.unique {
         cx.out.superseded.push((sa.key, proved.id().clone(), initial));
     }

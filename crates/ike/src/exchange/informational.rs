@@ -45,7 +45,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
     // The initiator does not believe who we are, and has only this way to say so (RFC 7296 §2.21.2).
     if let Some(notify) = super::notified(message, NotifyKind::AuthenticationFailed) {
         sa.respond(cx, exchange, id, Vec::new());
-        return sa.close(cx, Why::Refused("IKE_AUTH", notify.kind));
+        let why = super::eap::failed(sa).unwrap_or(Why::Refused("IKE_AUTH", notify.kind));
+        return sa.close(cx, why);
     }
     let deletes =
         || message.payloads.iter().filter_map(|p| if let Payload::Delete(d) = p { Some(d) } else { None });

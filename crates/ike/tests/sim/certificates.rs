@@ -38,7 +38,8 @@ fn world(root: &Authority, holders: [&Holder; 2], between: &[&Authority]) -> Wor
     for (side, holder) in holders.into_iter().enumerate() {
         world.change(side, |c| {
             c.local_auth = local(holder, between);
-            c.remote_auth = RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()) };
+            c.remote_auth =
+                RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false };
         });
         let trust = Trust { authorities: vec![root.certificate.clone()], ..Trust::default() };
         let keys = vec![holder.key.clone()];

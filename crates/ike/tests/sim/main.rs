@@ -10,6 +10,7 @@ mod collisions;
 mod configuration;
 mod followup;
 mod mobike;
+mod password;
 mod pki;
 mod tape;
 mod world;

@@ -4,6 +4,7 @@
 //! file  := entry | "include" PATTERN                              in column one; `#' begins a comment
 //! entry := ID* ":" "PSK" key                                      goes on in lines that are indented
 //! ID    := address | "@" name | user "@" host | name | "%any" | "%any6"
+//!        | NAME ":" "EAP" key                                      a user's password
 //!        | ID* ":" ("RSA" | "ECDSA" | "ED25519" | "PKCS8") FILE    a private key, below ipsec.d/private
 //! key   := '"' characters '"' | "0x" hex | "0s" base64
 //! ```
@@ -15,8 +16,10 @@
 use super::{Location, Problem, files, matching};
 use base64ct::{Base64, Encoding};
 use ike::connection::{Psk, Secrets};
+use ike::eap::EapSecret;
 use ike::identity::{Id, IdPattern};
 use ipsec_core::Secret;
+use ipsec_core::mschap::PasswordHash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -112,6 +115,7 @@ impl Reader {
     fn entry(&mut self, text: &str, at: &Location) {
         match entry(text) {
             Ok(Entry::Psk(psk)) => self.out.secrets.psks.push(psk),
+            Ok(Entry::Eap(user)) => self.out.secrets.eap.push(user),
             Ok(Entry::Key(name)) => match files::private_key(&self.confs, &name) {
                 Ok(key) => self.out.secrets.keys.push(Arc::new(key)),
                 Err(why) => self.out.warnings.push(Problem::new(at, why)),
@@ -134,6 +138,8 @@ fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
 
 enum Entry {
     Psk(Psk),
+    /// A user of EAP.
+    Eap(EapSecret),
     /// The file of a private key.
     Key(String),
     Other(String),
@@ -148,10 +154,17 @@ fn entry(text: &str) -> Result<Entry, String> {
             let ids = ids.iter().map(|id| pattern(id)).collect::<Result<_, _>>()?;
             Ok(Entry::Psk(Psk { ids, key: key(rest.trim())? }))
         }
+        "EAP" => match ids.as_slice() {
+            [user] => {
+                let password = key(rest.trim())?;
+                let password = std::str::from_utf8(&password).map_err(|_| "a password is text".to_owned())?;
+                let user = user.trim_matches('"').to_owned();
+                Ok(Entry::Eap(EapSecret { user, password: PasswordHash::of(password) }))
+            }
+            _ => Err("a password is one user's: `NAME : EAP \"...\"'".to_owned()),
+        },
         "RSA" | "ECDSA" | "ED25519" | "PKCS8" => key_file(rest.trim()).map(Entry::Key),
-        kind @ ("XAUTH" | "EAP" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => {
-            Ok(Entry::Other(kind.to_owned()))
-        }
+        kind @ ("XAUTH" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => Ok(Entry::Other(kind.to_owned())),
         "" => Err("the type of the secret is missing after `:': write PSK".to_owned()),
         // What stands there may be a secret whose type was forgotten.
         _ => Err("unknown type of secret after `:': write PSK".to_owned()),

@@ -254,3 +254,73 @@ fn strongswan_and_we_refuse_each_others_strangers() {
     assert!(!charon.swanctl(&["--initiate", "--child", "net", "--timeout", "20"]).status.success());
     assert!(charon.log().contains("AUTH_FAILED"), "{}", charon.log());
 }
+
+const PASSWORD: &str = "alice : EAP \"a long password of hers\"\n";
+
+/// Ours in the west and charon in the east; one has a certificate and the users, the other a password.
+fn by_password(we_know: bool, right: bool) -> Option<(Gateway, Charon)> {
+    if !charon::is_there() {
+        return None;
+    }
+    let root = root();
+    let [left, router, right_side] = scene()?;
+    let (ike, esp) = ("aes256gcm16-prfsha256-x25519", "aes256gcm16-x25519-noesn");
+    let lines = if we_know {
+        "\tleftcert=own.pem\n\tleftid=@west.example.org\n\tleftauth=ecdsa\n\trightauth=eap-mschapv2\n\trightid=%any\n"
+    } else {
+        "\tleftauth=eap-mschapv2\n\tleftusername=alice\n\trightauth=pubkey\n\trightid=@east.example.org\n"
+    };
+    let conn = format!("{CONN}\tike={ike}\n\tesp={esp}\n\tkeyingtries=1\n{lines}");
+    let secrets = if we_know { format!("{SECRETS}{PASSWORD}") } else { PASSWORD.to_owned() };
+    let mut gateway = Gateway::new(left, "10.1.0.1", &conn, &secrets);
+    let west = root.issue((WEST, &["@west.example.org"]), P256, lasting);
+    let east = root.issue((EAST, &["@east.example.org"]), P256, lasting);
+    equip(gateway.dir.path(), &west, &[], &root);
+    gateway.start_klips();
+    gateway.start_pluto();
+    let dir = tempfile::tempdir().expect("directory");
+    write(&dir.path().join("x509/east.pem"), &certificates(&[&east.certificate]));
+    write(&dir.path().join("x509ca/root.pem"), &certificates(&[&root.certificate]));
+    write(&dir.path().join("private/east.pem"), &pem("PRIVATE KEY", &east.pkcs8));
+    let password = if right { "a long password of hers" } else { "another" };
+    let more = format!("secrets {{ eap-alice {{ id = alice\n secret = \"{password}\" }} }}");
+    let children = Children { more: Box::leak(more.into_boxed_str()), ..Children::NETS };
+    let (local, remote) = if we_know {
+        (
+            "auth = eap-mschapv2\n    eap_id = alice\n    id = 198.51.100.7",
+            "auth = pubkey\n    id = west.example.org",
+        )
+    } else {
+        (
+            "auth = pubkey\n    certs = east.pem\n    id = east.example.org",
+            "auth = eap-mschapv2\n    eap_id = %any\n    id = %any",
+        )
+    };
+    let charon = Charon::start_as(right_side, dir, (ike, esp, ""), (local, remote), &children);
+    std::mem::forget(router);
+    Some((gateway, charon))
+}
+
+#[test]
+fn a_password_opens_the_way_to_strongswan_and_from_it() {
+    let Some((gateway, charon)) = by_password(false, true) else { return };
+    let said = gateway.done(&["auto", "--up", "west-east"]);
+    assert!(said.contains("IKE SA established with @east.example.org"), "{said}");
+    both_ways(&gateway, &charon);
+    let Some((gateway, charon)) = by_password(true, true) else { return };
+    charon.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+    wait("up", || gateway.state() == "up");
+    assert!(gateway.said().contains("IKE SA established with @alice"), "{}", gateway.said());
+    both_ways(&gateway, &charon);
+}
+
+#[test]
+fn a_wrong_password_is_said_by_either_side() {
+    let Some((gateway, _charon)) = by_password(false, false) else { return };
+    let output = gateway.ipsec(&["auto", "--up", "west-east"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("does not take the name alice"), "{said}");
+    let Some((gateway, charon)) = by_password(true, false) else { return };
+    assert!(!charon.swanctl(&["--initiate", "--child", "net", "--timeout", "20"]).status.success());
+    wait("ours to say why", || gateway.said().contains("alice could not prove who it is"));
+}

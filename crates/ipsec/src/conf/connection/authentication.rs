@@ -36,6 +36,8 @@ impl Credentials {
 struct Ways {
     secret: bool,
     signature: Option<Schemes>,
+    /// By a user's password.
+    eap: bool,
 }
 
 impl<'c> Plan<'c> {
@@ -64,7 +66,22 @@ impl<'c> Plan<'c> {
         (us, ours, local_id): (&Side<'c>, &Credentials, &mut Id),
         (them, theirs, remote_id): (&Side<'c>, &Credentials, &IdPattern),
     ) -> (LocalAuth, RemoteAuth) {
-        let (own, other) = (self.ways(us), self.ways(them));
+        let (own, mut other) = (self.ways(us), self.ways(them));
+        // A password is told to nobody who has not proved who it is by a certificate.
+        let said = ["auth", "authby"].iter().any(|key| them.setting(key).is_some());
+        if own.eap && !said && !matches!(self.first(&["authby"]), Some(setting) if setting.value != "secret")
+        {
+            other = Ways { signature: Some(Schemes::default()), ..Ways::default() };
+        }
+        if own.eap && (other.secret || other.signature.is_none()) {
+            self.error(&format!(
+                "beside {}auth=eap-mschapv2 the peer proves who it is by a certificate: {}auth=pubkey",
+                us.name, them.name
+            ));
+        }
+        if other.eap && own.signature.is_none() {
+            self.error(&format!("beside {}auth=eap-mschapv2 this host proves who it is by a certificate: {}auth=pubkey and {1}cert=", them.name, us.name));
+        }
         let local = self.local(us, ours, local_id, &own);
         let remote = self.remote((us, ours), (them, theirs, remote_id), &other);
         (local, remote)
@@ -83,9 +100,9 @@ impl<'c> Plan<'c> {
             .iter()
             .any(|key| ["left", "right"].iter().any(|side| conn.setting(&format!("{side}{key}")).is_some()));
         if any {
-            Ways { secret: false, signature: Some(Schemes::default()) }
+            Ways { signature: Some(Schemes::default()), ..Ways::default() }
         } else {
-            Ways { secret: true, signature: None }
+            Ways { secret: true, ..Ways::default() }
         }
     }
 
@@ -110,6 +127,10 @@ impl<'c> Plan<'c> {
                 ways.secret = true;
                 continue;
             }
+            if matches!(name, "eap" | "eap-mschapv2") {
+                ways.eap = true;
+                continue;
+            }
             let schemes = ways.signature.get_or_insert_with(Schemes::none);
             match name {
                 "rsasig" | "rsa" => (schemes.rsa_pss, schemes.rsa_pkcs1) = (true, true),
@@ -123,7 +144,9 @@ impl<'c> Plan<'c> {
                     setting,
                     "who proves nothing is not let in: authby=secret, rsasig, ecdsa or ed25519",
                 ),
-                _ if name.starts_with("eap") => self.refuse(setting, "EAP is not spoken yet"),
+                _ if name.starts_with("eap") => {
+                    self.refuse(setting, "of EAP there is MSCHAPv2 alone: eap-mschapv2")
+                }
                 _ => self.refuse(
                     setting,
                     "value must be secret, rsasig, ecdsa, ed25519, pubkey, or several of them",
@@ -144,6 +167,15 @@ impl<'c> Plan<'c> {
     }
 
     fn local(&mut self, us: &Side<'c>, ours: &Credentials, local_id: &mut Id, ways: &Ways) -> LocalAuth {
+        if ways.eap {
+            return LocalAuth::Eap(us.get("username").map_or_else(
+                || match &*local_id {
+                    Id::Fqdn(name) | Id::Mail(name) => name.clone(),
+                    other @ (Id::Address(_) | Id::Name(_) | Id::Key(_)) => other.to_string(),
+                },
+                str::to_owned,
+            ));
+        }
         let Some(schemes) = &ways.signature else { return LocalAuth::SharedKey };
         let Some(public) = ours.public() else {
             if !ways.secret {
@@ -222,7 +254,7 @@ impl<'c> Plan<'c> {
         ways: &Ways,
     ) -> RemoteAuth {
         let Some(schemes) = &ways.signature else {
-            return RemoteAuth { shared_key: ways.secret, signature: None };
+            return RemoteAuth { shared_key: ways.secret, signature: None, eap: ways.eap };
         };
         let mut known: Vec<Known> =
             theirs.certificates.first().cloned().map(Known::Certificate).into_iter().collect();
@@ -253,7 +285,7 @@ impl<'c> Plan<'c> {
             }
         }
         let signature = Some(RemoteSignature { schemes: schemes.clone(), known, authorities });
-        RemoteAuth { shared_key: ways.secret, signature }
+        RemoteAuth { shared_key: ways.secret, signature, eap: ways.eap }
     }
 }
 

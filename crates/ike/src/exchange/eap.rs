@@ -1,0 +1,229 @@
+//! EAP within IKE_AUTH (RFC 7296 §2.16). The responder has proved who it is by a signature before anything is said of a
+//! password, and both sides prove in the end that they have the MSK that the password made.
+
+use super::auth::{self, Proved};
+use super::refused;
+use crate::auth::{Authenticated, Claim, SHARED_KEY, password};
+use crate::connection::Connection;
+use crate::credential::LocalAuth;
+use crate::eap::{Client, Server, Step};
+use crate::event::Why;
+use crate::message::{Exchange, IdBody, Message, NotifyKind, Payload};
+use crate::outbox::Context;
+use crate::sa::{Answers, Asked, Handshake, IkeSa, Pause, Stage};
+use ipsec_core::Secret;
+use std::sync::Arc;
+
+/// EAP under way.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) handshake: Box<Handshake>,
+    role: Role,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// We know the passwords. `first` is what the peer asked for, `won` who it is and the MSK, once EAP has succeeded.
+    Server { connection: Arc<Connection>, first: Box<Message>, server: Server, won: Option<(String, Secret)> },
+    /// We have a password. The responder has proved who it is; `id` is what it said.
+    Client { proved: Authenticated, id: IdBody, client: Client, spi_in: Option<u32>, won: Option<Secret> },
+}
+
+/// Why EAP has failed already, if it has and the peer has not waited to be told.
+pub(super) fn failed(sa: &IkeSa) -> Option<Why> {
+    let Stage::Eap(conversation) = &sa.stage else { return None };
+    let Role::Server { server, .. } = &conversation.role else { return None };
+    server.wrong().map(|user| Why::BadPassword(user.to_owned()))
+}
+
+fn packet(message: &Message) -> Option<&[u8]> {
+    message.payloads.iter().find_map(|p| if let Payload::Eap(packet) = p { Some(&**packet) } else { None })
+}
+
+fn challenge(cx: &mut Context<'_>) -> [u8; 16] {
+    let mut challenge = [0; 16];
+    cx.random.fill(&mut challenge);
+    challenge
+}
+
+/// Our AUTH with the MSK; `side` is ours.
+fn prove(sa: &IkeSa, msk: &Secret, id: &IdBody, side: usize) -> Option<Payload> {
+    let int_auth = auth::int_auth(sa);
+    let prf = sa.channel.as_ref()?.keys.prf;
+    let data = auth::signed(sa, side, &int_auth)?.shared_key(prf, msk, id).to_vec();
+    Some(Payload::Auth { method: SHARED_KEY, data })
+}
+
+/// Proves who we are, and asks the peer who it is.
+pub(super) fn ask(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    connection: Arc<Connection>,
+    mut payloads: Vec<Payload>,
+) {
+    let [id, ..] = challenge(cx);
+    let (server, packet) = Server::begin(id);
+    payloads.push(Payload::Eap(packet));
+    let Some(handshake) = sa.take_handshake() else { return };
+    sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
+    let role = Role::Server { connection, first: Box::new(message.clone()), server, won: None };
+    sa.stage = Stage::Eap(Box::new(Conversation { handshake, role }));
+}
+
+/// Answers a peer in the middle of EAP.
+pub(super) fn answer(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let fresh = challenge(cx);
+    let Stage::Eap(conversation) = &mut sa.stage else { return Ok(()) };
+    let Role::Server { connection, first, server, won } = &mut conversation.role else {
+        return Err(Pause::refuse(NotifyKind::InvalidSyntax));
+    };
+    if let Some((user, msk)) = won {
+        let (user, msk, connection, first) = (user.clone(), msk.clone(), connection.clone(), first.clone());
+        return finish(sa, cx, (message, &first), (&user, &msk, connection), answers);
+    }
+    let Some(packet) = packet(message) else {
+        return Err(auth::deny(1, Why::Protocol("it stops in the middle of EAP")));
+    };
+    let (reply, end) = match server.take(packet, &cx.config.secrets.eap, fresh) {
+        Step::Send(reply) => (Some(reply), None),
+        Step::Success(reply, user, msk) => {
+            *won = Some((user, msk));
+            (reply, None)
+        }
+        Step::Failure(reply, why) => (reply, Some(why)),
+    };
+    let payloads = reply.map(Payload::Eap).into_iter().collect();
+    sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
+    if let Some(why) = end {
+        sa.close(cx, why);
+    }
+    Ok(())
+}
+
+/// EAP has succeeded; the peer's AUTH says that it was EAP with us, in this handshake.
+fn finish(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    (message, first): (&Message, &Message),
+    (user, msk, connection): (&str, &Secret, Arc<Connection>),
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let denied = |why| auth::deny(1, why);
+    let broken = || denied(Why::Internal("AUTH could not be made"));
+    let id = first.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None });
+    let auth = message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Auth { method, data } = p { Some((*method, data)) } else { None });
+    let (Some(id), Some((method, data))) = (id, auth) else {
+        return Err(denied(Why::Protocol("it does not prove that EAP was with us")));
+    };
+    // Meanwhile the connection may have been changed, or taken away.
+    if !cx.config.connections.values().any(|known| **known == *connection) {
+        return Err(denied(Why::NoConnection(user.to_owned())));
+    }
+    let int_auth = auth::int_auth(sa);
+    let prf = sa.channel.as_ref().ok_or_else(broken)?.keys.prf;
+    let signed = auth::signed(sa, 0, &int_auth).ok_or_else(broken)?;
+    let proved =
+        password(prf, (user, msk), &connection, Claim { id, method, data }, signed).map_err(denied)?;
+    let ours = prove(sa, msk, &connection.local_id.body(), 1).ok_or_else(broken)?;
+    let what = Proved { proved, connection, payloads: vec![ours], id: message.header.id };
+    auth::grant(sa, cx, first, what, answers)
+}
+
+/// The responder has proved who it is, and asks for a password.
+pub(super) fn begin(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    (proved, spi_in): (Authenticated, Option<u32>),
+) {
+    let user = sa.connection.as_ref().and_then(|connection| match &connection.local_auth {
+        LocalAuth::Eap(user) => Some(user.clone()),
+        LocalAuth::SharedKey | LocalAuth::Signature(_) => None,
+    });
+    let secret = user.and_then(|user| cx.config.secrets.user(&user).cloned());
+    let id =
+        message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Some(id.clone()) } else { None });
+    let (Some(secret), Some(id), Some(handshake)) = (secret, id, sa.take_handshake()) else {
+        return auth::disbelieve(sa, cx, Why::Internal("the password is not known any more"));
+    };
+    let role = Role::Client { proved, id, client: Client::new(secret), spi_in, won: None };
+    sa.stage = Stage::Eap(Box::new(Conversation { handshake, role }));
+    speak(sa, cx, message);
+}
+
+/// Takes what the responder says in the middle of EAP.
+pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) -> Result<(), Pause> {
+    let Stage::Eap(conversation) = &sa.stage else { return Ok(()) };
+    let Role::Client { proved, id, won, .. } = &conversation.role else { return Ok(()) };
+    if packet(message).is_none()
+        && !message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. }))
+        && let Some(notify) = refused(message)
+    {
+        return Err(Pause::Fail(Why::Refused("IKE_AUTH", notify.kind)));
+    }
+    let Some(msk) = won else {
+        sa.granted();
+        speak(sa, cx, message);
+        return Ok(());
+    };
+    // The last word: it proves that it was the other end of EAP, and not somebody between.
+    let theirs = message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Auth { method: SHARED_KEY, data } = p { Some(&**data) } else { None });
+    let Some(Payload::Auth { data, .. }) = prove(sa, msk, id, 1) else {
+        return Err(Pause::Fail(Why::Internal("AUTH could not be made")));
+    };
+    if !theirs.is_some_and(|theirs| Secret::from(data).is_same(theirs)) {
+        let peer = proved.id().to_string();
+        auth::disbelieve(sa, cx, Why::BadAuth(peer));
+        return Ok(());
+    }
+    let Stage::Eap(conversation) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
+    let Conversation { handshake, role: Role::Client { proved, spi_in, .. } } = *conversation else {
+        return Ok(());
+    };
+    sa.stage = Stage::Keyed(handshake);
+    sa.granted();
+    auth::conclude(sa, cx, message, (proved, spi_in));
+    Ok(())
+}
+
+/// Gives the responder's packet to the client, and sends what it says.
+fn speak(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
+    let fresh = challenge(cx);
+    let Stage::Eap(conversation) = &mut sa.stage else { return };
+    let Role::Client { client, won, .. } = &mut conversation.role else { return };
+    let Some(packet) = packet(message) else {
+        return auth::disbelieve(
+            sa,
+            cx,
+            Why::Protocol("it asks for no password, and the connection is to give one (leftauth=)"),
+        );
+    };
+    let payload = match client.take(packet, fresh) {
+        Step::Send(packet) => Some(Payload::Eap(packet)),
+        Step::Success(_, _, msk) => {
+            *won = Some(msk.clone());
+            let id = sa.connection.as_ref().map(|connection| connection.local_id.body());
+            id.and_then(|id| prove(sa, &msk, &id, 0))
+        }
+        // The responder knows, or is not worth being told.
+        Step::Failure(_, why) => return sa.close(cx, why),
+    };
+    match payload {
+        Some(payload) => {
+            sa.ask(cx, Exchange::IkeAuth, vec![payload], Asked::Eap);
+        }
+        None => sa.close(cx, Why::Internal("AUTH could not be made")),
+    }
+}
