@@ -6,8 +6,10 @@ use crate::discard::Discard;
 use crate::ecn;
 use crate::open::Payload;
 use crate::packet::{Parsed, proto};
+use crate::plane::Plane;
 use crate::sa::Sa;
 use core::ops::Range;
+use ipsec_core::Flow;
 
 /// An inner packet that its SA was entitled to carry. Nothing else reaches the device.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ impl Admitted {
 //# If an IPsec system receives an inbound packet on an SA and the packet's header fields are not consistent with the
 //# selectors for the SA, it MUST discard the packet.
 pub(crate) fn tunnelled(
+    plane: &Plane,
     sa: &Sa,
     tos: u8,
     payload: Payload<'_>,
@@ -55,7 +58,7 @@ pub(crate) fn tunnelled(
         Some((seen, len)) if Some(seen) == *entitled => len,
         _ => {
             let parsed = Parsed::new(octets)?;
-            if !sa.entitles(&parsed.flow) {
+            if !entitles(plane, sa, &parsed.flow) {
                 return Err(Discard::PolicyMismatch);
             }
             *entitled = seen.map(|(seen, _)| seen);
@@ -69,12 +72,17 @@ pub(crate) fn tunnelled(
 
 /// Lets a packet in that travelled in transport mode: its header was the outer one, so that its addresses are those of the
 /// SA already.
-pub(crate) fn transported(sa: &Sa, octets: &[u8], at: usize) -> Result<Admitted, Discard> {
+pub(crate) fn transported(plane: &Plane, sa: &Sa, octets: &[u8], at: usize) -> Result<Admitted, Discard> {
     let parsed = Parsed::new(octets)?;
-    if !sa.entitles(&parsed.flow) {
+    if !entitles(plane, sa, &parsed.flow) {
         return Err(Discard::PolicyMismatch);
     }
     Ok(Admitted { at, len: parsed.len })
+}
+
+/// The SA's selectors, and policy for those that have none.
+fn entitles(plane: &Plane, sa: &Sa, flow: &Flow) -> bool {
+    sa.entitles(flow) && (sa.reqid().is_none() || plane.admission().admits(sa, flow))
 }
 
 /// All that selectors look at in a TCP or UDP packet without options, extension headers or fragmentation.

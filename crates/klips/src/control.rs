@@ -22,6 +22,7 @@ mod inverse;
 mod keys;
 mod movesa;
 mod pair;
+mod policy;
 mod register;
 mod remove;
 mod update;
@@ -45,6 +46,7 @@ use ipsec_core::{Protocol, SaId, Spi, Time};
 pub use pfkey::Lifetime;
 use pfkey::rules::{self, Audience, Rule};
 use pfkey::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType};
+use policy::Policies;
 use std::sync::Arc;
 pub use view::{Direction, SaRow, SocketRow, Supported, supported};
 
@@ -81,6 +83,7 @@ pub struct Control {
     sockets: KeySockets<Base>,
     locals: Locals,
     acquires: Acquires,
+    policies: Policies,
     discards: Arc<Counters>,
 }
 
@@ -100,8 +103,8 @@ impl Control {
     pub fn new(plane: Arc<Plane>, config: Config) -> Self {
         let sockets = KeySockets::new(config.receive_limit);
         let discards = plane.new_counters();
-        let (sadb, locals, acquires) = Default::default();
-        Self { plane, config, sadb, sockets, locals, acquires, discards }
+        let (sadb, locals, acquires, policies) = Default::default();
+        Self { plane, config, sadb, sockets, locals, acquires, policies, discards }
     }
 
     /// A process opened a PF_KEY socket.
@@ -123,6 +126,7 @@ impl Control {
 
     /// The addresses configured on this host ("mine" in pf_key(7P)'s direction rules).
     pub fn set_local_addresses(&mut self, addresses: Vec<IpAddr>) {
+        self.plane.change_admission(|admission| admission.set_locals(addresses.iter().copied().collect()));
         self.locals.set_mine(addresses);
     }
 
@@ -196,6 +200,7 @@ impl Control {
             | MessageType::DelFlow
             | MessageType::FlushFlows
             | MessageType::DumpFlows
+            | MessageType::GetFlow
             | MessageType::GroupSa => self.policy(from, ask, kind, rule),
             MessageType::GetSpi
             | MessageType::Update
@@ -363,12 +368,20 @@ impl Control {
             MessageType::FlushFlows => self.flush_flows(),
             MessageType::DumpFlows => {
                 self.check_no_dump(from)?;
-                let flows = self.plane.eroutes().list();
+                let mut flows = self.plane.eroutes().list();
+                flows.append(&mut self.plane.admission().list());
                 let what = Dumping::Flows(flows.into_iter());
                 self.sockets.start_dump(from, Dump { what, header: answer(&ask.base), used_since: None });
                 return Ok(());
             }
             MessageType::GroupSa => self.group(ask)?,
+            MessageType::GetFlow => {
+                let index = ask.flow_policy.map_or(0, |policy| policy.index);
+                let eroute = self.policy_numbered(index).ok_or(Fault::errno(Errno::ENOENT))?;
+                let message = self.describe_flow(&answer(&ask.base), &eroute);
+                self.sockets.deliver(Hearers::Sender(from), message);
+                return Ok(());
+            }
             _ => return Err(Fault::invalid(D::UnknownMsg)),
         }
         self.echo(from, rule, ask, None);

@@ -2,15 +2,18 @@
 //!
 //! Among the eroutes that match a packet the one decides that has the longest source prefix; among those the longest
 //! destination prefix; then one with a protocol, a source port, a destination port before one without (design.md §2.4).
+//! Eroutes of dialects that rank their policies come in the order of their priorities, and of their age (`Rank`).
 //!
 //! How they are searched is in [`space`].
 
 mod space;
 
+use crate::sa::{Mode, Sa};
 use core::cmp::Reverse;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use ipsec_core::{Flow, SaId, Selector, Time};
+use pfkey::FlowPolicy;
 use space::{Family, Place, key, tuple};
 use std::sync::Arc;
 
@@ -49,6 +52,8 @@ pub struct Eroute {
     pub action: Action,
     /// Local and remote identity; most have neither.
     identities: Option<Box<[Box<str>; 2]>>,
+    /// What it is besides, if it comes from a dialect that has more to say.
+    pub policy: Option<Box<Policy>>,
     packets: AtomicU64,
     last_use: AtomicU64,
 }
@@ -56,7 +61,15 @@ pub struct Eroute {
 impl Eroute {
     /// A fresh eroute that has matched nothing yet.
     pub fn new(selector: Selector, action: Action) -> Self {
-        Self { selector, action, identities: None, packets: AtomicU64::new(0), last_use: AtomicU64::new(0) }
+        let (packets, last_use) = Default::default();
+        Self { selector, action, identities: None, policy: None, packets, last_use }
+    }
+
+    /// Of those that match, the smallest decides.
+    fn rank(&self) -> Rank {
+        self.policy
+            .as_ref()
+            .map_or((FlowPolicy::MIDDLE, u64::MAX), |policy| (policy.flow.priority, policy.age))
     }
 
     /// The same with names for its two ends.
@@ -82,6 +95,7 @@ impl Eroute {
             selector: self.selector,
             action,
             identities: self.identities.clone(),
+            policy: self.policy.clone(),
             packets: AtomicU64::new(self.packets.load(Ordering::Relaxed)),
             last_use: AtomicU64::new(self.last_use.load(Ordering::Relaxed)),
         }
@@ -103,6 +117,35 @@ impl Eroute {
         Some(self.last_use.load(Ordering::Relaxed)).filter(|at| *at != 0).map(Time::from_nanos)
     }
 }
+
+/// What an eroute of another dialect is besides its selector and what it does just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its number, its priority, the SA that it wants.
+    pub flow: FlowPolicy,
+    /// The ends of the tunnel that it wants; an unspecified one may be any.
+    pub ends: (IpAddr, IpAddr),
+    /// Policies of one priority come in this order.
+    pub age: u64,
+}
+
+impl Policy {
+    /// Whether `sa` is the one that it wants.
+    pub(crate) fn wants(&self, sa: &Sa) -> bool {
+        let Some(wanted) = self.flow.wanted else { return false };
+        let end = |wanted: IpAddr, is: IpAddr| wanted.is_unspecified() || wanted == is;
+        wanted.protocol == sa.id.protocol.number()
+            && (sa.mode == Mode::Tunnel) == (wanted.mode == TUNNEL)
+            && end(self.ends.0, sa.src)
+            && end(self.ends.1, sa.id.dst)
+    }
+}
+
+/// `IPSEC_MODE_TUNNEL`.
+const TUNNEL: u8 = 2;
+
+/// Priority, then age. What has none comes after those of the middle, and among its own the better shape is first.
+type Rank = (u32, u64);
 
 /// What a change of policy may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,36 +238,32 @@ impl Eroutes {
 
     /// The eroute that decides about `flow`.
     pub fn lookup(&self, flow: &Flow) -> Option<&Arc<Eroute>> {
-        self.candidates(flow, |_| true)
+        match (flow.src, flow.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => self.v4.lookup(&tuple(src.to_bits(), dst.to_bits(), flow)),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.v6.lookup(&tuple(src.to_bits(), dst.to_bits(), flow)),
+            _ => None,
+        }
     }
 
     /// Every eroute that matches `flow`, the one that decides first (`ipsec eroute --explain`).
     pub fn explain(&self, flow: &Flow) -> Vec<Arc<Eroute>> {
-        let mut all = Vec::new();
-        self.candidates(flow, |eroute| {
-            all.push(Arc::clone(eroute));
-            false
-        });
-        all
-    }
-
-    /// Offers the eroutes that match, in match order, until one is taken.
-    fn candidates(&self, flow: &Flow, take: impl FnMut(&Arc<Eroute>) -> bool) -> Option<&Arc<Eroute>> {
-        match (flow.src, flow.dst) {
+        let mut all: Vec<Arc<Eroute>> = match (flow.src, flow.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
-                self.v4.lookup(&tuple(src.to_bits(), dst.to_bits(), flow), take)
+                self.v4.matches(tuple(src.to_bits(), dst.to_bits(), flow)).cloned().collect()
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                self.v6.lookup(&tuple(src.to_bits(), dst.to_bits(), flow), take)
+                self.v6.matches(tuple(src.to_bits(), dst.to_bits(), flow)).cloned().collect()
             }
-            _ => None,
-        }
+            _ => Vec::new(),
+        };
+        all.sort_by_key(|eroute| eroute.rank());
+        all
     }
 
     /// What decides about passing in clear, in match order within each family: every eroute down to the last shape that has a
     /// `%pass`, and whether it is one. Empty where there is none, and that is known without a search.
     pub fn bypasses(&self) -> Vec<(Selector, bool)> {
-        let all = self.v4.down_to_passes().chain(self.v6.down_to_passes());
+        let all = self.v4.down_to_passes().into_iter().chain(self.v6.down_to_passes());
         all.map(|eroute| (eroute.selector, eroute.action == Action::Pass)).collect()
     }
 

@@ -34,6 +34,8 @@ pub struct Inbound {
     /// For the general way.
     codec: Codec,
     scratch: Vec<u8>,
+    /// The state of inbound policy at which it was found.
+    admission: u64,
 }
 
 /// What a datagram is, before any SA is asked.
@@ -49,7 +51,8 @@ type Run<'p> = ArrayVec<(&'p mut [u8], usize), RUN>;
 impl Inbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
-        Self { plane, counters, last: None, entitled: None, codec: Codec::default(), scratch: Vec::new() }
+        let (codec, scratch) = Default::default();
+        Self { plane, counters, last: None, entitled: None, codec, scratch, admission: 0 }
     }
 
     /// Lets go of the SAs of the last run if one has died, and so of their keys.
@@ -203,10 +206,16 @@ impl Inbound {
         if newest {
             self.follow(sa, arrival);
         }
+        let admission = self.plane.admission_generation();
+        if core::mem::replace(&mut self.admission, admission) != admission {
+            self.entitled = None;
+        }
         let admitted = self.charge(sa, &authentic, Authenticated::charged_len, now);
         self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         for packet in authentic.drain(..).take(admitted) {
-            match packet.payload().and_then(|payload| tunnelled(sa, arrival.tos, payload, &mut self.entitled))
+            match packet
+                .payload()
+                .and_then(|payload| tunnelled(&self.plane, sa, arrival.tos, payload, &mut self.entitled))
             {
                 Ok(packet) => out.packets.push(packet),
                 Err(why) => self.refuse_of(sa, why, 1),

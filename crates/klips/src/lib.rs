@@ -22,6 +22,7 @@
     )
 )]
 
+mod admission;
 mod admit;
 mod ah;
 mod arrival;

@@ -1,5 +1,6 @@
 //! What control and workers share.
 
+use crate::admission::Admission;
 use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Change, Eroutes};
@@ -32,6 +33,8 @@ pub enum Event {
 #[derive(Default)]
 pub struct Plane {
     eroutes: RwLock<Eroutes>,
+    admission: RwLock<Admission>,
+    admission_generation: AtomicU64,
     /// Each SA under its name, in the bundle it is in.
     sas: papaya::HashMap<SaId, Bundle, foldhash::quality::RandomState>,
     generation: AtomicU64,
@@ -79,6 +82,24 @@ impl Plane {
         }
         changes.push_back(what);
         self.generation.fetch_add(1, Ordering::Release);
+        result
+    }
+
+    /// Policy for what comes in on SAs without selectors.
+    pub(crate) fn admission(&self) -> RwLockReadGuard<'_, Admission> {
+        self.admission.read()
+    }
+
+    /// Counts changes of that policy: what a worker has found out under an older one it asks again.
+    #[inline]
+    pub(crate) fn admission_generation(&self) -> u64 {
+        self.admission_generation.load(Ordering::Acquire)
+    }
+
+    /// Changes that policy.
+    pub(crate) fn change_admission<R>(&self, change: impl FnOnce(&mut Admission) -> R) -> R {
+        let result = change(&mut self.admission.write());
+        self.admission_generation.fetch_add(1, Ordering::Release);
         result
     }
 

@@ -100,6 +100,9 @@ pub struct Blueprint {
     pub limits: Limits,
 }
 
+/// Above the number that policy knows an SA by.
+const BY_POLICY: u64 = 1 << 32;
+
 /// One SA in use.
 #[derive(Debug)]
 pub struct Sa {
@@ -138,6 +141,8 @@ pub(crate) struct Live {
     receives_only: AtomicBool,
     /// It carries inner packets of either family, whatever family its selector is written in.
     either_family: AtomicBool,
+    /// Inbound policy says what may come on it: [`BY_POLICY`], and the number that policy may ask for.
+    policy: AtomicU64,
     sent: AtomicU64,
     soft_bytes: AtomicU64,
     hard_bytes: AtomicU64,
@@ -188,6 +193,7 @@ impl Sa {
                 window: (b.window > 0 || b.esn).then(|| Mutex::new(Window::new(b.window))),
                 receives_only: AtomicBool::new(false),
                 either_family: AtomicBool::new(false),
+                policy: AtomicU64::new(0),
                 sent: AtomicU64::new(0),
                 soft_bytes: AtomicU64::new(b.limits.soft_bytes),
                 hard_bytes: AtomicU64::new(b.limits.hard_bytes),
@@ -324,6 +330,17 @@ impl Sa {
     /// Whether packets may go on it now.
     pub(crate) fn may_send(&self) -> bool {
         self.is_alive() && !self.live.receives_only.load(Ordering::Relaxed)
+    }
+
+    /// Has inbound policy say what may come on it, by this number.
+    pub(crate) fn judge_by_policy(&self, reqid: u32) {
+        self.live.policy.store(BY_POLICY | u64::from(reqid), Ordering::Relaxed);
+    }
+
+    /// The number that inbound policy knows it by; `None` where its selector says all.
+    pub(crate) fn reqid(&self) -> Option<u32> {
+        let policy = self.live.policy.load(Ordering::Relaxed);
+        (policy & BY_POLICY != 0).then_some(policy as u32)
     }
 
     /// It carries inner packets of either family.

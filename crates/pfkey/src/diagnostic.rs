@@ -133,4 +133,5 @@ diagnostics! {
     DuplicateAstr = 85, "DUPLICATE_ASTR", "two authentication strings";
     MalformedAstr = 86, "MALFORMED_ASTR", "malformed authentication string";
     BadMode = 128, "BAD_MODE", "a mode or encapsulation that this version does not have";
+    BadPolicy = 129, "BAD_POLICY", "a policy that this version cannot keep";
 }

@@ -315,6 +315,85 @@ pub struct SaPolicy {
     pub by_policy: bool,
 }
 
+/// Which packets a policy is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FlowDirection {
+    /// What came in on an SA for this host.
+    In,
+    /// What goes out: an eroute.
+    #[default]
+    Out,
+    /// What came in on an SA for another host.
+    Forward,
+}
+
+impl FlowDirection {
+    /// The number on the wire, `IPSEC_DIR_*`.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::In => 1,
+            Self::Out => 2,
+            Self::Forward => 3,
+        }
+    }
+
+    /// The one with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::In),
+            2 => Some(Self::Out),
+            3 => Some(Self::Forward),
+            _ => None,
+        }
+    }
+}
+
+/// How much a policy wants the SA that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    /// `IPSEC_LEVEL_USE`: without it, packets go as they are.
+    Use,
+    /// `IPSEC_LEVEL_REQUIRE`: without it, packets wait for it.
+    Require,
+    /// `IPSEC_LEVEL_UNIQUE`: the same, and no other than the one of its number.
+    Unique,
+}
+
+/// The SA that a policy wants, which it does not name: the newest that fits is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// The IP protocol of the SA: 50 for ESP, 51 for AH, 108 for IPComp.
+    pub protocol: u8,
+    /// `IPSEC_MODE_*`: 1 transport, 2 tunnel.
+    pub mode: u8,
+    /// How much.
+    pub level: Level,
+    /// The number that the SA must have; 0 for none.
+    pub reqid: u32,
+}
+
+/// Native: what an eroute of another dialect is besides. 24 octets: at 4 direction, level, mode, protocol; at 8 index and
+/// priority; at 16 the reqid.
+///
+/// Where an SA is wanted the message's `AddressSrc` and `AddressDst` are the ends of its tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowPolicy {
+    /// Which packets it is about.
+    pub direction: FlowDirection,
+    /// Its number; the service gives it.
+    pub index: u32,
+    /// Among policies that match, the one of the smallest decides, of several the oldest. Eroutes without one are of
+    /// [`FlowPolicy::MIDDLE`], and come after the others of that.
+    pub priority: u32,
+    /// The SA, if it wants one.
+    pub wanted: Option<Wanted>,
+}
+
+impl FlowPolicy {
+    /// The priority of eroutes that have none.
+    pub const MIDDLE: u32 = 1 << 31;
+}
+
 /// Native: socket options. 8 octets: at 4 the flags (bit 0: SO_USELOOPBACK; bit 1: no answer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketOptions {

@@ -26,7 +26,7 @@
 //! | [`Expire`](MessageType::Expire) | nothing: the service says that a lifetime has ended | all |
 //! | [`Flush`](MessageType::Flush) | all SAs go | all |
 //! | [`Promisc`](MessageType::Promisc) | to hear everything, as it is said | the sender |
-//! | native: [`AddFlow`](MessageType::AddFlow) … [`DumpFlows`](MessageType::DumpFlows) | eroutes: added, replaced, deleted, flushed, listed | all, or the sender |
+//! | native: [`AddFlow`](MessageType::AddFlow) … [`DumpFlows`](MessageType::DumpFlows), [`GetFlow`](MessageType::GetFlow) | eroutes: added, replaced, deleted, flushed, listed | all, or the sender |
 //! | native: [`MoveSa`](MessageType::MoveSa) | an SA and its pair go on between other addresses or ports | all |
 //! | native: [`NewMapping`](MessageType::NewMapping) | nothing: a peer sends from another address or port now | the registered |
 //! | native: [`Socket`](MessageType::Socket) | socket options (`SO_USELOOPBACK`) | the sender |
@@ -107,8 +107,9 @@ mod write;
 
 pub use diagnostic::Diagnostic;
 pub use ext::{
-    Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Member, Pair, ReplayValue,
-    Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Group, Identity, Key, KmCookie, Level,
+    Lifetime, Member, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    Wanted,
 };
 pub use message::{Base, Extension, Extensions, Fault, Message};
 pub use number::{Errno, ExtType, MessageType, SaType, flags, identity, km, state};

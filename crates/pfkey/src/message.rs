@@ -4,8 +4,9 @@
 //! turn: its type, its length, whether it was there before, its content. The first fault is the one reported.
 
 use crate::ext::{
-    Address, Counters, Flow, FlowAction, Group, Identity, Key, KmCookie, Lifetime, Pair, ReplayValue, Sa,
-    SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange, sensitivity, sockaddr,
+    Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Group, Identity, Key, KmCookie, Level,
+    Lifetime, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange, Wanted,
+    sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 
@@ -239,6 +240,8 @@ pub struct Message<'m> {
     pub new_dst: Option<Address>,
     /// Native: how policy finds the SA.
     pub sa_policy: Option<SaPolicy>,
+    /// Native: what an eroute of another dialect is besides.
+    pub flow_policy: Option<FlowPolicy>,
     seen: u64,
 }
 
@@ -310,6 +313,7 @@ impl<'m> Message<'m> {
             new_src: None,
             new_dst: None,
             sa_policy: None,
+            flow_policy: None,
             seen: 0,
         }
     }
@@ -379,6 +383,7 @@ impl<'m> Message<'m> {
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
             ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
             ExtType::NewDst => self.new_dst = Some(address(octets).ok_or(D::MalformedDst)?),
+            ExtType::FlowPolicy => self.flow_policy = Some(flow_policy(octets).ok_or(D::BadExtlen)?),
             ExtType::SaPolicy => self.sa_policy = Some(sa_policy(octets).ok_or(D::BadExtlen)?),
         }
         Ok(())
@@ -434,7 +439,8 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::Counters
         | ExtType::NewSrc
         | ExtType::NewDst
-        | ExtType::SaPolicy => D::None,
+        | ExtType::SaPolicy
+        | ExtType::FlowPolicy => D::None,
     }
 }
 
@@ -537,6 +543,24 @@ fn sa_params(octets: &[u8]) -> Option<SaParams> {
     let (window, [flags]) = numbers(octets)?;
     // A flag nobody knows would be a promise nobody keeps.
     (flags <= 1).then_some(SaParams { window, esn: flags == 1 })
+}
+
+fn flow_policy(octets: &[u8]) -> Option<FlowPolicy> {
+    let &[_, _, _, _, direction, level, mode, protocol, i0, i1, i2, i3, p0, p1, p2, p3, r0, r1, r2, r3, ..] =
+        exactly::<24>(octets)?;
+    let wanted = |level| Some(Wanted { protocol, mode, level, reqid: u32::from_ne_bytes([r0, r1, r2, r3]) });
+    Some(FlowPolicy {
+        direction: FlowDirection::from_number(direction)?,
+        index: u32::from_ne_bytes([i0, i1, i2, i3]),
+        priority: u32::from_ne_bytes([p0, p1, p2, p3]),
+        wanted: match level {
+            0 => None,
+            1 => wanted(Level::Use),
+            2 => wanted(Level::Require),
+            3 => wanted(Level::Unique),
+            _ => return None,
+        },
+    })
 }
 
 fn sa_policy(octets: &[u8]) -> Option<SaPolicy> {

@@ -79,6 +79,8 @@ numbers! {
         MoveSa = 135,
         /// Native: the service says that a peer's newest authentic packet came from another address or port.
         NewMapping = 136,
+        /// Native: show the policy of a number; ENOENT if there is none.
+        GetFlow = 137,
     }
 }
 
@@ -155,6 +157,8 @@ numbers! {
         NewDst = 134,
         /// Native: the number by which policy finds the SA, and who judges what comes on it.
         SaPolicy = 135,
+        /// Native: what an eroute of another dialect is besides: its direction, its rank, the SA that it wants.
+        FlowPolicy = 136,
     }
 }
 

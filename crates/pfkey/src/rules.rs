@@ -71,6 +71,7 @@ const INNER_SRC: (ExtType, Diagnostic) = (ExtType::AddressInnerSrc, Diagnostic::
 const INNER_DST: (ExtType, Diagnostic) = (ExtType::AddressInnerDst, Diagnostic::MissingInnerDst);
 const GROUP: (ExtType, Diagnostic) = (ExtType::Group, Diagnostic::BadExtlen);
 const FLOW: (ExtType, Diagnostic) = (ExtType::Flow, Diagnostic::BadExtlen);
+const POLICY: (ExtType, Diagnostic) = (ExtType::FlowPolicy, Diagnostic::BadExtlen);
 const OPTIONS: (ExtType, Diagnostic) = (ExtType::SocketOptions, Diagnostic::BadExtlen);
 
 /// The table.
@@ -110,6 +111,7 @@ pub const RULES: &[Rule] = {
         rule(M::DelFlow, Anything, &[INNER_SRC, INNER_DST], Echo, Everyone, Sender),
         rule(M::FlushFlows, Anything, &[], Base, Everyone, Sender),
         rule(M::DumpFlows, Anything, &[], Own, Sender, Sender),
+        rule(M::GetFlow, Anything, &[POLICY], Own, Sender, Sender),
         rule(M::GroupSa, Anything, &[DST, GROUP], Echo, Everyone, Sender),
         rule(M::MoveSa, Type, &[DST, SRC, SA], Echo, Everyone, Sender),
         rule(M::NewMapping, Anything, &[], Nothing, Registered, Sender),

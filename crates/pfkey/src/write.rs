@@ -1,8 +1,8 @@
 //! Building a message, extension by extension.
 
 use crate::ext::{
-    AF_INET, AF_INET6, Address, Counters, Flow, Identity, KmCookie, Lifetime, Member, Pair, ReplayValue, Sa,
-    SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Identity, KmCookie, Level, Lifetime, Member,
+    Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
@@ -253,6 +253,22 @@ impl Writer {
         self.numbers(ExtType::SaParams, params.window, &[u64::from(params.esn)])
     }
 
+    /// Native: what an eroute of another dialect is besides.
+    pub fn flow_policy(&mut self, policy: &FlowPolicy) -> &mut Self {
+        let level = policy.wanted.map_or(0, |wanted| match wanted.level {
+            Level::Use => 1,
+            Level::Require => 2,
+            Level::Unique => 3,
+        });
+        let (mode, protocol, reqid) = policy.wanted.map_or((0, 0, 0), |w| (w.mode, w.protocol, w.reqid));
+        self.ext(ExtType::FlowPolicy, |octets| {
+            octets.extend_from_slice(&[policy.direction.number(), level, mode, protocol]);
+            [policy.index, policy.priority, reqid, 0]
+                .iter()
+                .for_each(|n| octets.extend_from_slice(&n.to_ne_bytes()));
+        })
+    }
+
     /// Native: how policy finds the SA.
     pub fn sa_policy(&mut self, policy: &SaPolicy) -> &mut Self {
         self.numbers(ExtType::SaPolicy, policy.reqid, &[u64::from(policy.by_policy)])
@@ -278,7 +294,7 @@ fn address_body(octets: &mut Vec<u8>, address: &Address) {
     }
 }
 
-fn sockaddr(octets: &mut Vec<u8>, socket: SocketAddr) {
+pub(crate) fn sockaddr(octets: &mut Vec<u8>, socket: SocketAddr) {
     let family = if socket.is_ipv4() { AF_INET } else { AF_INET6 };
     octets.extend_from_slice(&family.to_ne_bytes());
     octets.extend_from_slice(&socket.port().to_be_bytes());

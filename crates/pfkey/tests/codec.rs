@@ -2,8 +2,9 @@
 
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
-    Flow, FlowAction, Identity, KmCookie, Lifetime, Limits, Member, Message, MessageType, Pair, ReplayValue,
-    Sa, SaParams, SaPolicy, SaType, Sensitivity, SocketOptions, SpiRange, Writer,
+    Flow, FlowAction, FlowDirection, FlowPolicy, Identity, KmCookie, Level, Lifetime, Limits, Member,
+    Message, MessageType, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType, Sensitivity, SocketOptions,
+    SpiRange, Wanted, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +48,7 @@ fn everything() -> Vec<u8> {
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
         .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
+        .flow_policy(&POLICY)
         .socket_options(&SocketOptions { loopback: false, quiet: false })
         .address(ExtType::NewSrc, &Address::host("192.0.2.9".parse().unwrap()))
         .address(ExtType::NewDst, &Address::host("192.0.2.8".parse().unwrap()))
@@ -63,6 +65,13 @@ const LABEL: Sensitivity<'_> = Sensitivity {
     integrity_bitmap: &[0xbb; 8],
 };
 const GROUP: [Member; 2] = [Member { satype: 9, spi: 0x1000 }, Member { satype: 3, spi: 0xffff_ffff }];
+
+const POLICY: FlowPolicy = FlowPolicy {
+    direction: FlowDirection::Forward,
+    index: 9,
+    priority: 1 << 30,
+    wanted: Some(Wanted { protocol: 50, mode: 2, level: Level::Unique, reqid: 77 }),
+};
 
 #[test]
 fn every_extension_comes_back_as_it_went() {
@@ -100,6 +109,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.ereg, Some(&[2, 3][..]));
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
+    assert_eq!(m.flow_policy.unwrap(), POLICY);
     assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
     assert_eq!(m.new_src.unwrap(), Address::host("192.0.2.9".parse().unwrap()));

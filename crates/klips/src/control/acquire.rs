@@ -164,9 +164,11 @@ impl Control {
                 self.release([held], None);
                 continue;
             }
-            let (src, dst) = (held.flow.src, held.flow.dst);
             let nets = (eroute.selector.src.network(), eroute.selector.dst.network());
             let whole = eroute.action == Action::TrapSubnet;
+            // One SA is enough for all that goes through the tunnel that policy wants.
+            let wants = eroute.policy.as_ref().filter(|policy| policy.flow.wanted.is_some());
+            let (src, dst) = wants.map_or((held.flow.src, held.flow.dst), |policy| policy.ends);
             let (from, to) = if whole { nets } else { (src, dst) };
             let key = (eroute.selector, from, to);
             // It met the trap before its worker could know of the SA, or policy has only the trap to say.
@@ -339,6 +341,9 @@ fn about(w: &mut Writer, eroute: &Eroute, src: IpAddr, dst: IpAddr) {
     let carrier = if inner_src.addr().is_ipv4() { 4 } else { 41 };
     for (kind, ip) in [(ExtType::AddressSrc, src), (ExtType::AddressDst, dst)] {
         w.address(kind, &Address { proto: carrier, ..Address::host(ip) });
+    }
+    if let Some(policy) = &eroute.policy {
+        w.flow_policy(&policy.flow);
     }
 }
 

@@ -111,6 +111,7 @@ impl Control {
         }
         if let Some(sa) = sa.filter(|_| in_use) {
             self.plane.publish(sa);
+            self.policy_sa_came(&id);
         }
         self.acquired(ask.base.seq, &id);
         Ok(())
@@ -206,6 +207,9 @@ impl Control {
         let whole = |s: Selector| s.src.prefix_len() == 0 && s.dst.prefix_len() == 0 && s.proto == 0;
         if (manual || policy.by_policy) && inner.is_some_and(whole) {
             sa.carry_either_family();
+        }
+        if policy.by_policy {
+            sa.judge_by_policy(policy.reqid);
         }
         if let Some(value) = ask.replay_value {
             let last = replay_value(value, params.esn);

@@ -133,6 +133,9 @@ impl Control {
             inner(&mut w, record);
         }
         w.km_cookie(&KmCookie { proto: record.km.proto, cookie: record.km.cookie });
+        if record.policy != Default::default() {
+            w.sa_policy(&record.policy);
+        }
         w.finish().unwrap_or_default()
     }
 

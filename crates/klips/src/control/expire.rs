@@ -82,6 +82,7 @@ impl Control {
         if let Some(sa) = &record.sa {
             sa.advance(SaState::Dying);
         }
+        self.policy_sas_changed(id.dst);
         self.tell_expire(id, Limit::Soft);
         self.sadb.rearm(id);
     }
@@ -108,6 +109,7 @@ impl Control {
         let (partner, in_use) = (record.partner(), core::mem::take(&mut record.in_use));
         if in_use {
             self.plane.withdraw(id);
+            self.policy_sas_changed(id.dst);
         }
         self.unpair(id);
         self.sadb.rearm(id);

@@ -3,7 +3,8 @@
 //! An eroute's selector is in the inner addresses: prefixes, ports, and the protocol of the destination. PROTECT names
 //! its SA by SA type, SA extension and destination; that SA need not be there yet.
 
-use super::{Control, describe, flag, protocol};
+use super::{Control, describe, flag, policy, protocol};
+use crate::admission::Side;
 use crate::eroute::{Action, Eroute, ErouteError};
 use core::net::SocketAddr;
 use ipnet::IpNet;
@@ -22,12 +23,16 @@ pub(super) enum Present {
 
 impl Control {
     /// ADDFLOW and REPLACEFLOW.
-    pub(super) fn add_flow(&mut self, ask: &Message<'_>, present: Present) -> Result<(), Fault> {
+    pub(super) fn add_flow(&mut self, ask: &mut Message<'_>, present: Present) -> Result<(), Fault> {
         let text = |identity: &Option<pfkey::Identity<'_>>| {
             identity.map_or(Box::default(), |i| String::from_utf8_lossy(i.text).into())
         };
         let selector = selector(ask)?;
-        let action = action(ask)?;
+        let policy = self.flow_policy(ask)?;
+        let action = match policy.as_ref().and_then(|policy| self.wanted_action(policy)) {
+            Some(action) => action,
+            None => action(ask)?,
+        };
         // Packets never go on an SA that they come on.
         if let Action::Protect(id) = action
             && self.sadb.find(&id).is_some_and(|sa| sa.flags & flag::BOTH == flag::INBOUND)
@@ -35,26 +40,41 @@ impl Control {
             return Err(Fault::invalid(D::BadSaflags));
         }
         let eroute = Eroute::new(selector, action);
-        let eroute = eroute.between(text(&ask.src_identity), text(&ask.dst_identity));
-        match present {
-            Present::Refuse => self
-                .plane
-                .change_eroute(selector, |eroutes| eroutes.add(eroute))
-                .map_err(|_| Fault::errno(Errno::EEXIST))?,
-            Present::Replace => {
-                drop(self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute)));
-            }
+        let mut eroute = eroute.between(text(&ask.src_identity), text(&ask.dst_identity));
+        eroute.policy.clone_from(&policy);
+        let side = Side::of(policy::direction(ask));
+        let before = match side {
+            None => self.plane.eroutes().exact(&selector).cloned(),
+            Some(side) => self.plane.admission().exact(side, &selector),
+        };
+        if before.is_some() && present == Present::Refuse {
+            return Err(Fault::errno(Errno::EEXIST));
         }
-        self.reconsider(Some(&selector));
+        match side {
+            None => drop(self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute))),
+            Some(side) => self.plane.change_admission(|admission| admission.replace(side, eroute)),
+        }
+        self.policy_added(selector, policy.as_deref(), before.as_deref());
+        if side.is_none() {
+            self.reconsider(Some(&selector));
+        }
         Ok(())
     }
 
     /// DELFLOW of exactly the selector named.
     pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<(), Fault> {
         let selector = selector(ask)?;
-        match self.plane.change_eroute(selector, |eroutes| eroutes.delete(&selector)) {
-            Ok(_) => {
-                self.reconsider(Some(&selector));
+        let side = Side::of(policy::direction(ask));
+        let gone = match side {
+            None => self.plane.change_eroute(selector, |eroutes| eroutes.delete(&selector)),
+            Some(side) => self.plane.change_admission(|admission| admission.delete(side, &selector)),
+        };
+        match gone {
+            Ok(gone) => {
+                self.policy_gone(&gone);
+                if side.is_none() {
+                    self.reconsider(Some(&selector));
+                }
                 Ok(())
             }
             Err(ErouteError::Missing | ErouteError::Exists) => Err(Fault::errno(Errno::ENOENT)),
@@ -64,6 +84,8 @@ impl Control {
     /// FLUSHFLOWS.
     pub(super) fn flush_flows(&mut self) {
         drop(self.plane.change_eroutes(|eroutes| eroutes.clear()));
+        self.plane.change_admission(|admission| admission.clear());
+        self.policies_gone();
         self.reconsider(None);
     }
 
@@ -85,9 +107,19 @@ impl Control {
             | Action::Hold => SaType::Unspec,
         };
         let mut w = Writer::new(&Base { satype_number: satype.number(), ..*base });
+        let wants = eroute.policy.as_ref().filter(|policy| policy.flow.wanted.is_some());
         if let Action::Protect(id) = eroute.action {
             w.sa(&pfkey::Sa { spi: id.spi.0, ..pfkey::Sa::default() });
-            w.address(ExtType::AddressDst, &Address::host(id.dst));
+            if wants.is_none() {
+                w.address(ExtType::AddressDst, &Address::host(id.dst));
+            }
+        }
+        if let Some(policy) = wants {
+            w.address(ExtType::AddressSrc, &Address::host(policy.ends.0));
+            w.address(ExtType::AddressDst, &Address::host(policy.ends.1));
+        }
+        if let Some(policy) = &eroute.policy {
+            w.flow_policy(&policy.flow);
         }
         w.address(ExtType::AddressInnerSrc, &net(s.src, s.sport));
         w.address(ExtType::AddressInnerDst, &net(s.dst, s.dport));

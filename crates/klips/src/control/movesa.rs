@@ -107,8 +107,13 @@ impl Control {
                 self.plane.move_sa(old, sa);
             }
         }
+        let (new, in_use) = (record.id, record.in_use);
         // Its new name was found free.
         let _ = self.sadb.insert(record);
+        if in_use {
+            self.policy_sa_came(&new);
+            self.policy_sas_changed(old.dst);
+        }
     }
 
     /// The newest authentic packet of an inbound SA came from `from`: its key manager is told, once for each other place.

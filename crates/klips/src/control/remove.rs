@@ -83,6 +83,7 @@ impl Control {
                 plane.withdraw(&record.id);
             }
         });
+        self.policy_all_changed();
     }
 
     /// Takes an SA out of the SADB and, at once, out of use. Whoever was its partner goes on alone.
@@ -93,6 +94,7 @@ impl Control {
         }
         if record.in_use {
             self.plane.withdraw(id);
+            self.policy_sas_changed(id.dst);
         }
         if let Some(partner) = record.partner() {
             self.unpair(&partner);

@@ -157,6 +157,8 @@ pub(super) struct Family<A: Word> {
     len: usize,
     /// How many of them are `%pass`.
     passes: usize,
+    /// How many have a rank: without any the best shape decides.
+    ranked: usize,
     /// Seeded, so that nobody can choose selectors or packets that fall on one place.
     hasher: RandomState,
 }
@@ -164,7 +166,7 @@ pub(super) struct Family<A: Word> {
 impl<A: Word> Default for Family<A> {
     fn default() -> Self {
         let (shapes, sources, destinations, hasher) = Default::default();
-        Self { shapes, sources, destinations, len: 0, passes: 0, hasher }
+        Self { shapes, sources, destinations, len: 0, passes: 0, ranked: 0, hasher }
     }
 }
 
@@ -195,8 +197,10 @@ impl<A: Word> Family<A> {
             self.insert(shape, key, eroute);
             return None;
         };
-        let action = eroute.action;
+        let (action, ranked) = (eroute.action, usize::from(eroute.policy.is_some()));
         let old = core::mem::replace(old, Arc::new(eroute));
+        self.ranked = self.ranked.saturating_add(ranked);
+        self.unranked(&old);
         self.count_pass(old.action, -1);
         self.count_pass(action, 1);
         Some(old)
@@ -212,6 +216,7 @@ impl<A: Word> Family<A> {
             }
         };
         self.count_pass(eroute.action, 1);
+        self.ranked = self.ranked.saturating_add(usize::from(eroute.policy.is_some()));
         let hasher = &self.hasher;
         let hash_of = |eroute: &Arc<Eroute>| hasher.hash_one(Tuple::<A>::of(&eroute.selector));
         if let Some((_, table)) = self.shapes.get_mut(at) {
@@ -234,6 +239,7 @@ impl<A: Word> Family<A> {
         self.destinations.remove(key.dst, shape.dst, &self.hasher);
         self.len = self.len.saturating_sub(1);
         self.count_pass(gone.action, -1);
+        self.unranked(&gone);
         Some(gone)
     }
 
@@ -242,23 +248,32 @@ impl<A: Word> Family<A> {
         table.find(self.hasher.hash_one(*key), |eroute| Tuple::of(&eroute.selector) == *key)
     }
 
-    pub(super) fn lookup(
-        &self,
-        packet: &Tuple<A>,
-        mut take: impl FnMut(&Arc<Eroute>) -> bool,
-    ) -> Option<&Arc<Eroute>> {
+    pub(super) fn lookup(&self, packet: &Tuple<A>) -> Option<&Arc<Eroute>> {
+        let mut matches = self.matches(*packet);
+        match self.ranked {
+            0 => matches.next(),
+            // Of equals the first stays, which has the better shape.
+            _ => matches.min_by_key(|eroute| eroute.rank()),
+        }
+    }
+
+    /// Those that match, the best shape first.
+    pub(super) fn matches(&self, packet: Tuple<A>) -> impl Iterator<Item = &Arc<Eroute>> {
         let prune = self.shapes.len() > FEW;
         let sources = if prune { self.sources.above(packet.src, &self.hasher) } else { Lengths::ALL };
         let destinations =
             if prune { self.destinations.above(packet.dst, &self.hasher) } else { Lengths::ALL };
         self.shapes
             .iter()
-            .filter(|(shape, _)| sources.has(shape.src) && destinations.has(shape.dst))
-            .filter_map(|(shape, table)| {
-                let key = shape.leaves(packet);
+            .filter(move |(shape, _)| sources.has(shape.src) && destinations.has(shape.dst))
+            .filter_map(move |(shape, table)| {
+                let key = shape.leaves(&packet);
                 table.find(self.hasher.hash_one(key), |eroute| Tuple::of(&eroute.selector) == key)
             })
-            .find(|eroute| take(eroute))
+    }
+
+    fn unranked(&mut self, gone: &Eroute) {
+        self.ranked = self.ranked.saturating_sub(usize::from(gone.policy.is_some()));
     }
 
     fn count_pass(&mut self, action: Action, by: isize) {
@@ -271,15 +286,24 @@ impl<A: Word> Family<A> {
         self.shapes.iter().flat_map(|(_, table)| table.iter())
     }
 
-    /// Every eroute, in the order of shapes, down to the last shape that has a `%pass`.
-    pub(super) fn down_to_passes(&self) -> impl Iterator<Item = &Arc<Eroute>> {
-        let has = |(_, table): &(Shape, Gradual<Arc<Eroute>>)| {
-            table.iter().any(|eroute| eroute.action == Action::Pass)
-        };
+    /// Every eroute, in match order, down to the last shape that has a `%pass`, or to the last `%pass` of those that have ranks.
+    pub(super) fn down_to_passes(&self) -> Vec<&Arc<Eroute>> {
         // Nobody looks for what is known not to be there.
-        let last = if self.passes == 0 { None } else { self.shapes.iter().rposition(has) };
+        if self.passes == 0 {
+            return Vec::new();
+        }
+        let is_pass = |eroute: &Arc<Eroute>| eroute.action == Action::Pass;
+        if self.ranked != 0 {
+            let mut all: Vec<_> = self.all().collect();
+            // Of equals the better shape stays first.
+            all.sort_by_key(|eroute| eroute.rank());
+            let last = all.iter().rposition(|eroute| is_pass(eroute));
+            all.truncate(last.map_or(0, |last| last.saturating_add(1)));
+            return all;
+        }
+        let last = self.shapes.iter().rposition(|(_, table)| table.iter().any(is_pass));
         let count = last.map_or(0, |last| last.saturating_add(1));
-        self.shapes.iter().take(count).flat_map(|(_, table)| table.iter())
+        self.shapes.iter().take(count).flat_map(|(_, table)| table.iter()).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::ip::{self, Head, Outer};
 use crate::open::{self, Payload, RUN, Trailer, Verified};
 use crate::opened::Opened;
 use crate::packet::proto;
+use crate::plane::Plane;
 use crate::sa::{Mode, Sa};
 use arrayvec::ArrayVec;
 use core::ops::Range;
@@ -74,7 +75,7 @@ impl Inbound {
         let Some(innermost) = chain.sas().first() else { return };
         let natted = matches!(arrival.carrier, Carrier::Udp { .. });
         for layer in layers {
-            match deliver(innermost, layer, natted, arena) {
+            match deliver(&self.plane, innermost, layer, natted, arena) {
                 Ok(packet) => out.unwrapped.push(packet),
                 Err(why) => self.refuse_of(innermost, why, 1),
             }
@@ -128,7 +129,7 @@ impl Inbound {
         self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         let mut left = Layers::new();
         for (layer, inside) in authentic.into_iter().take(admitted) {
-            match inside.and_then(|inside| settle(sa, layer, inside, arena)) {
+            match inside.and_then(|inside| settle(&self.plane, sa, layer, inside, arena)) {
                 Ok(layer) => left.push(layer),
                 Err(why) => self.refuse_of(sa, why, 1),
             }
@@ -144,12 +145,12 @@ impl Inbound {
         for layer in layers.into_iter().take(admitted) {
             let stripped = match sa.id.protocol {
                 Protocol::Ipcomp if layer.head.next != Protocol::Ipcomp.number() => {
-                    uncompressed(sa, layer, arena)
+                    uncompressed(&self.plane, sa, layer, arena)
                 }
                 Protocol::Ipcomp => self.decompress(sa, layer, arena),
                 Protocol::Esp | Protocol::Ah | Protocol::Ipip => belongs(sa, &layer, arena).and_then(|()| {
                     let octets = layer.body();
-                    settle(sa, layer, Inside { octets, next: layer.head.next }, arena)
+                    settle(&self.plane, sa, layer, Inside { octets, next: layer.head.next }, arena)
                 }),
             };
             match stripped {
@@ -179,7 +180,7 @@ impl Inbound {
             return Err(why);
         }
         let layer = Layer { at, len: arena.len().saturating_sub(at), ..layer };
-        settle(sa, layer, Inside { octets: layer.body(), next }, arena)
+        settle(&self.plane, sa, layer, Inside { octets: layer.body(), next }, arena)
     }
 }
 
@@ -296,13 +297,13 @@ fn inside(sa: &Sa, layer: &Layer, arena: &[u8]) -> Result<Inside, Discard> {
 
 /// What an SA leaves: in tunnel mode the packet inside, which it must be entitled to carry; in transport mode the same packet
 /// without what the SA had put into it.
-fn settle(sa: &Sa, layer: Layer, inside: Inside, arena: &mut [u8]) -> Result<Layer, Discard> {
+fn settle(plane: &Plane, sa: &Sa, layer: Layer, inside: Inside, arena: &mut [u8]) -> Result<Layer, Discard> {
     let Inside { octets, next } = inside;
     if sa.mode == Mode::Tunnel {
         let tos = arena.get(layer.range()).and_then(ip::tos).ok_or(Discard::Internal)?;
         let at = octets.start;
         let octets = arena.get_mut(octets).ok_or(Discard::Internal)?;
-        let admitted = tunnelled(sa, tos, Payload { octets, at, next_header: next }, &mut None)?;
+        let admitted = tunnelled(plane, sa, tos, Payload { octets, at, next_header: next }, &mut None)?;
         let Range { start, end } = admitted.range();
         return Ok(Layer {
             admitted: Some(admitted),
@@ -320,15 +321,23 @@ fn settle(sa: &Sa, layer: Layer, inside: Inside, arena: &mut [u8]) -> Result<Lay
 }
 
 /// IPComp that was not worth it: there is nothing to take off, except in tunnel mode.
-fn uncompressed(sa: &Sa, layer: Layer, arena: &mut [u8]) -> Result<Layer, Discard> {
+fn uncompressed(plane: &Plane, sa: &Sa, layer: Layer, arena: &mut [u8]) -> Result<Layer, Discard> {
     match sa.mode {
         Mode::Transport => Ok(layer),
-        Mode::Tunnel => settle(sa, layer, Inside { octets: layer.body(), next: layer.head.next }, arena),
+        Mode::Tunnel => {
+            settle(plane, sa, layer, Inside { octets: layer.body(), next: layer.head.next }, arena)
+        }
     }
 }
 
 /// A packet for the device: one that an SA in tunnel mode was entitled to carry, or the one that all of them were put into.
-fn deliver(innermost: &Sa, layer: Layer, natted: bool, arena: &mut [u8]) -> Result<Admitted, Discard> {
+fn deliver(
+    plane: &Plane,
+    innermost: &Sa,
+    layer: Layer,
+    natted: bool,
+    arena: &mut [u8],
+) -> Result<Admitted, Discard> {
     if let (Mode::Tunnel, Some(admitted)) = (innermost.mode, layer.admitted) {
         return Ok(admitted);
     }
@@ -336,7 +345,7 @@ fn deliver(innermost: &Sa, layer: Layer, natted: bool, arena: &mut [u8]) -> Resu
     if natted {
         repair(packet, &layer.head);
     }
-    transported(innermost, packet, layer.at)
+    transported(plane, innermost, packet, layer.at)
 }
 
 /// The transport checksum was computed over addresses that a NAT has changed (RFC 3948 §3.1.2): it is computed again. What

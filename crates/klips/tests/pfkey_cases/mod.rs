@@ -418,7 +418,7 @@ fn unreachable(diagnostic: Diagnostic) -> Option<&'static str> {
         D::DuplicateNattLoc | D::DuplicateNattRem => Some("two of them have no words of their own"),
         D::DuplicateNattPorts => Some("defined, never produced"),
         D::InnerProtoMismatch | D::PairAddMismatch | D::BadSaDirection => Some("defined, never produced"),
-        D::BadMode => Some("what a dialect says that this version cannot do"),
+        D::BadMode | D::BadPolicy => Some("what a dialect says that this version cannot do"),
         D::MissingAstr | D::DuplicateAstr | D::MalformedAstr => Some("TCP-MD5 has no database here"),
         _ => None,
     }

@@ -5,16 +5,21 @@
 //! | GETSPI, ADD, UPDATE, DELETE, GET, EXPIRE | the same (`sa`) |
 //! | REGISTER, FLUSH, DUMP, X_PROMISC | the same |
 //! | ACQUIRE | the same; its addresses are those of the tunnel that policy wants |
+//! | X_SPDADD, X_SPDSETIDX, X_SPDUPDATE, X_SPDDELETE | ADDFLOW, REPLACEFLOW, DELFLOW (`policy`) |
+//! | X_SPDGET, X_SPDDELETE2 | GETFLOW, then DELFLOW |
+//! | X_SPDFLUSH, X_SPDDUMP | FLUSHFLOWS, DUMPFLOWS |
+//! | X_NAT_T_NEW_MAPPING | NEWMAPPING |
 //! | X_MIGRATE, X_KMADDRESS, what is not in this table | refused: EOPNOTSUPP |
 //!
 //! Errno values are Linux's. The reason that pf_key(7P) has for a refusal is in `sadb_msg_reserved`, where others have 0.
 
 pub mod number;
+mod policy;
 mod record;
 mod sa;
 
 use super::{Translator, Turn};
-use crate::{Base, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, SaType, Writer};
+use crate::{Base, Diagnostic as D, Errno, Fault, Message, MessageType, SaType};
 use record::Record;
 use std::collections::VecDeque;
 use zeroize::Zeroizing;
@@ -76,15 +81,39 @@ impl Translator for Linux {
         if message.base.errno.0 != 0 && kind != MessageType::Acquire {
             return asked.map_or_else(Turn::default, |asked| self.refused(&asked, &message));
         }
+        let flow = |number| policy::tell(&message, Base { number, ..spoken(&message.base) });
         #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has no words in this dialect")]
         match kind {
+            MessageType::AddFlow => told(flow(asked.map_or(number::message::SPDADD, |asked| asked.number))),
+            MessageType::ReplaceFlow => told(flow(number::message::SPDUPDATE)),
+            MessageType::DelFlow => {
+                told(flow(asked.map_or(number::message::SPDDELETE, |asked| asked.number)))
+            }
+            MessageType::GetFlow => match asked {
+                Some(asked) if asked.number == number::message::SPDDELETE2 => {
+                    self.delete_shown(asked, &message)
+                }
+                _ => told(flow(number::message::SPDGET)),
+            },
+            MessageType::DumpFlows => self.dumped(&message, policy::tell),
+            MessageType::FlushFlows => {
+                let base =
+                    Base { number: number::message::SPDFLUSH, satype_number: 0, ..spoken(&message.base) };
+                Turn::say(header(&base))
+            }
+            MessageType::NewMapping => {
+                let base = Base { number: number::message::NEW_MAPPING, ..spoken(&message.base) };
+                told(policy::new_mapping(&message, base))
+            }
             MessageType::Socket => Turn::say(octets.to_vec()),
             MessageType::Dump => self.dumped(&message, sa::tell),
             // A reserved SPI is told to its asker alone.
             MessageType::GetSpi if asked.is_none() => Turn::default(),
             MessageType::Register => told(sa::tell_supported(&message, spoken(&message.base))),
             MessageType::Flush | MessageType::Promisc => told(bare(&message.base, asked)),
-            MessageType::Acquire => told(acquire(&message)),
+            MessageType::Acquire => {
+                told(policy::acquire(&message, Base { errno: message.base.errno, ..spoken(&message.base) }))
+            }
             MessageType::UpdatePair => told(sa::tell(&message, named(&message.base, MessageType::Update))),
             MessageType::DelPair => told(sa::tell(&message, named(&message.base, MessageType::Delete))),
             MessageType::GetSpi
@@ -101,6 +130,17 @@ impl Translator for Linux {
 impl Linux {
     fn translate(&mut self, octets: &[u8]) -> Result<Turn, Fault> {
         let record = Record::parse(octets)?;
+        if let Some(kind) = spd(record.base.number) {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the two others are their header alone")]
+            let message = match kind {
+                MessageType::AddFlow | MessageType::ReplaceFlow => policy::add(&record, kind)?,
+                MessageType::DelFlow => policy::delete(&record)?,
+                MessageType::GetFlow => policy::get(&record)?,
+                _ => header(&Base::request(kind, SaType::Unspec, record.base.seq, record.base.pid)),
+            };
+            self.expect(&record.base, kind);
+            return Ok(Turn::ask(message));
+        }
         let kind = record.base.kind().filter(|kind| kind.number() <= MessageType::Promisc.number());
         let unsupported = Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::UnknownMsg };
         let kind = kind.ok_or(unsupported)?;
@@ -127,6 +167,14 @@ impl Linux {
         };
         self.expect(&record.base, kind);
         Ok(Turn::ask(message))
+    }
+
+    /// SPDDELETE2, once it is known what has that number.
+    fn delete_shown(&mut self, asked: Asked, shown: &Message<'_>) -> Turn {
+        let Some(message) = policy::delete_shown(shown) else { return Turn::default() };
+        let native = MessageType::DelFlow.number();
+        self.asked.push_back(Asked { native, ..asked });
+        Turn::ask(message)
     }
 
     /// Our number of the record's SA type.
@@ -166,7 +214,8 @@ impl Linux {
         let same =
             |asked: &Asked| asked.native == base.number && asked.seq == base.seq && asked.pid == base.pid;
         // A DUMP has many answers, and the last of them has its own number.
-        if base.number == MessageType::Dump.number() && base.errno.0 == 0 {
+        let dumps = [MessageType::Dump.number(), MessageType::DumpFlows.number()];
+        if dumps.contains(&base.number) && base.errno.0 == 0 {
             return self.asked.iter().copied().find(same);
         }
         let at = self.asked.iter().position(same)?;
@@ -188,7 +237,11 @@ impl Linux {
         let mut turn = Turn::default();
         if !message.is_bare() {
             self.dump.told = self.dump.told.saturating_add(1);
-            let base = Base { seq: self.dump.told, ..spoken(&message.base) };
+            let number = match message.base.kind() {
+                Some(MessageType::DumpFlows) => number::message::SPDDUMP,
+                _ => message.base.number,
+            };
+            let base = Base { number, seq: self.dump.told, ..spoken(&message.base) };
             if let Some(record) = tell(message, base)
                 && let Some(before) = self.dump.held.replace(Zeroizing::new(record))
             {
@@ -243,17 +296,18 @@ fn bare(base: &Base, asked: Option<Asked>) -> Option<Vec<u8>> {
     Some(header(&Base { satype_number, ..spoken(base) }))
 }
 
-/// ACQUIRE: between whom, and with what.
-fn acquire(message: &Message<'_>) -> Option<Vec<u8>> {
-    let satype_number = sa::their_satype(message.base.satype()?)?;
-    let mut w = Writer::new(&Base { satype_number, errno: message.base.errno, ..spoken(&message.base) });
-    for (kind, address) in [(ExtType::AddressSrc, message.src), (ExtType::AddressDst, message.dst)] {
-        if let Some(ip) = address.and_then(|address| address.ip()) {
-            w.address(kind, &sa::whole(ip));
-        }
-    }
-    sa::tell_proposal(&mut w, message);
-    w.finish().ok()
+/// The native message of one about policy.
+const fn spd(number: u8) -> Option<MessageType> {
+    use number::message;
+    Some(match number {
+        message::SPDADD | message::SPDSETIDX => MessageType::AddFlow,
+        message::SPDUPDATE => MessageType::ReplaceFlow,
+        message::SPDDELETE => MessageType::DelFlow,
+        message::SPDGET | message::SPDDELETE2 => MessageType::GetFlow,
+        message::SPDDUMP => MessageType::DumpFlows,
+        message::SPDFLUSH => MessageType::FlushFlows,
+        _ => return None,
+    })
 }
 
 /// Why a record was refused: its header alone, with the errno that Linux has for it.

@@ -56,6 +56,7 @@ pub(super) fn type_word(number: u8) -> &'static str {
         Some(MessageType::DelFlow) => "DELETE FLOW",
         Some(MessageType::FlushFlows) => "FLUSH FLOWS",
         Some(MessageType::DumpFlows) => "DUMP FLOWS",
+        Some(MessageType::GetFlow) => "GET FLOW",
         Some(MessageType::GroupSa) => "GROUP SA",
         Some(MessageType::Socket) => "SOCKET",
         Some(MessageType::MoveSa) => "MOVE SA",
@@ -191,6 +192,10 @@ fn block(
         ExtType::AddressNattLoc => address(out, "NLC", "NAT-T local address", message.natt_loc, look),
         ExtType::AddressNattRem => address(out, "NRM", "NAT-T remote address", message.natt_rem, look),
         ExtType::NewSrc => address(out, "NSR", "New source address", message.new_src, look),
+        ExtType::FlowPolicy => message.flow_policy.map_or(Ok(()), |policy| {
+            let direction = format!("{:?}", policy.direction).to_lowercase();
+            writeln!(out, "PLC: Policy {} {direction}, priority {}", policy.index, policy.priority)
+        }),
         ExtType::SaPolicy => message.sa_policy.map_or(Ok(()), |policy| {
             let by = if policy.by_policy { ", inbound packets judged by policy" } else { "" };
             writeln!(out, "POL: Policy number {}{by}", policy.reqid)

@@ -1,7 +1,10 @@
 //! Octets as linux/pfkeyv2.h lays them out, written here by hand: the code under test has no part in them.
 
 use super::*;
-use crate::{Address, Algorithm, Sa, SaPolicy, state};
+use crate::{
+    Address, Algorithm, ExtType, Flow, FlowAction, FlowDirection, FlowPolicy, Level, Sa, SaPolicy, Wanted,
+    Writer, state,
+};
 
 /// Extensions of a record under construction.
 fn ext(number: u16, body: &[u8]) -> Vec<u8> {
@@ -237,4 +240,139 @@ fn every_cut_and_every_flipped_bit_is_taken_or_refused() {
             Message::parse(ask).unwrap();
         });
     }
+}
+
+/// A selector, and a policy of one request.
+fn spd(number: u8, kind: u8, direction: u8, request: &[u8]) -> Vec<u8> {
+    let mut policy = vec![kind, 0, direction, 0];
+    policy.extend(9_u32.to_ne_bytes());
+    policy.extend(0x4000_0000_u32.to_ne_bytes());
+    policy.extend(request);
+    record(
+        number,
+        0,
+        &[address(5, 255, [10, 1, 0, 0], 16), address(6, 255, [10, 2, 0, 0], 16), ext(18, &policy)],
+    )
+}
+
+fn request(protocol: u8, mode: u8, level: u8, reqid: u32) -> Vec<u8> {
+    let mut octets = vec![48, 0, protocol, 0, mode, level, 0, 0];
+    octets.extend(reqid.to_ne_bytes());
+    octets.extend([0; 4]);
+    for last in [1, 2] {
+        octets.extend([2, 0, 0, 0, 192, 0, 2, last, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    octets
+}
+
+#[test]
+fn a_policy_goes_there_and_comes_back() {
+    let mut linux = Linux::default();
+    let turn = linux.request(&spd(14, 2, 2, &request(50, 2, 3, 77)));
+    let ask = asked(&turn);
+    assert_eq!((ask.base.kind(), ask.base.seq), (Some(MessageType::AddFlow), 7));
+    let wanted = Wanted { protocol: 50, mode: 2, level: Level::Unique, reqid: 77 };
+    let mut want =
+        FlowPolicy { direction: FlowDirection::Out, index: 0, priority: 1 << 30, wanted: Some(wanted) };
+    assert_eq!(ask.flow_policy, Some(want));
+    assert_eq!(ask.inner_src, Some(Address::net([10, 1, 0, 0].into(), 16)), "255 is any");
+    assert_eq!(ask.dst, Some(Address::host([192, 0, 2, 2].into())));
+
+    // The service has given it a number, and there is no SA yet.
+    let mut w = Writer::new(&ask.base);
+    w.address(ExtType::AddressSrc, &ask.src.unwrap()).address(ExtType::AddressDst, &ask.dst.unwrap());
+    w.address(ExtType::AddressInnerSrc, &ask.inner_src.unwrap());
+    w.address(ExtType::AddressInnerDst, &ask.inner_dst.unwrap());
+    want.index = 9;
+    w.flow_policy(&want).flow(&Flow { action: FlowAction::Trap, packets: 0, last_use: 0 });
+    let turn = linux.notice(&w.finish().unwrap());
+    let whole = spd(14, 2, 2, &request(50, 2, 3, 77));
+    let said = &turn.say[0];
+    assert_eq!(said[..2], whole[..2], "SPDADD");
+    let policy = &whole[16 + 48..];
+    assert!(said.ends_with(policy), "{said:?}\n{policy:?}");
+    assert_eq!(said[16..64], whole[16..64], "selector");
+    // Another socket of the dialect hears the same.
+    assert_eq!(Linux::default().notice(&w_again(&ask, &want)).say[0][1], 14);
+}
+
+fn w_again(ask: &Message<'_>, policy: &FlowPolicy) -> Vec<u8> {
+    let mut w = Writer::new(&ask.base);
+    w.address(ExtType::AddressInnerSrc, &ask.inner_src.unwrap());
+    w.address(ExtType::AddressInnerDst, &ask.inner_dst.unwrap());
+    w.flow_policy(policy).flow(&Flow { action: FlowAction::Pass, packets: 0, last_use: 0 });
+    w.finish().unwrap()
+}
+
+#[test]
+fn only_unique_looks_at_the_number() {
+    for (level, want) in [(0, Level::Require), (1, Level::Use), (2, Level::Require), (3, Level::Unique)] {
+        let mut linux = Linux::default();
+        let turn = linux.request(&spd(13, 2, 1, &request(50, 2, level, 77)));
+        let wanted = asked(&turn).flow_policy.unwrap().wanted.unwrap();
+        assert_eq!((wanted.level, wanted.reqid), (want, if level == 3 { 77 } else { 0 }));
+        assert_eq!(asked(&turn).base.kind(), Some(MessageType::ReplaceFlow));
+    }
+}
+
+#[test]
+fn policies_that_cannot_be_kept_are_refused_by_name() {
+    let one = request(50, 2, 2, 0);
+    let why = |octets: &[u8]| {
+        let (_, errno, _, diagnostic) = said(&Linux::default().request(octets));
+        (errno, D::from_number(diagnostic).unwrap())
+    };
+    let two = [one.clone(), request(51, 2, 2, 0)].concat();
+    assert_eq!(why(&spd(14, 2, 2, &two)), (95, D::BadPolicy), "a bundle");
+    let transport = [&[16, 0, 50, 0, 1, 2, 0, 0][..], &[0; 8]].concat();
+    assert_eq!(why(&spd(14, 2, 2, &transport)), (95, D::BadMode));
+    assert_eq!(why(&spd(14, 2, 2, &[])), (22, D::BadPolicy), "ipsec and nothing");
+    assert_eq!(why(&spd(14, 3, 2, &[])), (22, D::BadPolicy), "entrust");
+    assert_eq!(why(&spd(14, 2, 0, &one)), (22, D::BadPolicy), "any direction");
+    assert_eq!(why(&spd(14, 2, 2, &one[..40])), (22, D::BadPolicy), "cut");
+    let mut lies = one.clone();
+    lies[0] = 200;
+    assert_eq!(why(&spd(14, 2, 2, &lies)), (22, D::BadPolicy), "a length beyond the end");
+    lies[0] = 8;
+    assert_eq!(why(&spd(14, 2, 2, &lies)), (22, D::BadPolicy), "a length below its own");
+}
+
+#[test]
+fn delete_by_number_looks_first_and_then_deletes_what_it_saw() {
+    let mut linux = Linux::default();
+    let turn = linux.request(&spd(22, 1, 2, &[]));
+    let ask = asked(&turn);
+    assert_eq!((ask.base.kind(), ask.flow_policy.unwrap().index), (Some(MessageType::GetFlow), 9));
+    let mut w = Writer::new(&ask.base);
+    w.address(ExtType::AddressInnerSrc, &Address::net([10, 1, 0, 0].into(), 16));
+    w.address(ExtType::AddressInnerDst, &Address::net([10, 2, 0, 0].into(), 16));
+    let policy = FlowPolicy { index: 9, direction: FlowDirection::Forward, ..FlowPolicy::default() };
+    w.flow_policy(&policy).flow(&Flow { action: FlowAction::Pass, packets: 0, last_use: 0 });
+    let turn = linux.notice(&w.finish().unwrap());
+    let ask = asked(&turn);
+    assert_eq!(ask.base.kind(), Some(MessageType::DelFlow));
+    assert_eq!(ask.flow_policy.unwrap().direction, FlowDirection::Forward);
+    let echo = turn.ask[0].to_vec();
+    let done = linux.notice(&echo);
+    assert_eq!(said(&done).0, 22);
+    // None of that number.
+    let turn = linux.request(&spd(22, 1, 2, &[]));
+    let none = answer(&turn, |base| *base = Base { errno: Errno::ENOENT, words: 2, ..*base });
+    assert_eq!(said(&linux.notice(&none[..16])), (22, Errno::ENOENT.0, 0, 0));
+}
+
+#[test]
+fn an_acquire_names_the_policy() {
+    let mut w = Writer::new(&Base::request(MessageType::Acquire, SaType::Esp, 0x8000_0001, 0));
+    w.address(ExtType::AddressSrc, &Address { proto: 4, ..Address::host([192, 0, 2, 1].into()) });
+    w.address(ExtType::AddressDst, &Address { proto: 4, ..Address::host([192, 0, 2, 2].into()) });
+    w.flow_policy(&FlowPolicy { index: 9, priority: 1 << 30, ..FlowPolicy::default() });
+    let turn = Linux::default().notice(&w.finish().unwrap());
+    let mut policy = vec![2, 0, 2, 0];
+    policy.extend(9_u32.to_ne_bytes());
+    policy.extend(0x4000_0000_u32.to_ne_bytes());
+    let mut want = record(6, 3, &[&ends()[..], &[ext(18, &policy)]].concat());
+    want[8..12].copy_from_slice(&0x8000_0001_u32.to_ne_bytes());
+    want[12..16].fill(0);
+    assert_eq!(*turn.say[0], want);
 }
