@@ -9,6 +9,7 @@ pub mod ike_message;
 pub mod ip_walk;
 mod packets;
 pub mod pfkey_klips;
+pub mod pfkey_linux;
 pub mod pfkey_parse;
 
 /// One target.
@@ -25,6 +26,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "pfkey_parse", run: pfkey_parse::run, seeds: pfkey_parse::seeds },
     Target { name: "pfkey_klips", run: pfkey_klips::run, seeds: pfkey_klips::seeds },
+    Target { name: "pfkey_linux", run: pfkey_linux::run, seeds: pfkey_linux::seeds },
     Target { name: "ip_walk", run: ip_walk::run, seeds: ip_walk::seeds },
     Target { name: "esp_open", run: esp_open::run, seeds: esp_open::seeds },
     Target { name: "ike_message", run: ike_message::run, seeds: ike_message::seeds },

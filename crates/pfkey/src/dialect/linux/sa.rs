@@ -53,6 +53,9 @@ pub(super) fn request(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>,
     }
     if kind == MessageType::GetSpi {
         let (min, max) = record.spi_range().ok_or(Fault::invalid(D::MissingRange))?;
+        if min > max {
+            return Err(Fault::invalid(D::MalformedRange));
+        }
         w.spi_range(&SpiRange { min, max });
     } else if matches!(kind, MessageType::Add | MessageType::Update) {
         complete(&mut w, record, &dst)?;
