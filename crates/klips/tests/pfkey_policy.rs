@@ -94,6 +94,17 @@ fn an_eroute_that_wants_an_sa_takes_the_newest_that_fits() {
     service.must(s, between(PEER, LOCAL, 0x2002, 0));
     service.must(s, add_esp(0x2003, LOCAL, PEER));
     assert_eq!(action_of(&service, NET), protect(0x1002));
+    // Between two hosts a policy may want just that one.
+    let hosts = ("192.0.2.1/32", "198.51.100.2/32");
+    let mut transport = flow_policy(OUT, REQUIRE, 0, 0, 0);
+    transport[2] = 1;
+    service.must(s, flow(ADD_FLOW, hosts, 0, &transport));
+    assert_eq!(action_of(&service, hosts), protect(0x2003));
+    for (at, odd) in [(2, 3), (3, 108)] {
+        let mut policy = flow_policy(OUT, REQUIRE, 0, 0, 0);
+        policy[at] = odd;
+        assert_eq!(service.ask(s, flow(REPLACE_FLOW, NET, 0, &policy)).errno, EOPNOTSUPP);
+    }
     service.must(s, msg(FLUSH, 0));
     assert_eq!(action_of(&service, NET), Some(Action::Trap));
 }

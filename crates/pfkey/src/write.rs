@@ -65,7 +65,7 @@ impl Writer {
     }
 
     /// The same of an extension that has its number in another dialect.
-    pub(crate) fn numbered(&mut self, number: u16, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+    pub fn numbered(&mut self, number: u16, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
         let start = self.octets.len();
         self.octets.extend_from_slice(&u16::MAX.to_ne_bytes());
         self.octets.extend_from_slice(&number.to_ne_bytes());
@@ -294,6 +294,7 @@ fn address_body(octets: &mut Vec<u8>, address: &Address) {
     }
 }
 
+/// Appends a sockaddr: 16 octets of IPv4, or 28 of IPv6.
 pub(crate) fn sockaddr(octets: &mut Vec<u8>, socket: SocketAddr) {
     let family = if socket.is_ipv4() { AF_INET } else { AF_INET6 };
     octets.extend_from_slice(&family.to_ne_bytes());

@@ -14,7 +14,8 @@ use pfkey::{Diagnostic as D, Errno, Fault, FlowDirection, FlowPolicy, Level, Mes
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// `IPSEC_MODE_TUNNEL`.
+/// `IPSEC_MODE_*`.
+const TRANSPORT: u8 = 1;
 const TUNNEL: u8 = 2;
 
 /// Numbers of SAs up to this one are for people to give (`IPSEC_MANUAL_REQID_MAX`).
@@ -65,9 +66,14 @@ impl Control {
         let ip = |address: Option<pfkey::Address>| address.and_then(|address| address.ip());
         let ends = match flow.wanted {
             None => None,
-            // Nothing else is carried by this version.
-            Some(wanted) if wanted.mode != TUNNEL || wanted.protocol != Protocol::Esp.number() => {
+            Some(wanted) if !matches!(wanted.mode, TRANSPORT | TUNNEL) => {
                 return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode });
+            }
+            // Compression alone protects nothing, and there are no bundles here.
+            Some(wanted)
+                if ![Protocol::Esp, Protocol::Ah].map(Protocol::number).contains(&wanted.protocol) =>
+            {
+                return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadPolicy });
             }
             Some(_) => {
                 let src = ip(ask.src).ok_or(Fault::invalid(D::MissingSrc))?;

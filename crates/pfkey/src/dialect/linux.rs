@@ -20,7 +20,8 @@ mod sa;
 
 use super::{Translator, Turn};
 use crate::{Base, Diagnostic as D, Errno, Fault, Message, MessageType, SaType};
-use record::Record;
+pub use policy::{Policy, Request};
+pub use record::Record;
 use std::collections::VecDeque;
 use zeroize::Zeroizing;
 

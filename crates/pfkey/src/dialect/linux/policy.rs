@@ -8,7 +8,8 @@
 //! | level default | level require |
 //! | level use, require | no number for the SA, whatever the request says |
 //! | direction in, fwd | policy for what comes in on SAs without selectors |
-//! | several requests, mode transport, protocol other than ESP | refused: EOPNOTSUPP |
+//! | mode transport | an SA between the two hosts of the selector; refused, EOPNOTSUPP, where it is not about two hosts |
+//! | several requests, protocols other than ESP and AH | refused: EOPNOTSUPP |
 //! | types entrust and bypass, no request, a lifetime of the policy | refused: EINVAL, EOPNOTSUPP |
 
 use super::number::ext;
@@ -19,7 +20,7 @@ use crate::{
     Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, FlowDirection, FlowPolicy,
     Level, Lifetime, Message, MessageType, SaType, Wanted, Writer,
 };
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// `IPSEC_POLICY_*`.
 const DISCARD: u16 = 0;
@@ -34,21 +35,50 @@ const fn unsupported(diagnostic: D) -> Fault {
     Fault { errno: Errno::EOPNOTSUPP, diagnostic }
 }
 
-/// `SADB_X_EXT_POLICY` as it came.
-struct Policy<'m> {
-    kind: u16,
-    direction: u8,
-    index: u32,
-    priority: u32,
-    requests: &'m [u8],
+/// `SADB_X_EXT_POLICY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// `IPSEC_POLICY_*`: 0 discard, 1 none, 2 ipsec.
+    pub kind: u16,
+    /// `IPSEC_DIR_*`: 1 in, 2 out, 3 fwd.
+    pub direction: u8,
+    /// Its number.
+    pub index: u32,
+    /// The smallest decides.
+    pub priority: u32,
+    /// The SAs that it wants, in the order in which they are applied.
+    pub requests: Vec<Request>,
 }
 
-impl<'m> Policy<'m> {
-    fn read(record: &Record<'m>) -> Result<Self, Fault> {
+/// `struct sadb_x_ipsecrequest`: one SA that a policy wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The IP protocol: 50 for ESP.
+    pub protocol: u8,
+    /// `IPSEC_MODE_*`.
+    pub mode: u8,
+    /// `IPSEC_LEVEL_*`; `None` is default, which is require.
+    pub level: Option<Level>,
+    /// The number that the SA must have, if it is to be unique.
+    pub reqid: u32,
+    /// The ends of the tunnel.
+    pub ends: Option<(IpAddr, IpAddr)>,
+}
+
+impl Policy {
+    /// Reads the extension.
+    pub fn read(record: &Record<'_>) -> Result<Self, Fault> {
         let bad = Fault::invalid(D::BadPolicy);
-        let (head, requests) =
+        let (head, mut rest) =
             record.raw(ext::POLICY).and_then(|o| o.split_first_chunk::<16>()).ok_or(bad)?;
         let &[_, _, _, _, t0, t1, direction, _, i0, i1, i2, i3, p0, p1, p2, p3] = head;
+        let mut requests = Vec::new();
+        // What is shorter than a request is padding.
+        while rest.len() >= REQUEST {
+            let (request, after) = Request::read(rest).ok_or(bad)?;
+            requests.push(request);
+            rest = after;
+        }
         Ok(Self {
             kind: u16::from_ne_bytes([t0, t1]),
             direction,
@@ -58,39 +88,91 @@ impl<'m> Policy<'m> {
         })
     }
 
+    /// Writes the extension.
+    pub fn write(&self, w: &mut Writer) {
+        w.numbered(ext::POLICY, |octets| {
+            octets.extend_from_slice(&self.kind.to_ne_bytes());
+            octets.extend_from_slice(&[self.direction, 0]);
+            octets.extend_from_slice(&self.index.to_ne_bytes());
+            octets.extend_from_slice(&self.priority.to_ne_bytes());
+            self.requests.iter().for_each(|request| request.write(octets));
+        });
+    }
+
     fn direction(&self) -> Result<FlowDirection, Fault> {
         FlowDirection::from_number(self.direction).ok_or(Fault::invalid(D::BadPolicy))
     }
 
-    /// The one SA that it wants, and the ends of its tunnel.
-    fn request(&self) -> Result<(Wanted, SocketAddr, SocketAddr), Fault> {
-        let bad = Fault::invalid(D::BadPolicy);
-        let (head, rest) = self.requests.split_first_chunk::<REQUEST>().ok_or(bad)?;
-        let &[l0, l1, protocol, high, mode, level, _, _, r0, r1, r2, r3, _, _, _, _] = head;
-        let len = usize::from(u16::from_ne_bytes([l0, l1]));
-        let ends = len.checked_sub(REQUEST).and_then(|len| rest.get(..len)).ok_or(bad)?;
-        // What follows is another request, or nothing; the extension is padded to whole words.
-        if rest.len().saturating_sub(ends.len()) >= REQUEST {
-            return Err(unsupported(D::BadPolicy));
-        }
-        let level = match level {
-            1 => Level::Use,
-            0 | 2 => Level::Require,
-            3 => Level::Unique,
-            _ => return Err(bad),
+    /// The one SA that it wants, and its ends.
+    fn wanted(&self, record: &Record<'_>) -> Result<(Wanted, IpAddr, IpAddr), Fault> {
+        let request = match &self.requests[..] {
+            [] => return Err(Fault::invalid(D::BadPolicy)),
+            [request] => request,
+            _ => return Err(unsupported(D::BadPolicy)),
         };
-        if high != 0 {
-            return Err(bad);
+        // In transport mode they are those of the packet, which are known where the policy is about two hosts.
+        let (src, dst) = match request.ends {
+            Some(ends) => ends,
+            None => {
+                let (src, dst) = record.ends()?;
+                let host = |address: &Address| {
+                    address.ip().filter(|ip| address.prefix == if ip.is_ipv4() { 32 } else { 128 })
+                };
+                host(&src).zip(host(&dst)).ok_or(unsupported(D::BadMode))?
+            }
+        };
+        let level = request.level.unwrap_or(Level::Require);
+        let reqid = if level == Level::Unique { request.reqid } else { 0 };
+        Ok((Wanted { protocol: request.protocol, mode: request.mode, level, reqid }, src, dst))
+    }
+}
+
+impl Request {
+    /// The first request of some octets, and what is behind it.
+    fn read(octets: &[u8]) -> Option<(Self, &[u8])> {
+        let &[l0, l1, protocol, 0, mode, level, _, _, r0, r1, r2, r3, ..] =
+            octets.first_chunk::<REQUEST>()?
+        else {
+            return None;
+        };
+        let (whole, rest) = octets.split_at_checked(usize::from(u16::from_ne_bytes([l0, l1])))?;
+        let addresses = whole.get(REQUEST..)?;
+        let level = match level {
+            0 => None,
+            1 => Some(Level::Use),
+            2 => Some(Level::Require),
+            3 => Some(Level::Unique),
+            _ => return None,
+        };
+        let ends = if addresses.is_empty() {
+            None
+        } else {
+            let src = sockaddr(addresses).ok().flatten()?.ip();
+            let dst = sockaddr(addresses.get(if src.is_ipv4() { 16 } else { 28 }..)?).ok().flatten()?.ip();
+            Some((src, dst)).filter(|_| src.is_ipv4() == dst.is_ipv4())
+        };
+        let reqid = u32::from_ne_bytes([r0, r1, r2, r3]);
+        let torn = ends.is_none() && !addresses.is_empty();
+        (!torn).then_some((Self { protocol, mode, level, reqid, ends }, rest))
+    }
+
+    fn write(&self, octets: &mut Vec<u8>) {
+        let level = self.level.map_or(0, |level| match level {
+            Level::Use => 1,
+            Level::Require => 2,
+            Level::Unique => 3,
+        });
+        let mut ends = Vec::new();
+        for ip in self.ends.into_iter().flat_map(|(src, dst)| [src, dst]) {
+            crate::write::sockaddr(&mut ends, SocketAddr::new(ip, 0));
         }
-        let reqid = if level == Level::Unique { u32::from_ne_bytes([r0, r1, r2, r3]) } else { 0 };
-        // A transport request names no addresses; the service says that it has no such mode.
-        if ends.is_empty() {
-            return Err(unsupported(D::BadMode));
-        }
-        let src = sockaddr(ends).ok().flatten().ok_or(bad)?;
-        let second = ends.get(if src.is_ipv4() { 16 } else { 28 }..).unwrap_or_default();
-        let dst = sockaddr(second).ok().flatten().filter(|dst| dst.is_ipv4() == src.is_ipv4()).ok_or(bad)?;
-        Ok((Wanted { protocol, mode, level, reqid }, src, dst))
+        let len = u16::try_from(ends.len().saturating_add(REQUEST)).unwrap_or(u16::MAX);
+        octets.extend_from_slice(&len.to_ne_bytes());
+        octets.extend_from_slice(&u16::from(self.protocol).to_ne_bytes());
+        octets.extend_from_slice(&[self.mode, level, 0, 0]);
+        octets.extend_from_slice(&self.reqid.to_ne_bytes());
+        octets.extend_from_slice(&[0; 4]);
+        octets.append(&mut ends);
     }
 }
 
@@ -121,7 +203,7 @@ pub(super) fn add(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>, Fau
     let (action, request) = match policy.kind {
         DISCARD => (FlowAction::Drop, None),
         NONE => (FlowAction::Pass, None),
-        IPSEC => (FlowAction::Protect, Some(policy.request()?)),
+        IPSEC => (FlowAction::Protect, Some(policy.wanted(record)?)),
         _ => return Err(Fault::invalid(D::BadPolicy)),
     };
     let satype = if request.is_some() { SaType::Esp } else { SaType::Unspec };
@@ -129,8 +211,8 @@ pub(super) fn add(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>, Fau
     selector(&mut w, record)?;
     w.flow(&Flow { action, packets: 0, last_use: 0 });
     if let Some((_, src, dst)) = &request {
-        w.address(ExtType::AddressSrc, &Address::host(src.ip()));
-        w.address(ExtType::AddressDst, &Address::host(dst.ip()));
+        w.address(ExtType::AddressSrc, &Address::host(*src));
+        w.address(ExtType::AddressDst, &Address::host(*dst));
     }
     let wanted = request.map(|(wanted, ..)| wanted);
     w.flow_policy(&FlowPolicy { direction, index: 0, priority: policy.priority, wanted });
@@ -198,39 +280,18 @@ fn extension(w: &mut Writer, message: &Message<'_>) {
         level: Level::Require,
         reqid: 0,
     }));
-    w.numbered(ext::POLICY, |octets| {
-        octets.extend_from_slice(&kind.to_ne_bytes());
-        octets.extend_from_slice(&[policy.direction.number(), 0]);
-        octets.extend_from_slice(&policy.index.to_ne_bytes());
-        octets.extend_from_slice(&policy.priority.to_ne_bytes());
-        if let Some(wanted) = request {
-            let ip = |address: Option<Address>| address.and_then(|address| address.ip());
-            let dst = ip(message.dst).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            let nowhere = if dst.is_ipv4() { dst } else { IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED) };
-            let src = ip(message.src).unwrap_or(if dst.is_ipv4() { [0; 4].into() } else { nowhere });
-            put_request(octets, wanted, src, dst);
-        }
+    let ip = |address: Option<Address>| address.and_then(|address| address.ip());
+    let requests = request.into_iter().map(|wanted| {
+        let dst = ip(message.dst).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let anywhere =
+            if dst.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let Wanted { protocol, mode, level, reqid } = wanted;
+        let ends =
+            (mode == super::number::mode::TUNNEL).then_some((ip(message.src).unwrap_or(anywhere), dst));
+        Request { protocol, mode, level: Some(level), reqid, ends }
     });
-}
-
-/// One `struct sadb_x_ipsecrequest` with its addresses.
-fn put_request(octets: &mut Vec<u8>, wanted: Wanted, src: IpAddr, dst: IpAddr) {
-    let level = match wanted.level {
-        Level::Use => 1,
-        Level::Require => 2,
-        Level::Unique => 3,
-    };
-    let mut ends = Vec::new();
-    for ip in [src, dst] {
-        crate::write::sockaddr(&mut ends, SocketAddr::new(ip, 0));
-    }
-    let len = u16::try_from(ends.len().saturating_add(REQUEST)).unwrap_or(u16::MAX);
-    octets.extend_from_slice(&len.to_ne_bytes());
-    octets.extend_from_slice(&u16::from(wanted.protocol).to_ne_bytes());
-    octets.extend_from_slice(&[wanted.mode, level, 0, 0]);
-    octets.extend_from_slice(&wanted.reqid.to_ne_bytes());
-    octets.extend_from_slice(&[0; 4]);
-    octets.append(&mut ends);
+    let (direction, index) = (policy.direction.number(), policy.index);
+    Policy { kind, direction, index, priority: policy.priority, requests: requests.collect() }.write(w);
 }
 
 /// The IP protocol of an SA type.
@@ -254,12 +315,8 @@ pub(super) fn acquire(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     }
     sa::tell_proposal(&mut w, message);
     let policy = message.flow_policy.unwrap_or_default();
-    w.numbered(ext::POLICY, |octets| {
-        octets.extend_from_slice(&IPSEC.to_ne_bytes());
-        octets.extend_from_slice(&[FlowDirection::Out.number(), 0]);
-        octets.extend_from_slice(&policy.index.to_ne_bytes());
-        octets.extend_from_slice(&policy.priority.to_ne_bytes());
-    });
+    let (direction, index) = (FlowDirection::Out.number(), policy.index);
+    Policy { kind: IPSEC, direction, index, priority: policy.priority, requests: Vec::new() }.write(&mut w);
     w.finish().ok()
 }
 

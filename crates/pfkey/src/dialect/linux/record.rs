@@ -9,8 +9,9 @@ use core::net::SocketAddr;
 const TYPES: usize = ext::MAX as usize + 1;
 
 /// A record that has been looked over.
-pub(super) struct Record<'m> {
-    pub(super) base: Base,
+pub struct Record<'m> {
+    /// The base header; its SA type is the dialect's, its diagnostic the reserved field.
+    pub base: Base,
     extensions: [Option<&'m [u8]>; TYPES],
 }
 
@@ -21,7 +22,7 @@ pub(super) fn base(octets: &[u8]) -> Base {
 
 impl<'m> Record<'m> {
     /// Reads a record.
-    pub(super) fn parse(octets: &'m [u8]) -> Result<Self, Fault> {
+    pub fn parse(octets: &'m [u8]) -> Result<Self, Fault> {
         let (head, mut rest) = octets.split_first_chunk().ok_or(Fault::errno(Errno::EMSGSIZE))?;
         let base = Base::parse(head);
         if base.version != 2 || usize::from(base.words).saturating_mul(8) != octets.len() {
@@ -46,30 +47,30 @@ impl<'m> Record<'m> {
     }
 
     /// The octets of an extension, header included.
-    pub(super) fn raw(&self, number: u16) -> Option<&'m [u8]> {
+    pub fn raw(&self, number: u16) -> Option<&'m [u8]> {
         self.extensions.get(usize::from(number)).copied().flatten()
     }
 
     /// SADB_EXT_SA.
-    pub(super) fn sa(&self) -> Result<Sa, Fault> {
+    pub fn sa(&self) -> Result<Sa, Fault> {
         let octets = self.raw(ExtType::Sa.number()).ok_or(Fault::invalid(D::MissingSa))?;
         message::sa(octets).ok_or(Fault::invalid(D::MalformedSa))
     }
 
     /// An address whose family is IPv4 or IPv6.
-    pub(super) fn address(&self, kind: ExtType, missing: D, malformed: D) -> Result<Address, Fault> {
+    pub fn address(&self, kind: ExtType, missing: D, malformed: D) -> Result<Address, Fault> {
         self.address_of(kind.number(), malformed)?.ok_or(Fault::invalid(missing))
     }
 
     /// The same, if it is there.
-    pub(super) fn address_of(&self, number: u16, malformed: D) -> Result<Option<Address>, Fault> {
+    pub fn address_of(&self, number: u16, malformed: D) -> Result<Option<Address>, Fault> {
         let Some(octets) = self.raw(number) else { return Ok(None) };
         let address = message::address(octets).filter(|address| address.socket.is_some());
         address.map(Some).ok_or(Fault::invalid(malformed))
     }
 
     /// Source and destination, of one family.
-    pub(super) fn ends(&self) -> Result<(Address, Address), Fault> {
+    pub fn ends(&self) -> Result<(Address, Address), Fault> {
         let src = self.address(ExtType::AddressSrc, D::MissingSrc, D::MalformedSrc)?;
         let dst = self.address(ExtType::AddressDst, D::MissingDst, D::MalformedDst)?;
         let four = |address: &Address| address.socket.is_some_and(|socket| socket.is_ipv4());
@@ -80,12 +81,12 @@ impl<'m> Record<'m> {
     }
 
     /// A lifetime, if it is there.
-    pub(super) fn lifetime(&self, kind: ExtType) -> Option<Lifetime> {
+    pub fn lifetime(&self, kind: ExtType) -> Option<Lifetime> {
         self.raw(kind.number()).and_then(message::lifetime)
     }
 
     /// A key, if it is there.
-    pub(super) fn key(&self, kind: ExtType, malformed: D) -> Result<Option<Key<'m>>, Fault> {
+    pub fn key(&self, kind: ExtType, malformed: D) -> Result<Option<Key<'m>>, Fault> {
         let Some(octets) = self.raw(kind.number()) else { return Ok(None) };
         // What follows the bits is reserved here, and an initial IV on our side.
         let key = message::key(octets, false).ok_or(Fault::invalid(malformed))?;
@@ -93,19 +94,19 @@ impl<'m> Record<'m> {
     }
 
     /// An identity, if it is there.
-    pub(super) fn identity(&self, kind: ExtType) -> Option<Identity<'m>> {
+    pub fn identity(&self, kind: ExtType) -> Option<Identity<'m>> {
         self.raw(kind.number()).and_then(message::identity)
     }
 
     /// SADB_X_EXT_SA2: mode and reqid; 0 and 0 without it.
-    pub(super) fn sa2(&self) -> (u8, u32) {
+    pub fn sa2(&self) -> (u8, u32) {
         let fields = self.raw(ext::SA2).and_then(|octets| octets.first_chunk::<16>());
         let Some(&[_, _, _, _, mode, _, _, _, _, _, _, _, r0, r1, r2, r3]) = fields else { return (0, 0) };
         (mode, u32::from_ne_bytes([r0, r1, r2, r3]))
     }
 
     /// SADB_X_EXT_NAT_T_TYPE and the two ports, 0 where one is not there.
-    pub(super) fn nat_t(&self) -> Option<(u8, u16, u16)> {
+    pub fn nat_t(&self) -> Option<(u8, u16, u16)> {
         let at = |number| self.raw(number).and_then(|octets| octets.first_chunk::<8>());
         let port = |number| match at(number) {
             Some(&[_, _, _, _, p0, p1, _, _]) => u16::from_be_bytes([p0, p1]),
@@ -116,7 +117,7 @@ impl<'m> Record<'m> {
     }
 
     /// SADB_EXT_SPIRANGE, in host order here.
-    pub(super) fn spi_range(&self) -> Option<(u32, u32)> {
+    pub fn spi_range(&self) -> Option<(u32, u32)> {
         let octets = self.raw(ExtType::SpiRange.number())?.first_chunk::<16>()?;
         let &[_, _, _, _, a, b, c, d, e, f, g, h, ..] = octets;
         Some((u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])))
