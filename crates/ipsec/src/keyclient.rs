@@ -7,6 +7,7 @@ use crate::rundir::Rundir;
 use core::fmt;
 use ipsec_core::Time;
 use pfkey::client::{Client, Heard, Request};
+use pfkey::dialect::Dialect;
 use pfkey::{Base, Fault, Message, MessageType, SaType, TooLong};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -75,7 +76,12 @@ pub struct KeyClient {
 impl KeyClient {
     /// Connects to the daemon of a run directory.
     pub fn connect(rundir: &Rundir) -> Result<Self, KeyError> {
-        let address = SocketAddrUnix::new(rundir.pf_key_sock())?;
+        Self::connect_to(rundir, Dialect::Native)
+    }
+
+    /// The same, to speak a dialect. Only whole messages can be sent and heard there.
+    pub fn connect_to(rundir: &Rundir, dialect: Dialect) -> Result<Self, KeyError> {
+        let address = SocketAddrUnix::new(rundir.dialect_sock(dialect))?;
         let socket =
             net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         net::connect(&socket, &address).map_err(|errno| {

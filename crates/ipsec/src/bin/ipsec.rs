@@ -75,6 +75,8 @@ enum Command {
     Whack(command::auto::WhackArgs),
     /// Run a program that opens a PF_KEY socket, unmodified, on our PF_KEY service
     Run(command::run::Args),
+    /// SAs and policies in the language of setkey(8): scripts for KAME and ipsec-tools
+    Setkey(command::setkey::Args),
     /// Start, stop, restart the subsystem, or say how it is
     Setup(command::setup::Args),
     /// Show or change which SAs are applied together
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         Some(Command::Auto(args)) => command::auto::run(&args),
         Some(Command::Whack(args)) => command::auto::whack(&args),
         Some(Command::Run(args)) => command::run::run(&args),
+        Some(Command::Setkey(args)) => command::setkey::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::spigrp::run(&args),
         Some(Command::Top(args)) => command::top::run(&args),
@@ -168,6 +171,7 @@ fn arguments(mut given: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let name = Path::new(&program).file_name().and_then(|name| name.to_str()).unwrap_or("ipsec");
     let command = match name {
         "ipseckey" => Some("key"),
+        "setkey" => Some("setkey"),
         other => other.strip_prefix("ipsec-"),
     };
     [OsString::from("ipsec")].into_iter().chain(command.map(OsString::from)).chain(given).collect()

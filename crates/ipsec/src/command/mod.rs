@@ -24,6 +24,7 @@ pub mod ranbits;
 pub mod run;
 mod said;
 mod service;
+pub mod setkey;
 pub mod setup;
 pub mod showdefaults;
 pub mod spi;

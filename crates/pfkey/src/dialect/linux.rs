@@ -96,6 +96,9 @@ impl Translator for Linux {
                 }
                 _ => told(flow(number::message::SPDGET)),
             },
+            MessageType::DumpFlows if asked.is_none() && !message.is_bare() => {
+                told(flow(number::message::SPDDUMP))
+            }
             MessageType::DumpFlows => self.dumped(&message, policy::tell),
             MessageType::FlushFlows => {
                 let base =
@@ -107,6 +110,10 @@ impl Translator for Linux {
                 told(policy::new_mapping(&message, base))
             }
             MessageType::Socket => Turn::say(octets.to_vec()),
+            // What a promiscuous socket hears of another's.
+            MessageType::Dump if asked.is_none() && !message.is_bare() => {
+                told(sa::tell(&message, spoken(&message.base)))
+            }
             MessageType::Dump => self.dumped(&message, sa::tell),
             // A reserved SPI is told to its asker alone.
             MessageType::GetSpi if asked.is_none() => Turn::default(),
