@@ -267,7 +267,10 @@ fn extension(w: &mut Writer, message: &Message<'_>) {
     let unranked = FlowPolicy { priority: FlowPolicy::MIDDLE, ..FlowPolicy::default() };
     let policy = message.flow_policy.unwrap_or(unranked);
     let action = message.flow.map(|flow| flow.action);
-    let protects = matches!(action, Some(FlowAction::Protect | FlowAction::Trap | FlowAction::Hold));
+    let protects = matches!(
+        action,
+        Some(FlowAction::Protect | FlowAction::Trap | FlowAction::TrapSubnet | FlowAction::Hold)
+    );
     let kind = match action {
         _ if policy.wanted.is_some() || protects => IPSEC,
         Some(FlowAction::Pass) => NONE,
