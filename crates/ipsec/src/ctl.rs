@@ -78,12 +78,40 @@ pub enum Request {
         #[serde(default)]
         dport: u16,
     },
+    /// Change the policy: all of it, or nothing.
+    Eroutes {
+        /// In this order.
+        changes: Vec<Change>,
+    },
     /// End, and leave nothing behind.
     Stop {
         /// Only the devices, closed, for the daemon that follows.
         #[serde(default)]
         leave: bool,
     },
+}
+
+/// What is done with one eroute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Do {
+    /// It is added; there must be none with its selector.
+    Add,
+    /// It is added, or takes the place of the one with its selector.
+    Replace,
+    /// The one with its selector is deleted.
+    Delete,
+}
+
+/// One change of policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What is done.
+    pub what: Do,
+    /// The eroute as a row of the table; of one that is deleted only what it matches counts.
+    pub row: String,
+    /// Where it stands, for complaints.
+    pub line: u64,
 }
 
 /// What `config setup` says about the data plane.

@@ -4,6 +4,7 @@
 //! written when they can be, `klips.ctl` and FUSE are served by threads of their own that ask here, packets are carried by
 //! workers. On its way out it takes everything with it that it made.
 
+mod batch;
 mod devices;
 mod explain;
 pub mod instance;
@@ -53,6 +54,8 @@ pub struct Options {
     pub trust: Trust,
     /// How devices are attached, until [`Request::Configure`] says otherwise.
     pub interfaces: interfaces::Settings,
+    /// How long packets wait for a key manager, or at a `%hold`.
+    pub hold: Duration,
     /// End when standard input does. It is a pipe whose other end is held by somebody who may be killed.
     pub until_eof: bool,
 }
@@ -156,8 +159,10 @@ impl Daemon {
         let config = Config::new(clock::epoch(), Box::new(random));
         let workers = u32::try_from(options.interfaces.worker_count()).unwrap_or(1);
         let spis = SpiPolicy { workers, ..SpiPolicy::default() };
-        let control =
-            Control::new(Arc::clone(&plane), Config { receive_limit: RECEIVE_LIMIT, spis, ..config });
+        let control = Control::new(
+            Arc::clone(&plane),
+            Config { receive_limit: RECEIVE_LIMIT, spis, hold: options.hold, ..config },
+        );
         let paths = Dialect::ALL.iter().map(|dialect| (*dialect, rundir.dialect_sock(*dialect)));
         let sockets = KeySockets::bind(paths, Arc::clone(&epoll), options.trust)?;
         let (mailbox, inbox) = mailbox::mailbox()?;
@@ -383,6 +388,9 @@ impl Daemon {
             Table::PfKey => Snapshot::PfKey(self.key_sockets()),
             Table::PfKeyRegistered => Snapshot::PfKeyRegistered(self.control.sockets().collect()),
             Table::PfKeySupported => Snapshot::PfKeySupported,
+            Table::TrapCount => Snapshot::Count(self.control.trap_counts().0),
+            Table::TrapSendcount => Snapshot::Count(self.control.trap_counts().1),
+            Table::Xforms => Snapshot::Xforms,
             Table::Discards => Snapshot::Discards(self.discards().collect()),
         }
     }
@@ -420,6 +428,10 @@ impl Daemon {
             Request::Explain { src, dst, proto, sport, dport } => {
                 let flow = ipsec_core::Flow { src, dst, proto, sport, dport };
                 Ok(explain::explain(&self.plane, &flow))
+            }
+            Request::Eroutes { changes } => {
+                batch::make(&mut self.control, &changes)?;
+                Ok(json!({ "changed": changes.len() }))
             }
             Request::Stop { leave } => {
                 tracing::info!(

@@ -41,7 +41,7 @@ const fn file(parent: u64, name: &'static str, table: Table, form: Form) -> Node
     Node { parent, name, content: Some((table, form)), mode }
 }
 
-const TREE: [Node; 22] = [
+const TREE: [Node; 26] = [
     dir(1, ""),
     dir(1, "net"),
     dir(2, "ipsec"),
@@ -64,6 +64,10 @@ const TREE: [Node; 22] = [
     file(3, "klipsdebug", Table::Klipsdebug, Form::Klips),
     file(3, "version", Table::Version, Form::Klips),
     file(3, "pf_key", Table::PfKey, Form::Klips),
+    dir(3, "stats"),
+    file(23, "trap_count", Table::TrapCount, Form::Klips),
+    file(23, "trap_sendcount", Table::TrapSendcount, Form::Klips),
+    file(3, "xforms", Table::Xforms, Form::Klips),
 ];
 
 /// How long the kernel may remember that a name exists. The tree never changes.

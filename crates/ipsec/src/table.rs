@@ -8,6 +8,7 @@ mod device;
 pub mod eroute;
 mod keysock;
 mod sa;
+mod xforms;
 
 pub use device::{DebugRow, Device, Klipsdebug};
 
@@ -40,6 +41,12 @@ pub enum Table {
     PfKeySupported,
     /// Why packets were refused, and how many.
     Discards,
+    /// Packets that met a `%trap`.
+    TrapCount,
+    /// Packets that met a `%trap` and somebody was asked for.
+    TrapSendcount,
+    /// Algorithms, as the kernel's framework listed them.
+    Xforms,
 }
 
 /// How a table is written.
@@ -77,6 +84,10 @@ pub enum Snapshot {
     PfKeySupported,
     /// Counters by name.
     Discards(Vec<(&'static str, u64)>),
+    /// One number.
+    Count(u64),
+    /// Nothing to copy.
+    Xforms,
 }
 
 impl Snapshot {
@@ -94,6 +105,8 @@ impl Snapshot {
             Self::PfKey(rows) => keysock::sockets(rows, form),
             Self::PfKeyRegistered(rows) => keysock::registered(rows, form),
             Self::PfKeySupported => keysock::supported(form),
+            Self::Count(count) => Box::new(core::iter::once(device::count(*count, form))),
+            Self::Xforms => Box::new(xforms::lines(form)),
             Self::Discards(rows) => Box::new(rows.iter().map(move |row| device::discard(row, form))),
         }
     }

@@ -11,6 +11,7 @@
 mod acquire;
 mod add;
 mod address;
+mod batch;
 mod class;
 mod describe;
 mod echo;
@@ -18,6 +19,7 @@ mod expire;
 pub(crate) mod flag;
 mod flows;
 mod group;
+mod hold;
 mod inverse;
 mod keys;
 mod movesa;
@@ -36,6 +38,7 @@ use crate::sa::SaState;
 pub use crate::sadb::SpiPolicy;
 use crate::sadb::{Cursor, Record, Sadb};
 use acquire::Acquires;
+pub use batch::FlowChange;
 use class::Locals;
 use core::net::{IpAddr, Ipv4Addr};
 use core::ops::RangeInclusive;
@@ -66,12 +69,21 @@ pub struct Config {
     pub soft_fuzz: RangeInclusive<u64>,
     /// How GETSPI chooses.
     pub spis: SpiPolicy,
+    /// How long packets wait for a key manager, or at a `%hold`.
+    pub hold: Duration,
 }
 
 impl Config {
-    /// The usual: 256 KiB of unread notices, a fuzz of 8 to 23 s, SPIs drawn at random.
+    /// The usual: 256 KiB of unread notices, a fuzz of 8 to 23 s, SPIs drawn at random, 15 s to find an SA.
     pub fn new(epoch: u64, random: Random) -> Self {
-        Self { epoch, receive_limit: 256 << 10, random, soft_fuzz: 8..=23, spis: SpiPolicy::default() }
+        Self {
+            epoch,
+            receive_limit: 256 << 10,
+            random,
+            soft_fuzz: 8..=23,
+            spis: SpiPolicy::default(),
+            hold: acquire::LIFE,
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 //! Invariant: whatever waits, and for whom, is bounded, in packets and in octets; the rest is dropped and counted where it
 //! would have been kept.
 
-use crate::eroute::Eroute;
 use crate::packet::Vnet;
 use crate::sa::Sa;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -92,7 +91,6 @@ impl Home {
 
 /// A packet that met `%trap`.
 pub(crate) struct Trapped {
-    pub(crate) eroute: Arc<Eroute>,
     pub(crate) held: Held,
 }
 

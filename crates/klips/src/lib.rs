@@ -57,7 +57,8 @@ mod window;
 pub use arrival::{Arrival, Carrier};
 pub use bundle::BundleError;
 pub use control::{
-    Config, Control, Direction, Lifetime, Random, SaRow, SocketId, SocketRow, SpiPolicy, Supported, supported,
+    Config, Control, Direction, FlowChange, Lifetime, Random, SaRow, SocketId, SocketRow, SpiPolicy,
+    Supported, supported,
 };
 pub use discard::{Counters, Discard};
 pub use eroute::{Action, Eroute, ErouteError, Eroutes};

@@ -227,7 +227,7 @@ impl Outbound {
             }
             Action::Drop => Err(Refusal::quiet(Discard::Drop, packets)),
             Action::Reject => Err(Refusal { why: Discard::Reject, packets, tell: Some(Trouble::Prohibited) }),
-            Action::Trap | Action::TrapSubnet => {
+            Action::Trap | Action::TrapSubnet | Action::Hold => {
                 // Asked first: what finds no room is not worth a copy of 64 KiB.
                 if !sealer.plane.may_trap(parsed.len) {
                     return Err(Refusal::quiet(Discard::Hold, packets));
@@ -236,12 +236,11 @@ impl Outbound {
                 let vnet = if vnet.gso == Gso::None { Vnet::default() } else { *vnet };
                 let whole = packet.get(..parsed.len).unwrap_or_default();
                 let held = Held::new(vnet, whole.into(), parsed.flow, home);
-                match sealer.plane.trap(Trapped { eroute: Arc::clone(eroute), held }) {
+                match sealer.plane.trap(Trapped { held }) {
                     true => Ok(Verdict::Keep),
                     false => Err(Refusal::quiet(Discard::Hold, packets)),
                 }
             }
-            Action::Hold => Err(Refusal::quiet(Discard::Hold, packets)),
         }
     }
 

@@ -77,6 +77,8 @@ enum Command {
     Run(command::run::Args),
     /// SAs and policies in the language of setkey(8): scripts for KAME and ipsec-tools
     Setkey(command::setkey::Args),
+    /// Bring up and down connections whose keys stand in ipsec.conf
+    Manual(command::manual::Args),
     /// Start, stop, restart the subsystem, or say how it is
     Setup(command::setup::Args),
     /// Show or change which SAs are applied together
@@ -139,6 +141,7 @@ fn main() -> ExitCode {
         Some(Command::Whack(args)) => command::auto::whack(&args),
         Some(Command::Run(args)) => command::run::run(&args),
         Some(Command::Setkey(args)) => command::setkey::run(&args),
+        Some(Command::Manual(args)) => command::manual::run(&args),
         Some(Command::Setup(args)) => command::setup::run(args),
         Some(Command::Spigrp(args)) => command::spigrp::run(&args),
         Some(Command::Top(args)) => command::top::run(&args),

@@ -3,6 +3,7 @@
 //! The options are those of ipsec_eroute(8), in any order. What is asked for becomes a [`Plan`] before anything is
 //! done, so that a mistake changes nothing.
 
+mod batch;
 pub(crate) mod message;
 
 use super::Failure;
@@ -39,7 +40,8 @@ Examples:
         --said esp0x1001@192.0.2.2
   ipsec eroute --replace --src 10.1.0.0/16 --dst 0/0 \\
         --transport-proto tcp --dst-port 25 --said %reject
-  ipsec eroute --explain 10.1.2.3 10.2.3.4 tcp 40000 80"
+  ipsec eroute --explain 10.1.2.3 10.2.3.4 tcp 40000 80
+  ipsec eroute >saved; ipsec eroute --clear; ipsec eroute --batch saved"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -96,6 +98,9 @@ struct Action {
     /// Delete all eroutes
     #[arg(long)]
     clear: bool,
+    /// Make all changes of a file, or none; `-' is standard input. Each line has the options of one change, or is a row of the table
+    #[arg(long, value_name = "FILE")]
+    batch: Option<String>,
     /// Say which eroute decides about a packet, and why
     #[arg(long, num_args = 2..=5, value_names = ["SRC", "DST", "PROTO", "SPORT", "DPORT"])]
     explain: Vec<String>,
@@ -108,6 +113,8 @@ pub enum Plan {
     List,
     /// Say what happens to a packet.
     Explain(Flow),
+    /// Make the changes of a file.
+    Batch(String),
     /// Delete everything.
     Clear,
     /// Delete one.
@@ -126,7 +133,7 @@ pub enum Plan {
 impl Args {
     /// Makes sense of the arguments.
     pub fn plan(&self) -> Result<Plan, Usage> {
-        let Action { add, addin, replace, replacein, del, clear, explain } = &self.action;
+        let Action { add, addin, replace, replacein, del, clear, batch, explain } = &self.action;
         if let [src, dst, rest @ ..] = &explain[..] {
             return explained(src, dst, rest).map(Plan::Explain);
         }
@@ -134,6 +141,9 @@ impl Args {
             return Err(Usage::new(
                 "what may arrive by an SA is said when the SA is made: ipsec spi … --inner-src SUBNET --inner-dst SUBNET",
             ));
+        }
+        if let Some(file) = batch {
+            return Ok(Plan::Batch(file.clone()));
         }
         let said = self.said.named()?;
         if *clear {
@@ -211,6 +221,7 @@ fn carry_out(plan: &Plan, json: bool) -> Result<(), Failure> {
     let outcome = match plan {
         Plan::List => return listing::print(Table::Eroute, json),
         Plan::Explain(flow) => return explain(flow, json),
+        Plan::Batch(file) => return batch::run(file),
         Plan::Clear => ask(MessageType::FlushFlows, SaType::Unspec, |_| {}),
         Plan::Delete(selector) => {
             ask(MessageType::DelFlow, SaType::Unspec, |writer| message::selector(writer, selector))

@@ -17,6 +17,7 @@ pub mod key;
 pub mod klipsdebug;
 pub mod listing;
 pub mod look;
+pub mod manual;
 pub mod metrics;
 pub mod optionsfrom;
 pub mod pf_key;

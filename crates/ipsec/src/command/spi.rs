@@ -4,10 +4,10 @@
 //! selectors. Keys need never stand on a command line, where every user of the machine can read them: `-` and `@FILE`
 //! take them from standard input and from a file.
 
-mod algorithm;
-mod key;
+pub(super) mod algorithm;
+pub(super) mod key;
 mod life;
-mod message;
+pub(super) mod message;
 
 pub use key::KeyText;
 pub use life::{Life, Limits};

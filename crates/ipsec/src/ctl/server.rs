@@ -18,8 +18,8 @@ use std::time::Duration;
 
 /// Clients at a time.
 const CLIENTS: usize = 64;
-/// The longest request.
-const LONGEST: u64 = 1 << 16;
+/// The longest request: a batch of eroutes, written out.
+const LONGEST: u64 = 16 << 20;
 /// Octets of a table per line.
 const PIECE: usize = 1 << 15;
 /// How long a client may leave a line unread.

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 /// The data plane of tulips: SA database, eroutes, ESP, PF_KEY service
 ///
@@ -55,6 +56,9 @@ is taken out, as in --offload=-uso,-merge_udp.  What is in use `ipsec tncfg --js
   merge_tcp, merge_udp     segments of one flow given to the device as one
   steer                    received packets find their worker by SPI")]
     offload: Option<Settings>,
+    /// Seconds that a packet waits at `%trap` for an SA, or at `%hold` for another eroute, before it is dropped
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    hold: u64,
     /// End when standard input does: for a parent that may be killed
     #[arg(long)]
     until_eof: bool,
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
             rundir,
             trust: Trust { group },
             interfaces: Settings { workers: args.workers, owner, ..args.offload.unwrap_or_default() },
+            hold: Duration::from_secs(args.hold),
             until_eof: args.until_eof && args.foreground,
         };
         daemon::run(&options, || {

@@ -87,6 +87,14 @@ pub(super) fn version(form: Form) -> String {
     }
 }
 
+/// The kernel's counters are eight hexadecimal digits.
+pub(super) fn count(count: u64, form: Form) -> String {
+    match form {
+        Form::Json => json!({ "count": count }).to_string(),
+        Form::Man | Form::Klips => format!("{count:08x}\n"),
+    }
+}
+
 pub(super) fn discard(&(name, count): &(&'static str, u64), form: Form) -> String {
     match form {
         Form::Json => json!({ "reason": name, "packets": count }).to_string(),

@@ -8,6 +8,7 @@ mod guard;
 mod host;
 mod key;
 mod keysock;
+mod manual;
 mod matrix;
 mod network;
 mod print;

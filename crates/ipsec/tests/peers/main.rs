@@ -99,12 +99,14 @@ impl Case {
     }
 
     /// Two hosts, over IPv4 and over IPv6: of those there are two.
-    fn transport() -> Vec<[Self; 2]> {
+    fn transport() -> Vec<Vec<Self>> {
         let both = |make: &dyn Fn(usize) -> Self| {
-            [false, true].map(|six| {
+            let cases = [false, true].map(|six| {
                 let case = make(usize::from(six));
                 Self { transport: true, outer6: six, inner6: six, ..case }
-            })
+            });
+            // PF_KEY has no IPv6 address of a NAT, so transport mode in UDP is IPv4's.
+            cases.into_iter().filter(|case| !(case.udp && case.outer6)).collect::<Vec<_>>()
         };
         let esp = |esp, cipher, auth, udp| {
             move |number| Self { protocol: "esp", esp, cipher, udp, ..Self::ah(number, "", auth) }
@@ -460,7 +462,8 @@ fn meet(python: &str, cases: &[Case]) -> Vec<String> {
             complain("no ping afterwards".into());
         }
     }
-    for case in [0, 1] {
+    // One of each family knows what all of it could not open.
+    for case in 0..cases.len().min(2) {
         let stats = oracle.order(&json!({ "do": "stats", "case": case }));
         for kind in ["bad_icv", "no_sa"] {
             if let Some(count) = stats.get(kind) {

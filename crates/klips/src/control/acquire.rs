@@ -2,9 +2,10 @@
 //!
 //! The first packet of two hosts that meets a `%trap` eroute makes a record and asks the registered key managers; those that
 //! follow wait with it. Whoever answers by an ADD or UPDATE with the record's sequence number lets them go, through that
-//! SA; an ACQUIRE with an errno, or fifteen seconds, drop them. While the SA that answered lives, what meets the trap later,
+//! SA; an ACQUIRE with an errno, or fifteen seconds, drop them. Meanwhile the flow meets a `%hold` ([`super::hold`]). While the SA that answered lives, what meets the trap later,
 //! on whichever worker, goes through it and asks nobody.
 
+use super::hold::Hold;
 use super::{Control, Hearers};
 use crate::discard::Discard;
 use crate::eroute::{Action, Eroute};
@@ -22,9 +23,9 @@ use pfkey::{
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-/// How long key managers have.
-const LIFE: Duration = Duration::from_secs(15);
-/// Packets that wait for one SA; of more the oldest is dropped.
+/// How long key managers have, if nobody says otherwise.
+pub(super) const LIFE: Duration = Duration::from_secs(15);
+/// Packets that wait for one SA: of more the first stays, and the latest.
 const PACKETS: usize = 4;
 /// Records at a time. A scan of a trapped network meets this before it meets memory.
 const RECORDS: usize = 1024;
@@ -39,10 +40,12 @@ const ADDTIME: (u64, u64) = (24_000, 28_800);
 struct Record {
     key: Key,
     packets: VecDeque<Held>,
+    /// The eroute that packets meet meanwhile.
+    hold: Option<Hold>,
 }
 
 /// What a record is about: the policy and the two hosts; with `%trapsubnet` all of its hosts, whose networks stand for them.
-type Key = (Selector, IpAddr, IpAddr);
+pub(super) type Key = (Selector, IpAddr, IpAddr);
 
 /// All SAs that were asked for.
 pub(super) struct Acquires {
@@ -56,12 +59,19 @@ pub(super) struct Acquires {
     octets: usize,
     /// Needs that were met. Weak: an SA that is gone takes its keys along.
     met: HashMap<Key, Weak<Sa>>,
+    /// Which record a `%hold` eroute is of.
+    by_hold: HashMap<Selector, u32>,
+    /// Of records that have ended: to be taken out of the policy.
+    lifted: Vec<Hold>,
+    /// Packets that met a trap, and how many of them somebody was asked for.
+    counts: (u64, u64),
 }
 
 impl Default for Acquires {
     fn default() -> Self {
         let (records, by_key, ends, met) = Default::default();
-        Self { last: u32::MAX, records, by_key, ends, octets: 0, met }
+        let (by_hold, lifted, counts) = Default::default();
+        Self { last: u32::MAX, records, by_key, ends, octets: 0, met, by_hold, lifted, counts }
     }
 }
 
@@ -75,7 +85,7 @@ impl Acquires {
     /// A new record.
     fn begin(&mut self, key: Key, end: Time) -> u32 {
         let seq = self.next_seq();
-        self.records.insert(seq, Record { key, packets: VecDeque::new() });
+        self.records.insert(seq, Record { key, packets: VecDeque::new(), hold: None });
         self.by_key.insert(key, seq);
         // Records that go early, because nobody listens, may come and go by the thousands within one life.
         if self.ends.len() >= RECORDS.saturating_mul(2) {
@@ -86,18 +96,19 @@ impl Acquires {
     }
 
     /// Puts a packet with a record; what had to go for it is returned.
-    fn keep(&mut self, seq: u32, held: Held) -> Option<Held> {
+    pub(super) fn keep(&mut self, seq: u32, held: Held) -> Option<Held> {
         let len = held.packet.len();
         let Some(record) = self.records.get_mut(&seq) else { return Some(held) };
         let full = record.packets.len() >= PACKETS;
-        let room = record.packets.front().filter(|_| full).map_or(0, |oldest| oldest.packet.len());
+        // The one after the first: that one shows what it was all about.
+        let room = record.packets.get(1).filter(|_| full).map_or(0, |oldest| oldest.packet.len());
         // A small packet may not make room for a large one: four of each record would be many times the limit.
         let octets = self.octets.saturating_sub(room).saturating_add(len);
         if octets > OCTETS {
             return Some(held);
         }
         self.octets = octets;
-        let gone = if full { record.packets.pop_front() } else { None };
+        let gone = if full { record.packets.remove(1) } else { None };
         record.packets.push_back(held);
         gone
     }
@@ -119,9 +130,41 @@ impl Acquires {
     fn end(&mut self, seq: u32) -> VecDeque<Held> {
         let Some(record) = self.records.remove(&seq) else { return VecDeque::new() };
         self.by_key.remove(&record.key);
+        self.lift(record.hold);
         let octets = record.packets.iter().fold(0_usize, |sum, held| sum.saturating_add(held.packet.len()));
         self.octets = self.octets.saturating_sub(octets);
         record.packets
+    }
+
+    /// The record's packets meet this eroute now.
+    pub(super) fn hold(&mut self, seq: u32, hold: Hold) {
+        if let Some(record) = self.records.get_mut(&seq) {
+            self.by_hold.insert(hold.selector, seq);
+            let before = record.hold.replace(hold);
+            self.lift(before);
+        }
+    }
+
+    fn lift(&mut self, hold: Option<Hold>) {
+        if let Some(hold) = hold {
+            self.by_hold.remove(&hold.selector);
+            self.lifted.push(hold);
+        }
+    }
+
+    /// The record whose packets meet this eroute.
+    pub(super) fn held_by(&self, selector: &Selector) -> Option<u32> {
+        self.by_hold.get(selector).copied()
+    }
+
+    /// The eroutes of records that have ended.
+    pub(super) fn take_lifted(&mut self) -> Vec<Hold> {
+        core::mem::take(&mut self.lifted)
+    }
+
+    /// Packets that met a trap, and how many of them somebody was asked for.
+    pub(super) const fn counts(&self) -> (u64, u64) {
+        self.counts
     }
 
     /// Remembers who met a need. As bounded as the records: of what finds no room the next packet asks again.
@@ -158,19 +201,26 @@ impl Acquires {
 impl Control {
     /// What workers have trapped since last asked.
     pub(super) fn trapped(&mut self, now: Time) {
-        for Trapped { eroute, held } in self.plane.take_trapped() {
-            // The worker looked before control did.
-            if !self.waits(&held) {
+        for Trapped { held } in self.plane.take_trapped() {
+            // The worker looked before control did; what is said now holds.
+            let said = self.plane.eroutes().lookup(&held.flow).cloned();
+            let Some(eroute) = said.filter(|eroute| eroute.action.waits()) else {
                 self.release([held], None);
                 continue;
+            };
+            if eroute.action == Action::Hold {
+                self.met_hold(&eroute, held, now);
+                continue;
             }
+            let flow = held.flow;
             let nets = (eroute.selector.src.network(), eroute.selector.dst.network());
             let whole = eroute.action == Action::TrapSubnet;
             // One SA is enough for all that goes through the tunnel that policy wants.
             let wants = eroute.policy.as_ref().filter(|policy| policy.flow.wanted.is_some());
-            let (src, dst) = wants.map_or((held.flow.src, held.flow.dst), |policy| policy.ends);
+            let (src, dst) = wants.map_or((flow.src, flow.dst), |policy| policy.ends);
             let (from, to) = if whole { nets } else { (src, dst) };
             let key = (eroute.selector, from, to);
+            self.acquires.counts.0 = self.acquires.counts.0.saturating_add(1);
             // It met the trap before its worker could know of the SA, or policy has only the trap to say.
             if let Some(sa) = self.acquires.met(&key, &held.flow) {
                 self.release([held], Some(&sa));
@@ -178,23 +228,35 @@ impl Control {
             }
             let seq = match self.acquires.by_key.get(&key) {
                 Some(seq) => *seq,
-                None => {
-                    if self.acquires.records.len() >= RECORDS {
+                None => match self.begin_record(key, now) {
+                    Some(seq) => seq,
+                    None => {
                         self.dropped(1);
                         continue;
                     }
-                    self.acquires.begin(key, now.after(LIFE))
-                }
+                },
             };
             let fresh = self.acquires.records.get(&seq).is_some_and(|record| record.packets.is_empty());
             if self.acquires.keep(seq, held).is_some() {
                 self.dropped(1);
             }
+            if !fresh {
+                continue;
+            }
             // Where nobody is to answer, nothing waits.
-            if fresh && !self.ask(seq, &eroute, src, dst) {
+            if self.ask(seq, &eroute, src, dst) {
+                self.acquires.counts.1 = self.acquires.counts.1.saturating_add(1);
+                self.put_hold(seq, &eroute, &flow);
+            } else {
                 self.given_up(seq);
             }
         }
+    }
+
+    /// A record, if there is room for another.
+    pub(super) fn begin_record(&mut self, key: Key, now: Time) -> Option<u32> {
+        let room = self.acquires.records.len() < RECORDS;
+        room.then(|| self.acquires.begin(key, now.after(self.config.hold)))
     }
 
     /// Asks key managers for an SA, and says whether anybody heard.
@@ -215,13 +277,15 @@ impl Control {
     pub(super) fn acquired(&mut self, seq: u32, id: &SaId) {
         let Some(record) = self.sadb.find(id) else { return };
         // Key managers use the number for both directions; packets wait for the one that leads out.
-        let outbound = record.flags & super::flag::OUTBOUND != 0 && id.protocol == Protocol::Esp;
+        let outbound =
+            record.flags & super::flag::OUTBOUND != 0 && matches!(id.protocol, Protocol::Esp | Protocol::Ah);
         let Some(sa) = record.sa.clone().filter(|sa| outbound && sa.is_alive()) else { return };
         let in_use = record.in_use;
         // The number alone makes no answer: key managers number their own requests, too.
         let key = self.acquires.records.get(&seq).map(|record| record.key);
         let Some(key) = key.filter(|(_, src, dst)| leads(&sa, *src, *dst)) else { return };
         let packets = self.acquires.end(seq);
+        self.lift_holds();
         if in_use {
             self.acquires.meet(key, &sa);
             self.release(packets, Some(&sa));
@@ -248,17 +312,27 @@ impl Control {
     /// Policy changed for what `selector` covers: what it gives another way goes there. A key manager that adds the SA first
     /// and the eroute then would leave behind what was trapped in between.
     pub(super) fn reconsider(&mut self, selector: Option<&Selector>) {
-        let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
-        let touched = |(of, ..): &Key| {
-            selector.is_none_or(|other| overlap(&other.src, &of.src) && overlap(&other.dst, &of.dst))
-        };
+        let touches = |held: &Held| selector.is_none_or(|selector| selector.matches(&held.flow));
         let records = self.acquires.records.iter();
-        let seqs: Vec<u32> = records.filter(|(_, r)| touched(&r.key)).map(|(seq, _)| *seq).collect();
+        let seqs: Vec<u32> =
+            records.filter(|(_, record)| record.packets.iter().any(touches)).map(|(seq, _)| *seq).collect();
         for seq in seqs {
+            let Some(record) = self.acquires.records.get(&seq) else { continue };
+            // What is said now is hidden behind the eroute that we made.
+            let hidden =
+                record.hold.as_ref().and_then(|hold| hold.made.as_ref()).is_some_and(|made| {
+                    record.packets.iter().any(|held| !self.waits_without(made, &held.flow))
+                });
+            if hidden {
+                let hold = self.acquires.records.get_mut(&seq).and_then(|record| record.hold.take());
+                self.acquires.lift(hold);
+                self.lift_holds();
+            }
             let Some(record) = self.acquires.records.get_mut(&seq) else { continue };
             let packets = core::mem::take(&mut record.packets);
             let (stay, go): (Vec<Held>, Vec<Held>) = packets.into_iter().partition(|held| self.waits(held));
             self.acquires.leave(seq, stay.into(), &go);
+            self.lift_holds();
             self.release(go, None);
         }
     }
@@ -286,6 +360,7 @@ impl Control {
     /// There will be no SA: what waits for it is dropped.
     pub(super) fn given_up(&mut self, seq: u32) {
         let packets = self.acquires.end(seq).len();
+        self.lift_holds();
         self.dropped(packets);
     }
 
@@ -298,12 +373,21 @@ impl Control {
 
     /// FLUSH takes these, too.
     pub(super) fn flush_acquires(&mut self) {
-        let Acquires { last, records, .. } = core::mem::take(&mut self.acquires);
-        self.acquires.last = last;
+        let Acquires { last, records, counts, .. } = core::mem::take(&mut self.acquires);
+        (self.acquires.last, self.acquires.counts) = (last, counts);
         self.dropped(records.values().fold(0, |sum, record| sum.saturating_add(record.packets.len())));
+        for record in records.into_values() {
+            self.acquires.lift(record.hold);
+        }
+        self.lift_holds();
     }
 
-    fn dropped(&self, packets: usize) {
+    /// Packets that met a trap since the start, and how many of them a key manager was asked for.
+    pub fn trap_counts(&self) -> (u64, u64) {
+        self.acquires.counts()
+    }
+
+    pub(super) fn dropped(&self, packets: usize) {
         self.discards.add(Discard::Hold, packets as u64);
     }
 }

@@ -3,7 +3,7 @@
 use ipsec_core::algorithm::{Auth, Encryption, Suite};
 
 /// The algorithms of an ESP SA, and the key length in bits if the name says one.
-pub(super) fn esp(text: &str) -> Option<(Suite, Option<u32>)> {
+pub(in crate::command) fn esp(text: &str) -> Option<(Suite, Option<u32>)> {
     if let Some((encryption, bits)) = cipher(text).filter(|(encryption, _)| encryption.is_combined()) {
         return Some((Suite { encryption: Some(encryption), auth: None }, bits));
     }
@@ -18,7 +18,7 @@ pub(super) fn esp(text: &str) -> Option<(Suite, Option<u32>)> {
 }
 
 /// The algorithm of an AH SA.
-pub(super) fn ah(text: &str) -> Option<Auth> {
+pub(in crate::command) fn ah(text: &str) -> Option<Auth> {
     Auth::from_name(text)
 }
 

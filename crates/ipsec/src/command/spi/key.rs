@@ -47,6 +47,11 @@ pub(super) fn take(
     decode(&text).map_err(said)
 }
 
+/// A key that is written out.
+pub(in crate::command) fn value(text: &KeyText) -> Result<Zeroizing<Vec<u8>>, &'static str> {
+    decode(&text.0)
+}
+
 /// Complains about a key of a wrong length, and about one that nothing needs; `for_what` has the valid lengths, of which
 /// `salt` octets are not key.
 pub(super) fn check(

@@ -8,7 +8,7 @@ use pfkey::{Address, ExtType, Lifetime, Sa, SaParams, Writer, flags, state};
 use std::net::UdpSocket;
 
 /// Writes everything about the SA; `direction` is which way it goes as seen from this host, if that is known.
-pub(super) fn add(writer: &mut Writer, sa: &NewSa, direction: Option<Direction>) {
+pub(in crate::command) fn add(writer: &mut Writer, sa: &NewSa, direction: Option<Direction>) {
     writer.sa(&Sa {
         spi: sa.id.spi.0,
         // One octet is all there is; what does not fit goes with the parameters below.
@@ -32,7 +32,10 @@ pub(super) fn add(writer: &mut Writer, sa: &NewSa, direction: Option<Direction>)
     writer.address(ExtType::AddressDst, &Address::host(sa.id.dst));
     if let Some((sport, dport)) = sa.encapsulation {
         let (local, remote) = if direction == Some(Direction::In) { (dport, sport) } else { (sport, dport) };
-        writer.address(ExtType::AddressNattRem, &udp(remote));
+        writer.address(
+            ExtType::AddressNattRem,
+            &Address { socket: Some(SocketAddr::new(peer(sa, direction), remote)), ..udp(remote) },
+        );
         writer.address(ExtType::AddressNattLoc, &udp(local));
     }
     writer.address(ExtType::AddressSrc, &Address::host(sa.src));
@@ -77,10 +80,10 @@ fn flag_word(sa: &NewSa, direction: Option<Direction>) -> u32 {
     word
 }
 
-/// What may be inside; an IPIP SA is nothing but an outer header.
+/// What may be inside. An IPIP SA is an outer header, whatever is inside, unless that was said.
 fn inner(sa: &NewSa) -> Option<(IpNet, IpNet)> {
     if !sa.tunnel || sa.id.protocol == Protocol::Ipip {
-        return None;
+        return sa.inner;
     }
     let anything = || {
         let net = if sa.id.dst.is_ipv4() {
@@ -97,6 +100,14 @@ fn inner(sa: &NewSa) -> Option<(IpNet, IpNet)> {
 /// (pf_key(7P)); only key managers find that out.
 fn udp(port: u16) -> Address {
     Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)) }
+}
+
+/// The address beside the peer's port: in transport mode pf_key(7P) wants to know it.
+fn peer(sa: &NewSa, direction: Option<Direction>) -> IpAddr {
+    if inner(sa).is_some() {
+        return IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    }
+    if direction == Some(Direction::In) { sa.src } else { sa.id.dst }
 }
 
 const fn lifetime(limits: Limits) -> Lifetime {
