@@ -130,24 +130,22 @@ impl<'c> Reader<'c> {
         let mut all = Vec::new();
         for (setting, protocol) in [(esp, Protocol::Esp), (ah, Protocol::Ah)] {
             let Some(setting) = setting else { continue };
-            let suite = match protocol {
-                Protocol::Esp => algorithm::esp(&setting.value).map(|(suite, _)| suite),
-                _ => algorithm::ah(&setting.value).map(|auth| Suite { encryption: None, auth: Some(auth) }),
+            let esp = protocol == Protocol::Esp;
+            let suite = if esp {
+                algorithm::esp(&setting.value).map(|(suite, _)| suite)
+            } else {
+                algorithm::ah(&setting.value).map(|auth| Suite { encryption: None, auth: Some(auth) })
             };
             let Some(suite) = suite else {
                 self.wrong(setting, "no such algorithms");
                 return None;
             };
-            let (word, auth_key) =
-                if protocol == Protocol::Esp { ("esp", "espauthkey") } else { ("ah", "ahkey") };
+            let (word, auth_key) = if esp { ("esp", "espauthkey") } else { ("ah", "ahkey") };
             let spi = self.spi(word, towards, place)?;
             let encryption = suite.encryption.map_or(vec![0], |e| e.row().keymat_lengths().collect());
             let auth = suite.auth.map_or(vec![0], |a| a.row().keymat_lengths().collect());
-            let encryption_key = if protocol == Protocol::Esp {
-                self.key("espenckey", towards, &encryption)?
-            } else {
-                Zeroizing::default()
-            };
+            let encryption_key =
+                if esp { self.key("espenckey", towards, &encryption)? } else { Zeroizing::default() };
             let auth_key = self.key(auth_key, towards, &auth)?;
             let window = self.window(&format!("{word}replay_window"))?;
             all.push(NewSa {
