@@ -6,7 +6,7 @@ use ipnet::IpNet;
 /// A packet's identity for policy: addresses, protocol and ports (RFC 4301 §4.4.1.1).
 ///
 /// Ports are 0 where the protocol has none or where they are not in this packet (later fragments, RFC 4301 §7).
-/// ICMP and ICMPv6 have no ports here.
+/// ICMP and ICMPv6 have type and code in the place of both, `type << 8 | code`, as IKE has them (RFC 7296 §3.13.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Flow {
     /// Source address.

@@ -211,15 +211,27 @@ impl Parsed {
     }
 }
 
-/// The ports of protocols that have them where these have them: TCP, UDP, DCCP, SCTP and UDP-Lite.
+/// The ports of protocols that have them where these have them: TCP, UDP, DCCP, SCTP and UDP-Lite. ICMP has type and code in
+/// the place of both, as IKE negotiates them (RFC 4301 §4.4.1.1, RFC 7296 §3.13.1).
 #[inline]
 fn ports(proto: u8, payload: &[u8], later_fragment: bool) -> (u16, u16) {
     if later_fragment || !matches!(proto, proto::TCP | proto::UDP | 33 | 132 | 136) {
-        return (0, 0);
+        return if later_fragment { (0, 0) } else { type_and_code(proto, payload) };
     }
     payload
         .first_chunk::<4>()
         .map_or((0, 0), |&[s0, s1, d0, d1]| (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+}
+
+#[inline]
+fn type_and_code(proto: u8, payload: &[u8]) -> (u16, u16) {
+    match (proto, payload.first_chunk::<2>()) {
+        (proto::ICMP | proto::ICMPV6, Some(octets)) => {
+            let both = u16::from_be_bytes(*octets);
+            (both, both)
+        }
+        _ => (0, 0),
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +264,18 @@ mod tests {
         let p = Parsed::new(&octets).unwrap();
         assert!(p.fragment && !p.later_fragment);
         assert_eq!(p.flow.dport, 80);
+    }
+
+    #[test]
+    fn icmp_shows_its_type_and_code_and_a_later_fragment_nothing() {
+        let mut octets = v4();
+        octets[9] = 1;
+        octets[20..22].copy_from_slice(&[3, 4]);
+        let flow = Parsed::new(&octets).unwrap().flow;
+        assert_eq!((flow.proto, flow.sport, flow.dport), (1, 0x0304, 0x0304));
+        octets[7] = 1;
+        let flow = Parsed::new(&octets).unwrap().flow;
+        assert_eq!((flow.proto, flow.sport, flow.dport), (1, 0, 0));
     }
 
     #[test]

@@ -138,17 +138,16 @@ fn what_no_eroute_matches_is_discarded() {
 }
 
 #[test]
-fn drop_and_hold_are_silent_and_trap_keeps_the_packet() {
+fn drop_is_silent_and_trap_and_hold_keep_the_packet() {
     let mut b = Bench::with(Action::Drop);
     assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::Drop));
     b.moved(&[(Discard::Drop, 1)]);
-    b.policy(Action::Hold);
-    assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::Hold));
-    b.moved(&[(Discard::Hold, 1)]);
-    b.policy(Action::Trap);
-    assert_eq!(b.send(&v4(100, true)), Verdict::Keep);
-    b.moved(&[]);
-    assert!(b.runs().is_empty());
+    for action in [Action::Hold, Action::Trap, Action::TrapSubnet] {
+        b.policy(action);
+        assert_eq!(b.send(&v4(100, true)), Verdict::Keep, "{action:?}");
+        b.moved(&[]);
+        assert!(b.runs().is_empty());
+    }
 }
 
 #[test]
@@ -250,6 +249,32 @@ fn a_missing_or_dead_sa_and_one_of_other_hosts_carry_nothing() {
     b.policy(Action::Protect(id(0x1002)));
     assert_eq!(b.send(&v4(100, true)), Verdict::Discard(Discard::OtherHosts));
     b.moved(&[(Discard::OtherHosts, 1)]);
+}
+
+/// RFC 4301 §4.4.1.1: an eroute may be for one type and code of ICMP.
+#[test]
+fn policy_tells_one_kind_of_icmp_from_another() {
+    let mut b = Bench::with(Action::Drop);
+    let echo = Selector {
+        proto: 1,
+        sport: 0x0800,
+        dport: 0x0800,
+        ..Selector::nets("10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap())
+    };
+    b.plane.change_eroutes(|eroutes| eroutes.add(Eroute::new(echo, Action::Reject))).unwrap();
+    let icmp = |kind: u8, code: u8| {
+        let mut packet = v4(100, true);
+        (packet[9], packet[20], packet[21]) = (1, kind, code);
+        packet
+    };
+    let verdict = |b: &mut Bench, packet: Vec<u8>| match b.send(&packet) {
+        Verdict::Answer(why) | Verdict::Discard(why) => why,
+        other @ (Verdict::Send | Verdict::Keep) => panic!("{other:?}"),
+    };
+    assert_eq!(verdict(&mut b, icmp(8, 0)), Discard::Reject);
+    for (kind, code) in [(0, 0), (8, 1), (3, 4), (13, 0)] {
+        assert_eq!(verdict(&mut b, icmp(kind, code)), Discard::Drop, "type {kind}, code {code}");
+    }
 }
 
 #[test]

@@ -185,9 +185,20 @@ impl Args {
             None => 0,
         };
         let sport = self.port("--src-port", self.src_port.as_deref(), src_port, proto)?;
-        let dport = self.port("--dst-port", self.dst_port.as_deref(), dst_port, proto)?;
+        let mut dport = self.port("--dst-port", self.dst_port.as_deref(), dst_port, proto)?;
+        let mut sport = sport;
+        if is_icmp(proto) {
+            // Type and code stand in the place of both; either may be given.
+            let both = sport.max(dport);
+            if sport != 0 && dport != 0 && sport != dport {
+                return Err(Usage::new("ICMP has one type and code: --src-port and --dst-port differ"));
+            }
+            (sport, dport) = (both, both);
+        }
         if (sport != 0 || dport != 0) && !has_ports(proto) {
-            return Err(Usage::new("ports need --transport-proto tcp, udp, sctp, dccp or udplite"));
+            return Err(Usage::new(
+                "ports need --transport-proto tcp, udp, sctp, dccp, udplite, icmp or ipv6-icmp",
+            ));
         }
         Ok(Selector { src, dst, proto, sport, dport })
     }
@@ -302,7 +313,11 @@ fn explained(src: &str, dst: &str, rest: &[String]) -> Result<Flow, Usage> {
         rest.iter().skip(1).map(|text| port("--explain", text, proto)).collect();
     match ports?[..] {
         [] => Ok(Flow { src, dst, proto, sport: 0, dport: 0 }),
-        [sport, dport] if has_ports(proto) => Ok(Flow { src, dst, proto, sport, dport }),
+        [kind, code] if is_icmp(proto) && kind < 256 && code < 256 => {
+            let both = kind << 8 | code;
+            Ok(Flow { src, dst, proto, sport: both, dport: both })
+        }
+        [sport, dport] if has_ports(proto) && !is_icmp(proto) => Ok(Flow { src, dst, proto, sport, dport }),
         [_, _] => Err(Usage::new("--explain: this protocol has no ports")),
         _ => Err(Usage::new("--explain SRC DST [PROTO [SPORT DPORT]]: two ports or none")),
     }
@@ -323,9 +338,13 @@ fn port(option: &str, text: &str, proto: u8) -> Result<u16, Usage> {
     text::port(text, proto, service::port).map_err(|why| Usage::new(format_args!("{option} {text}: {why}")))
 }
 
-/// TCP, UDP, DCCP, SCTP, UDP-Lite.
+/// TCP, UDP, DCCP, SCTP, UDP-Lite; and ICMP, whose type and code count for one.
 const fn has_ports(proto: u8) -> bool {
-    matches!(proto, 6 | 17 | 33 | 132 | 136)
+    matches!(proto, 6 | 17 | 33 | 132 | 136) || is_icmp(proto)
+}
+
+const fn is_icmp(proto: u8) -> bool {
+    matches!(proto, 1 | 58)
 }
 
 #[cfg(test)]

@@ -24,10 +24,8 @@ fn read(change: &Change) -> Result<FlowChange, Refusal> {
     let row: Line =
         change.row.parse().map_err(|why| Refusal::with("EINVAL", format!("line {}: {why}", change.line)))?;
     let eroute = || {
-        let mut eroute = Eroute::new(row.selector, action(&row.said));
-        eroute.src_identity = row.src_identity.as_str().into();
-        eroute.dst_identity = row.dst_identity.as_str().into();
-        eroute
+        let eroute = Eroute::new(row.selector, action(&row.said));
+        eroute.between(row.src_identity.as_str().into(), row.dst_identity.as_str().into())
     };
     Ok(match change.what {
         Do::Add => FlowChange::Add(eroute()),

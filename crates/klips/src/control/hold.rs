@@ -49,9 +49,8 @@ impl Control {
             let there = eroutes.exact(&selector).cloned();
             let instead_of = match &there {
                 None => {
-                    let mut hold = Eroute::new(selector, Action::Hold);
-                    hold.src_identity.clone_from(&trap.src_identity);
-                    hold.dst_identity.clone_from(&trap.dst_identity);
+                    let hold = Eroute::new(selector, Action::Hold);
+                    let hold = hold.between(trap.src_identity().into(), trap.dst_identity().into());
                     eroutes.add(hold).ok()?;
                     None
                 }
@@ -77,7 +76,7 @@ impl Control {
             self.plane.change_eroute(selector, |eroutes| {
                 if eroutes.exact(&selector).is_some_and(|there| Arc::ptr_eq(there, &eroute)) {
                     match instead_of {
-                        Some(action) => eroutes.replace(eroute.redirected(action)),
+                        Some(action) => drop(eroutes.replace(eroute.redirected(action))),
                         None => drop(eroutes.delete(&selector)),
                     }
                 }

@@ -53,7 +53,7 @@ fn protocols_and_ports() {
     assert_eq!(got, selector("10.1.0.0/16", "0.0.0.0/0", 17, 1024, 0));
     for (line, why) in [
         ("--dst-port 25", "ports need --transport-proto"),
-        ("--transport-proto icmp --dst-port 8", "ports need --transport-proto"),
+        ("--transport-proto 47 --dst-port 8", "ports need --transport-proto"),
         ("--transport-proto tcp --dst-port 65536", "--dst-port 65536"),
         ("--transport-proto 256", "--transport-proto 256"),
         ("--transport-proto tcp --dst-port no-such-service", "--dst-port no-such-service"),
@@ -102,9 +102,11 @@ fn explaining() {
     assert_eq!((full.2, full.3, full.4), (6, 40_000, 80));
     let wrong =
         ["--explain 1.2.3.4", "--explain 1.2.3.4 ::1", "--explain 1.2.3.4 4.3.2.1 tcp 1", "--explain a b"];
-    for line in
-        wrong.into_iter().chain(["--explain 1.2.3.4 4.3.2.1 icmp 1 2", "--explain 1.1.1.1 2.2.2.2 6 1 2 3"])
-    {
+    for line in wrong.into_iter().chain([
+        "--explain 1.2.3.4 4.3.2.1 icmp 256 2",
+        "--explain 1.2.3.4 4.3.2.1 47 1 2",
+        "--explain 1.1.1.1 2.2.2.2 6 1 2 3",
+    ]) {
         assert!(plan(line).is_err(), "{line}");
     }
 }

@@ -83,7 +83,7 @@ pub mod word {
     pub const HOLD: u32 = 259;
     /// `%trap`.
     pub const TRAP: u32 = 260;
-    /// `%trapsubnet`, which is `%trap` on our side: there is no wider or narrower one.
+    /// `%trapsubnet`.
     pub const TRAPSUBNET: u32 = 261;
 }
 
