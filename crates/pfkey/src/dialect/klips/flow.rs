@@ -139,7 +139,6 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
         Some(FlowAction::Trap) => word(word::TRAP),
         Some(FlowAction::TrapSubnet) => word(word::TRAPSUBNET),
         Some(FlowAction::Hold) => word(word::HOLD),
-        Some(FlowAction::TrapSubnet) => word(word::TRAPSUBNET),
     };
     let replace = message.base.kind() == Some(MessageType::ReplaceFlow);
     let flags = if replace { flags::REPLACEFLOW } else { 0 };
