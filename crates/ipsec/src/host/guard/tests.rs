@@ -42,6 +42,7 @@ fn the_kernel_takes_every_kind_of_rule_counts_on_and_tells_who_meddles() {
         guard.install(Wanted::default())?;
         assert_eq!(guard.nft.counter("tulips_test", ruleset::COUNTER), None);
         remove("tulips_test")?;
+        let _ = guard.disturbed()?;
         // A table of more than one message a set, and of more messages than answers fit in a buffer.
         let host = |n: u32| IpNet::from(std::net::IpAddr::from(n.to_be_bytes()));
         let many = (0..3000).map(|n| (Selector::nets(host(n), host(n + 1)), n % 2 == 0)).collect();
