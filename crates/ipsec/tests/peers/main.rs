@@ -198,7 +198,8 @@ impl Case {
             let said = format!("{}{family}{:x}@{to}", self.protocol, base + self.number);
             let [inner_src, inner_dst] = inner.map(|address| format!("{address}/{}", self.bits()));
             let make = if self.protocol == "ah" { "--ah" } else { "--esp" };
-            let mut words = vec!["spi", "--said", &said, "--src", from, make, self.esp, "--replay-window", "64"];
+            let mut words =
+                vec!["spi", "--said", &said, "--src", from, make, self.esp, "--replay-window", "64"];
             if !self.transport {
                 words.extend(["--inner-src", &inner_src, "--inner-dst", &inner_dst]);
             }

@@ -72,8 +72,7 @@ impl Charon {
         let Children { local_ts, remote_ts, more: sections } = children;
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
-        let older =
-            "aes gcm ccm ctr chapoly sha1 sha2 hmac cmac xcbc curve25519 gmp eap-identity eap-mschapv2 md4 md5 des";
+        let older = "aes gcm ccm ctr chapoly sha1 sha2 hmac cmac xcbc curve25519 gmp eap-identity eap-mschapv2 md4 md5 des";
         let older = if root().is_some() { "" } else { older };
         fs::write(
             dir.path().join("strongswan.conf"),
