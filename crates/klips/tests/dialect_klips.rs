@@ -357,8 +357,7 @@ fn every_word_has_its_spi() {
         (11, 258, Action::Reject, 258),
         (11, 259, Action::Hold, 259),
         (11, 260, Action::Trap, 260),
-        // There is no narrower trap.
-        (11, 261, Action::Trap, 260),
+        (11, 261, Action::TrapSubnet, 261),
         // %passthrough.
         (9, 0, Action::Pass, 256),
     ];

@@ -4,7 +4,7 @@
 //! whose answer would be routed into a device of ours must have come out of one, unless an eroute says `%pass` of that answer.
 //! The kernel looks the answer's route up for each packet ("fib saddr"), so that what counts is the routing table of that
 //! moment; only our devices' names, what lies closed beneath routes and eroutes with `%pass` are kept in step from here.
-//! ESP and IKE for this host, ICMP errors about them and neighbour discovery always pass.
+//! ESP, AH and IKE for this host, ICMP errors about them and neighbour discovery always pass.
 //!
 //! The table is the kernel's: it outlives a daemon that is killed, the next one takes it up, and `ipsec setup stop` takes it
 //! away. Where nf_tables or its fib look-ups are missing nothing is refused, and that is said.

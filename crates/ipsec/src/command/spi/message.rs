@@ -32,7 +32,8 @@ pub(in crate::command) fn add(writer: &mut Writer, sa: &NewSa, direction: Option
     writer.address(ExtType::AddressDst, &Address::host(sa.id.dst));
     if let Some((sport, dport)) = sa.encapsulation {
         let (local, remote) = if direction == Some(Direction::In) { (dport, sport) } else { (sport, dport) };
-        writer.address(ExtType::AddressNattRem, &udp(remote));
+        let socket = SocketAddr::new(peer(sa, direction), remote);
+        writer.address(ExtType::AddressNattRem, &Address { socket: Some(socket), ..udp(remote) });
         writer.address(ExtType::AddressNattLoc, &udp(local));
     }
     writer.address(ExtType::AddressSrc, &Address::host(sa.src));
@@ -97,6 +98,12 @@ fn inner(sa: &NewSa) -> Option<(IpNet, IpNet)> {
 /// (pf_key(7P)); only key managers find that out.
 fn udp(port: u16) -> Address {
     Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)) }
+}
+
+/// The address beside the peer's port. In transport mode pf_key(7P) wants to know it; it has no place for one of IPv6.
+fn peer(sa: &NewSa, direction: Option<Direction>) -> IpAddr {
+    let peer = if direction == Some(Direction::In) { sa.src } else { sa.id.dst };
+    if inner(sa).is_none() && peer.is_ipv4() { peer } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
 }
 
 const fn lifetime(limits: Limits) -> Lifetime {

@@ -38,6 +38,7 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const UDP: u8 = 17;
 const ESP: u8 = 50;
+const AH: u8 = 51;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const FRAGMENT: u8 = 44;
@@ -168,7 +169,15 @@ fn always(ports: &[u16]) -> Vec<Vec<Step>> {
     };
     let rule = |parts: Vec<Vec<Step>>| parts.into_iter().flatten().chain([Step::Accept]).collect::<Vec<_>>();
     let is = |octets: &[u8]| Step::Is(r, octets.into());
-    let mut rules = vec![rule(vec![protocol(ESP).collect()])];
+    let mut rules = vec![rule(vec![protocol(ESP).collect()]), rule(vec![protocol(AH).collect()])];
+    // The kernel takes AH in IPv6 for one more extension header and calls what lies behind it the protocol.
+    let ah6 = vec![
+        Step::Fib(ADDRTYPE, FibFlags::Daddr, r),
+        Step::Is(r, LOCAL.to_ne_bytes().into()),
+        network(6, 1),
+        is(&[AH]),
+    ];
+    rules.push(rule(vec![family(IPV6).into(), ah6]));
     for port in ports {
         rules.push(rule(vec![protocol(UDP).collect(), vec![transport(2, 2), is(&port.to_be_bytes())]]));
     }
@@ -182,7 +191,7 @@ fn always(ports: &[u16]) -> Vec<Vec<Step>> {
         later6,
         vec![Step::IsNot(r, vec![0, 0])],
     ]));
-    // ICMP errors, type by type, about ESP and about what left one of our ports: the path's MTU is learnt from them.
+    // ICMP errors, type by type, about ESP and AH and about what left one of our ports: the path's MTU is learnt from them.
     let errors: [(u8, u8, &[u8], u32, u32); 2] =
         [(IPV4, ICMP, &[3, 11, 12], 17, 28), (IPV6, ICMPV6, &[1, 2, 3, 4], 14, 48)];
     for (version, icmp, types, next, sport) in errors {
@@ -194,9 +203,11 @@ fn always(ports: &[u16]) -> Vec<Vec<Step>> {
                     vec![transport(0, 1), is(&[kind]), transport(next, 1)],
                 ]
             };
-            let mut about = error();
-            about.push(vec![is(&[ESP])]);
-            rules.push(rule(about));
+            for protected in [ESP, AH] {
+                let mut about = error();
+                about.push(vec![is(&[protected])]);
+                rules.push(rule(about));
+            }
             for port in ports {
                 let mut about = error();
                 about.push(vec![is(&[UDP]), transport(sport, 2), is(&port.to_be_bytes())]);
