@@ -134,6 +134,8 @@ pub(crate) struct AskedChild {
     pub(crate) offer: Option<Arc<Offer>>,
     /// The peer rekeyed the same child meanwhile: the pair it made, and the lower nonce of its exchange.
     pub(crate) crossed: Option<(u32, Vec<u8>)>,
+    /// What the peer deleted meanwhile without our knowing it: the child it has just made for us may be among them.
+    pub(crate) gone: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -828,6 +830,14 @@ impl IkeSa {
             cx.out.events.push_back(Event::Failed { connection, why });
         } else {
             cx.out.progress(None, format!("negotiation with {} came to nothing: {why}", self.remote));
+        }
+    }
+
+    /// The child that we have asked for and do not have yet.
+    pub(crate) fn asked_child(&mut self) -> Option<&mut AskedChild> {
+        match self.request.as_mut().map(|request| &mut request.asked) {
+            Some(Asked::Child(asked)) => Some(asked),
+            _ => self.ours.as_mut().and_then(Ours::child),
         }
     }
 

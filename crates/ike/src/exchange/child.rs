@@ -403,7 +403,7 @@ pub(super) fn begin(
     payloads.extend(after);
     let offer = offer.map(|(offer, _)| offer);
     let connection = connection.clone();
-    let asked = AskedChild { connection, rekeys, spi_in, ni, offer, crossed: None };
+    let asked = AskedChild { connection, rekeys, spi_in, ni, offer, crossed: None, gone: Vec::new() };
     sa.ask(cx, Exchange::CreateChildSa, payloads, Asked::Child(Box::new(asked)));
     Ok(())
 }
@@ -481,8 +481,12 @@ pub(super) fn complete(
         replaces: asked.rekeys,
         redundant,
     };
+    let spi_out = agreed.spi_out;
     install(sa, cx, &connection, agreed, pair);
-    if redundant {
+    if asked.gone.contains(&spi_out) {
+        // The peer's answer was overtaken by its deletion of what it had made.
+        sa.remove_child(cx, asked.spi_in);
+    } else if redundant {
         sa.task(Task::DeleteChild(asked.spi_in));
     } else if let Some(old) = asked.rekeys {
         if let Some(child) = sa
@@ -567,6 +571,10 @@ pub(super) fn answer(
             let spi_out = <[u8; 4]>::try_from(&*notify.spi).ok().map(u32::from_be_bytes);
             let child = sa.children.iter().find(|child| Some(child.spi_out) == spi_out);
             let Some(child) = child else {
+                // It may be the one that we have asked for and that the peer has made: its answer is still on the way.
+                if sa.asked_child().is_some() {
+                    return Err(Pause::refuse(NotifyKind::TemporaryFailure));
+                }
                 let refusal = Notify { kind: NotifyKind::ChildSaNotFound, ..notify.clone() };
                 return Err(Pause::Refuse(refusal, None));
             };

@@ -44,6 +44,14 @@ impl Ours {
         }
     }
 
+    /// The child that is being made.
+    pub(crate) const fn child(&mut self) -> Option<&mut AskedChild> {
+        match &mut self.what {
+            OurWhat::Child(asked, _) => Some(asked),
+            OurWhat::Ike(..) => None,
+        }
+    }
+
     /// It is for an IKE SA.
     pub(super) const fn is_ike(&self) -> bool {
         matches!(self.what, OurWhat::Ike(..))

@@ -10,6 +10,9 @@ pub(super) fn liveness(sa: &mut IkeSa, cx: &mut Context<'_>) {
     sa.ask(cx, Exchange::Informational, Vec::new(), Asked::Liveness);
 }
 
+/// How many deletions of what we do not know are remembered while a request for a child is under way: the peer makes one.
+const GONE: usize = 16;
+
 /// Takes a pair of SAs away, on both sides.
 pub(super) fn delete_child(sa: &mut IkeSa, cx: &mut Context<'_>, spi_in: u32) {
     // It goes when the peer has answered: until then packets of the peer's may be on their way through it.
@@ -92,6 +95,10 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
                 if Some(spi_in) != deleting {
                     ours.push((*protocol, spi_in));
                 }
+            } else if let Some(asked) = sa.asked_child()
+                && asked.gone.len() < GONE
+            {
+                asked.gone.push(*spi);
             }
         }
     }
