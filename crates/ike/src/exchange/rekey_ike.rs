@@ -286,6 +286,10 @@ pub(super) fn hand_over(sa: &mut IkeSa, cx: &mut Context<'_>, to: IkeSpi) {
     tasks.extend(later.filter(|task| {
         matches!(task, Task::Child { .. } | Task::DeleteChild(_) | Task::DeleteIke(Why::Superseded))
     }));
+    // A child whose deletion is not answered yet has left, too: the answer to it here would find nothing.
+    if let Some(Asked::DeleteChild(spi_in)) = sa.request.as_ref().map(|request| &request.asked) {
+        tasks.push(Task::DeleteChild(*spi_in));
+    }
     // That we have moved is said over there, too: the answer to it here moves what has left.
     if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
         tasks.push(Task::Move);

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 const SHORT: u64 = 200;
 
+/// Each of these has found a fault of ours.
+const FOUND: [u64; 5] = [417, 528, 1485, 2637, 4572];
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -103,7 +106,7 @@ fn whatever_both_sides_do_at_once_in_whatever_weather_both_agree_at_the_end() {
     if let Some(seed) = number("IKE_SCHEDULE") {
         return play(seed);
     }
-    (0..number("IKE_SCHEDULES").unwrap_or(SHORT)).for_each(play);
+    FOUND.into_iter().chain(0..number("IKE_SCHEDULES").unwrap_or(SHORT)).for_each(play);
 }
 
 /// `a` asks for a child, `b` makes it, and the answer is lost: what `b` does with that child arrives before its answer.
