@@ -1,0 +1,262 @@
+//! What a person or a program asks of pluto: load, bring up and down, reload, show ([`super::ctl`] is how it is asked).
+
+use super::ctl::{Asked, Request};
+use super::kernel::Kernel;
+use super::{Pluto, Watcher, status};
+use crate::command::version;
+use crate::conf::connection::{self, Auto, Planned};
+use crate::conf::{Conf, Problem, files, secrets};
+use crate::host::clock;
+use ipsec_core::Time;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Pluto {
+    pub(super) fn act(&mut self, Asked { request, reply }: Asked) {
+        let now = clock::now();
+        let done = match request {
+            Request::Up { name, asynchronous } => {
+                let Ok(names) = self.loaded(&name) else {
+                    let _ = reply.send(outcome(self.loaded(&name).map(|_| Value::Null)));
+                    return;
+                };
+                if self.is_up(&name) {
+                    Ok(json!("up already"))
+                } else {
+                    if !asynchronous {
+                        self.watchers.push(Watcher { section: name.clone(), reply: reply.clone() });
+                    }
+                    let failed = names.iter().find_map(|name| {
+                        self.endpoint.keep(name);
+                        self.up(name, now).err()
+                    });
+                    match failed {
+                        Some(why) => {
+                            self.watchers.retain(|watcher| watcher.section != name);
+                            Err(why)
+                        }
+                        None if asynchronous => Ok(Value::Null),
+                        None => return,
+                    }
+                }
+            }
+            Request::Down { name } => self.loaded(&name).map(|names| {
+                self.waiting.retain(|waiting| !names.contains(waiting));
+                names.iter().for_each(|name| self.endpoint.down(name, now));
+                Value::Null
+            }),
+            Request::Rekey { name, ike } => self.loaded(&name).and_then(|names| {
+                let any =
+                    names.iter().map(|name| self.endpoint.rekey(name, ike, now)).fold(false, |a, b| a | b);
+                if any { Ok(Value::Null) } else { Err(format!("\"{name}\" is not up")) }
+            }),
+            Request::Route { name } => self.loaded(&name).and_then(|names| {
+                names.iter().try_for_each(|name| self.route(name))?;
+                Ok(Value::Null)
+            }),
+            Request::Unroute { name } => self.loaded(&name).and_then(|names| {
+                if names.iter().any(|name| self.policy.is_up(name)) {
+                    return Err(format!(
+                        "cannot unroute \"{name}\": it is up; `ipsec auto --down {name}' first"
+                    ));
+                }
+                names.iter().for_each(|name| self.unroute(name));
+                Ok(Value::Null)
+            }),
+            Request::Add { name } => self.add(&name),
+            Request::Delete { name } => self.loaded(&name).map(|names| {
+                names.iter().for_each(|name| self.delete(name, now));
+                Value::Null
+            }),
+            Request::Reload { dry_run } => self.reload(dry_run).map(|lines| json!(lines)),
+            Request::Listen => {
+                self.listen();
+                Ok(Value::Null)
+            }
+            Request::RereadSecrets => self.read_secrets().map(|lines| json!(lines)),
+            Request::Status => Ok(self.status()),
+            Request::Watch => {
+                self.listeners.push(reply);
+                return;
+            }
+            Request::Ping => Ok(Value::Null),
+            Request::Stop { leave } => {
+                (self.stop, self.leave) = (true, leave);
+                Ok(Value::Null)
+            }
+        };
+        let _ = reply.send(outcome(done));
+    }
+
+    fn status(&self) -> Value {
+        let addresses: Vec<String> = self.ports.iter().map(|(address, _)| address.to_string()).collect();
+        let mut all = status::connections(&self.planned, &self.policy, &self.endpoint.rows(), clock::now());
+        all["pid"] = json!(std::process::id());
+        all["version"] = json!(version::VERSION);
+        all["addresses"] = json!(addresses);
+        all["klips"] = json!(self.plane.is_some());
+        all["recording"] = json!(self.options.record);
+        let ike::Counters { malformed, forged, stray, cookies, flooded } = self.endpoint.counters();
+        all["dropped"] = json!({
+            "malformed": malformed, "forged": forged, "stray": stray, "cookies": cookies, "flooded": flooded,
+        });
+        all
+    }
+
+    pub(super) fn read_secrets(&mut self) -> Result<Vec<String>, String> {
+        let file = self.options.confs.join("ipsec.secrets");
+        let read = secrets::read(&file).map_err(|problems| lines(&problems))?;
+        tracing::info!("loading secrets from \"{}\"", file.display());
+        let mut warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        // A file that cannot be read at the moment makes nothing less strict.
+        self.strict = self.conf().map_or(self.strict, |conf| conf.setup.strictcrlpolicy);
+        let now = clock::epoch().saturating_add(clock::now().as_secs());
+        let (trust, lines) = files::trust(&self.options.confs, self.strict, now);
+        tracing::info!(
+            "{} private keys, {} authorities, {} revocation lists",
+            read.secrets.keys.len(),
+            trust.authorities.len(),
+            trust.crls.len()
+        );
+        warnings.extend(lines);
+        warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        self.endpoint.set_secrets(ike::connection::Secrets { trust: Arc::new(trust), ..read.secrets });
+        Ok(warnings)
+    }
+
+    fn conf(&self) -> Result<Conf, String> {
+        Conf::load(&self.options.confs).map_err(|problems| lines(&problems))
+    }
+
+    fn add(&mut self, section: &str) -> Result<Value, String> {
+        let conf = self.conf()?;
+        let conn =
+            conf.conn(section).ok_or_else(|| format!("no conn section \"{section}\" in ipsec.conf"))?;
+        let mut warnings = Vec::new();
+        let planned =
+            connection::plan(conn, &self.ports, &mut warnings).map_err(|problems| lines(&problems))?;
+        let now = clock::now();
+        let keep: Vec<String> = planned.iter().map(|planned| planned.ike.name.clone()).collect();
+        for name in self.names(section).iter().filter(|name| !keep.contains(name)) {
+            self.delete(name, now);
+        }
+        for planned in planned {
+            self.load(planned, now);
+        }
+        Ok(json!(warnings.iter().map(ToString::to_string).collect::<Vec<_>>()))
+    }
+
+    /// Loads a connection; one that has not changed is not touched.
+    fn load(&mut self, planned: Planned, now: Time) {
+        let name = planned.ike.name.clone();
+        if self.planned.get(&name) == Some(&planned) {
+            return;
+        }
+        if self.planned.contains_key(&name) {
+            self.delete(&name, now);
+        }
+        self.endpoint.add(planned.ike.clone());
+        self.planned.insert(name.clone(), planned);
+        tracing::info!("added connection \"{name}\"");
+    }
+
+    fn delete(&mut self, name: &str, now: Time) {
+        self.waiting.retain(|waiting| waiting != name);
+        self.endpoint.remove(name, now);
+        self.settle();
+        self.unroute(name);
+        self.planned.remove(name);
+        tracing::info!("\"{name}\": deleted");
+    }
+
+    fn route(&mut self, name: &str) -> Result<(), String> {
+        let planned = self.planned.get(name).ok_or("no such connection")?;
+        let Some(plane) = &mut self.plane else {
+            return Err("klips is not running: nothing can be routed".to_owned());
+        };
+        self.policy.route(&mut plane.kernel, planned)
+    }
+
+    /// Whether it is known what a connection protects, or only once the peer has given us an address.
+    fn is_configured(&self, name: &str) -> bool {
+        self.planned.get(name).is_some_and(|planned| planned.ike.request.is_none())
+    }
+
+    pub(super) fn unroute(&mut self, name: &str) {
+        self.policy.unroute(self.plane.as_mut().map(|plane| &mut plane.kernel as &mut dyn Kernel), name);
+    }
+
+    /// Makes what is loaded what the file says, and says what that takes. Nothing is done if the file has an error.
+    pub(super) fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
+        let conf = self.conf()?;
+        let (mut warnings, mut errors) = (conf.warnings.clone(), Vec::new());
+        let mut wanted = BTreeMap::new();
+        for conn in &conf.conns {
+            match connection::auto(conn) {
+                Ok(Auto::Ignore) => continue,
+                Ok(_) => {}
+                Err(problem) => {
+                    errors.push(problem);
+                    continue;
+                }
+            }
+            match connection::plan(conn, &self.ports, &mut warnings) {
+                Ok(planned) => wanted.extend(planned.into_iter().map(|one| (one.ike.name.clone(), one))),
+                Err(problems) => errors.extend(problems),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(lines(&errors));
+        }
+        warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+        let mut done = Vec::new();
+        let now = clock::now();
+        let gone =
+            self.planned.iter().filter(|(name, old)| old.auto != Auto::Ignore && !wanted.contains_key(*name));
+        for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            done.push(format!("\"{name}\": removed"));
+            if !dry_run {
+                self.delete(&name, now);
+            }
+        }
+        for (name, planned) in wanted {
+            let what = match self.planned.get(&name) {
+                Some(known) if *known == planned => continue,
+                Some(_) => "changed",
+                None => "added",
+            };
+            done.push(format!("\"{name}\": {what}"));
+            if dry_run {
+                continue;
+            }
+            let auto = planned.auto;
+            self.load(planned, now);
+            let begun = match auto {
+                Auto::Start => {
+                    self.endpoint.keep(&name);
+                    // Fail closed: what is to be protected is so from now on, not once the peer answers.
+                    let routed = if self.is_configured(&name) { self.route(&name) } else { Ok(()) };
+                    self.up(&name, now).and(routed)
+                }
+                Auto::Route => self.route(&name),
+                Auto::Add | Auto::Ignore => Ok(()),
+            };
+            if let Err(why) = begun {
+                tracing::warn!("\"{name}\": {why}");
+            }
+        }
+        Ok(done)
+    }
+}
+
+fn outcome(done: Result<Value, String>) -> Value {
+    match done {
+        Ok(value) => json!({ "ok": value }),
+        Err(why) => json!({ "error": why }),
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
