@@ -1,0 +1,9 @@
+//! `%trap`: a packet makes the service ask for an SA, waits for it, and goes when it is there.
+
+mod answer;
+mod asking;
+mod hold;
+mod host;
+mod policy;
+mod sas;
+mod waiting;
