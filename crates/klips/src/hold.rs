@@ -89,15 +89,10 @@ impl Home {
     }
 }
 
-/// A packet that met `%trap`.
-pub(crate) struct Trapped {
-    pub(crate) held: Held,
-}
-
 /// What workers have trapped and control has not looked at.
 #[derive(Default)]
 pub(crate) struct Traps {
-    queue: Mutex<(Vec<Trapped>, usize)>,
+    queue: Mutex<(Vec<Held>, usize)>,
 }
 
 impl Traps {
@@ -108,18 +103,18 @@ impl Traps {
     }
 
     /// Whether it was taken.
-    pub(crate) fn push(&self, trapped: Trapped) -> bool {
+    pub(crate) fn push(&self, held: Held) -> bool {
         let (list, octets) = &mut *self.queue.lock();
-        let more = octets.saturating_add(trapped.held.packet.len());
+        let more = octets.saturating_add(held.packet.len());
         if list.len() >= PACKETS || more > OCTETS {
             return false;
         }
         *octets = more;
-        list.push(trapped);
+        list.push(held);
         true
     }
 
-    pub(crate) fn take(&self) -> Vec<Trapped> {
+    pub(crate) fn take(&self) -> Vec<Held> {
         core::mem::take(&mut *self.queue.lock()).0
     }
 }

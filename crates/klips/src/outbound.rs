@@ -12,7 +12,7 @@ use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Eroute};
 use crate::flow_cache::FlowCache;
 use crate::gso::Cut;
-use crate::hold::{Held, Home, Returned, Trapped};
+use crate::hold::{Held, Home, Returned};
 use crate::icmp::{self, LONGEST, Limiter, Trouble};
 use crate::packet::{Gso, Parsed, Vnet};
 use crate::plane::Plane;
@@ -236,7 +236,7 @@ impl Outbound {
                 let vnet = if vnet.gso == Gso::None { Vnet::default() } else { *vnet };
                 let whole = packet.get(..parsed.len).unwrap_or_default();
                 let held = Held::new(vnet, whole.into(), parsed.flow, home);
-                match sealer.plane.trap(Trapped { held }) {
+                match sealer.plane.trap(held) {
                     true => Ok(Verdict::Keep),
                     false => Err(Refusal::quiet(Discard::Hold, packets)),
                 }

@@ -4,7 +4,7 @@ use crate::admission::Admission;
 use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Change, Eroutes};
-use crate::hold::{Trapped, Traps};
+use crate::hold::{Held, Traps};
 use crate::sa::{Charge, Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ipsec_core::{SaId, Selector};
@@ -230,12 +230,10 @@ impl Plane {
                     .map(Arc::clone)
                     .collect()
             };
-            if !named.is_empty() {
-                // One at a time: packets that meet the others need not wait.
-                for eroute in &named {
-                    let moved = eroute.redirected(Action::Protect(new));
-                    drop(self.change_eroute(eroute.selector, |eroutes| eroutes.replace(moved)));
-                }
+            // One at a time: packets that meet the others need not wait.
+            for eroute in &named {
+                let moved = eroute.redirected(Action::Protect(new));
+                drop(self.change_eroute(eroute.selector, |eroutes| eroutes.replace(moved)));
             }
             self.sas.pin().remove(old);
         }
@@ -277,8 +275,8 @@ impl Plane {
     }
 
     /// Hands control a packet that met `%trap`, and says whether it was taken.
-    pub(crate) fn trap(&self, trapped: Trapped) -> bool {
-        let taken = self.traps.push(trapped);
+    pub(crate) fn trap(&self, held: Held) -> bool {
+        let taken = self.traps.push(held);
         if taken {
             self.wake.store(true, Ordering::Release);
         }
@@ -286,7 +284,7 @@ impl Plane {
     }
 
     /// Takes what was trapped so far.
-    pub(crate) fn take_trapped(&self) -> Vec<Trapped> {
+    pub(crate) fn take_trapped(&self) -> Vec<Held> {
         self.traps.take()
     }
 
@@ -322,5 +320,40 @@ impl Plane {
     /// How many packets all workers together refused for `why`.
     pub fn discarded(&self, why: Discard) -> u64 {
         self.counters.lock().iter().fold(0, |sum, c| sum.wrapping_add(c.count(why)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipsec_core::Spi;
+
+    #[test]
+    fn what_is_remembered_of_changes_is_bounded_on_either_side() {
+        let (plane, mut known) = (Plane::default(), VecDeque::new());
+        let mut generation = 0;
+        for n in 0..10 * Plane::CHANGES {
+            plane.change_eroutes(|_| ());
+            // A worker that looks after each change, and one that looks now and then.
+            if n % 7 == 0 || n > 5 * Plane::CHANGES {
+                generation = plane.changes_since(generation, &mut known);
+            }
+            assert!(plane.changes.lock().len() <= Plane::CHANGES && known.len() <= Plane::CHANGES);
+        }
+        assert_eq!((known.len(), generation), (Plane::CHANGES, plane.generation()));
+    }
+
+    /// A peer behind a NAT, or one that plays it, may change its port with every packet.
+    #[test]
+    fn of_a_peer_that_flaps_the_last_word_is_kept_and_of_others_theirs() {
+        let plane = Plane::default();
+        let id =
+            |spi| SaId { dst: [192, 0, 2, 1].into(), protocol: ipsec_core::Protocol::Esp, spi: Spi(spi) };
+        plane.tell_moved(id(1), 7);
+        plane.tell(Event::Hard(id(2)));
+        (0..1000).for_each(|port| plane.tell_moved(id(2), port));
+        assert!(plane.take_wake());
+        let events = [Event::Moved(id(1), 7), Event::Hard(id(2)), Event::Moved(id(2), 999)];
+        assert_eq!(plane.take_events(), events);
     }
 }

@@ -90,6 +90,24 @@ fn what_is_no_group_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn what_protects_nothing_has_ended_or_goes_the_other_way_is_in_no_group() {
+    let mut service = Service::default();
+    let s = four(&mut service);
+    let esp =
+        |spi, encrypt, flags| msg(ADD, ESP).sa_full(spi, 32, MATURE, 0, encrypt, flags).src(LOCAL).dst(PEER);
+    // Encryption without integrity is kept for whoever asked and never used, not even inside of AH (RFC 4303 §3.2).
+    service.must(s, esp(0x1005, AES_CBC, 0).key(EKEY, 16));
+    service.must(s, esp(0x1006, GCM16, F_IN).key(EKEY, 20));
+    service.must(s, esp(0x1007, GCM16, 0).key(EKEY, 20).lifetime(HARD, 0, 0, 5, 0));
+    service.wait(6);
+    service.hear(s);
+    for (spi, errno) in [(0x1005, EINVAL), (0x1006, EINVAL), (0x1007, ESRCH)] {
+        assert_eq!(service.ask(s, group(PEER, &[(ESP, spi), (AH, 0x1003)])).errno, errno, "{spi:#x}");
+        assert!(service.control.sas().all(|row| row.group.is_none()), "{spi:#x}");
+    }
+}
+
+#[test]
 fn a_group_of_which_one_is_deleted_carries_nothing_more() {
     let mut service = Service::default();
     let s = four(&mut service);

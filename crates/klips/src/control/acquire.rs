@@ -9,7 +9,7 @@ use super::hold::Hold;
 use super::{Control, Hearers};
 use crate::discard::Discard;
 use crate::eroute::{Action, Eroute};
-use crate::hold::{Held, Trapped};
+use crate::hold::Held;
 use crate::sa::Sa;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -201,7 +201,7 @@ impl Acquires {
 impl Control {
     /// What workers have trapped since last asked.
     pub(super) fn trapped(&mut self, now: Time) {
-        for Trapped { held } in self.plane.take_trapped() {
+        for held in self.plane.take_trapped() {
             // The worker looked before control did; what is said now holds.
             let said = self.plane.eroutes().lookup(&held.flow).cloned();
             let Some(eroute) = said.filter(|eroute| eroute.action.waits()) else {
@@ -494,6 +494,9 @@ fn ecombs() -> Vec<Ecomb> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sa::{Blueprint, Keys, Mode};
+    use ipsec_core::Spi;
+    use ipsec_core::algorithm::Suite;
 
     #[test]
     fn records_that_go_early_leave_a_bounded_list_of_ends() {
@@ -509,5 +512,35 @@ mod tests {
         assert!(acquires.ends.len() <= 2 * RECORDS, "{} ends", acquires.ends.len());
         let first = acquires.overdue(Time::from_secs(15));
         assert_eq!(first, Some(kept), "what is still there is not forgotten");
+    }
+    /// Answers come as fast as key managers give them, and SAs may live for hours.
+    #[test]
+    fn needs_that_were_met_are_remembered_up_to_a_bound() {
+        let mut acquires = Acquires::default();
+        let net = |text: &str| text.parse().unwrap();
+        let selector = Selector::nets(net("10.1.0.0/16"), net("10.2.0.0/16"));
+        let key = |n: u32| (selector, IpAddr::from(n.to_be_bytes()), IpAddr::from([10, 2, 0, 1]));
+        let sas = [0x1001, 0x1002].map(|spi| {
+            Arc::new(Sa::new(Blueprint {
+                id: SaId { dst: [192, 0, 2, 2].into(), protocol: Protocol::Esp, spi: Spi(spi) },
+                src: [192, 0, 2, 1].into(),
+                mode: Mode::Tunnel,
+                suite: Suite { encryption: Some(algorithm::Encryption::AesGcm16), auth: None },
+                keys: Keys::default(),
+                esn: false,
+                window: 0,
+                encapsulation: None,
+                selector: None,
+                limits: Default::default(),
+            }))
+        });
+        for n in 0..3 * RECORDS as u32 {
+            acquires.meet(key(n), &sas[0]);
+        }
+        assert_eq!(acquires.met.len(), RECORDS);
+        // Those whose SA has gone make room.
+        sas[0].die();
+        acquires.meet(key(7), &sas[1]);
+        assert_eq!(acquires.met.len(), 1);
     }
 }

@@ -149,10 +149,10 @@ impl Control {
         }
         let suite = keymat.suite;
         let combined = suite.encryption.is_some_and(Encryption::is_combined);
-        // Integrity twice over is no suite.
         if keymat.misfit {
             return Err(Fault::errno(Errno::EINVAL));
         }
+        // Integrity twice over is no suite.
         if combined && suite.auth.is_some() {
             return Err(Fault::invalid(D::BadCtx));
         }
@@ -225,7 +225,7 @@ impl Control {
             None => ports != Ports::default(),
         };
         // Encryption without integrity is kept for whoever asked, but never used (RFC 4303 §3.2).
-        let integrity = combined || suite.auth.is_some();
+        let integrity = suite.has_integrity();
         let made = [(unique, flag::UNIQUE), (combined, flag::EALG1 | flag::EALG2)];
         let made = made.iter().filter(|(set, _)| *set).fold(direction, |flags, (_, more)| flags | more);
         Ok(Record {

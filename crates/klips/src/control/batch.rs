@@ -28,32 +28,31 @@ impl Control {
     /// a time.
     pub fn change_flows(&mut self, changes: Vec<FlowChange>) -> Result<(), (usize, Fault)> {
         self.check_flows(&changes)?;
-        let mut done = Vec::new();
+        let (mut done, mut gone) = (Vec::new(), Vec::new());
         let mut rest = changes.into_iter().peekable();
         while rest.peek().is_some() {
             self.plane.change_eroutes(|eroutes| {
                 for change in rest.by_ref().take(AT_ONCE) {
-                    let (kind, selector) = match change {
-                        FlowChange::Add(eroute) => {
-                            let selector = eroute.selector;
-                            eroutes.replace(eroute);
-                            (MessageType::AddFlow, selector)
-                        }
-                        FlowChange::Replace(eroute) => {
-                            let selector = eroute.selector;
-                            eroutes.replace(eroute);
-                            (MessageType::ReplaceFlow, selector)
-                        }
+                    let (kind, eroute) = match change {
+                        FlowChange::Add(eroute) => (MessageType::AddFlow, eroute),
+                        FlowChange::Replace(eroute) => (MessageType::ReplaceFlow, eroute),
                         FlowChange::Delete(selector) => {
-                            let gone = eroutes.delete(&selector).ok();
-                            done.extend(gone.map(|eroute| (MessageType::DelFlow, eroute)));
+                            let deleted = eroutes.delete(&selector).ok();
+                            done.extend(
+                                deleted.iter().map(|eroute| (MessageType::DelFlow, Arc::clone(eroute))),
+                            );
+                            gone.extend(deleted);
                             continue;
                         }
                     };
+                    let selector = eroute.selector;
+                    gone.extend(eroutes.replace(eroute));
                     done.extend(eroutes.exact(&selector).map(|eroute| (kind, Arc::clone(eroute))));
                 }
             });
         }
+        // A policy of a dialect may have been among them: nothing finds it by its number any more, and it follows no SA.
+        gone.iter().for_each(|eroute| self.policy_gone(eroute));
         self.reconsider(None);
         for (kind, eroute) in done {
             let message = self.describe_flow(&Base::request(kind, SaType::Unspec, 0, 0), &eroute);

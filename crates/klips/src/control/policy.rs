@@ -47,6 +47,19 @@ impl Policies {
         }
     }
 
+    /// An outbound SA has come in. Those that have gone are looked for when there are twice as many, so that one more costs
+    /// little: SAs to one destination, and destinations, of which a peer that roams has had many.
+    fn remember(&mut self, id: SaId, is_there: impl Fn(&SaId) -> bool) {
+        if self.sas.len().is_power_of_two() && !self.sas.contains_key(&id.dst) {
+            self.sas.retain(|_, sas| sas.iter().any(&is_there));
+        }
+        let sas = self.sas.entry(id.dst).or_default();
+        if sas.len().is_power_of_two() {
+            sas.retain(&is_there);
+        }
+        sas.push(id);
+    }
+
     fn forget(&mut self, gone: &Eroute) {
         let Some(policy) = &gone.policy else { return };
         self.by_index.remove(&policy.flow.index);
@@ -166,12 +179,7 @@ impl Control {
             return;
         }
         let sadb = &self.sadb;
-        let sas = self.policies.sas.entry(id.dst).or_default();
-        // Those that have gone are looked for when the list has doubled, so that one more costs little.
-        if sas.len().is_power_of_two() {
-            sas.retain(|id| sadb.find(id).is_some());
-        }
-        sas.push(*id);
+        self.policies.remember(*id, |id| sadb.find(id).is_some());
         self.policy_sas_changed(id.dst);
     }
 
@@ -203,4 +211,26 @@ impl Control {
 /// The direction of a flow message; without a policy it is about an eroute.
 pub(super) fn direction(ask: &Message<'_>) -> FlowDirection {
     ask.flow_policy.map_or(FlowDirection::Out, |FlowPolicy { direction, .. }| direction)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipsec_core::Spi;
+
+    /// Rekeyed ten thousand times, to one destination or to another each time: what has gone is not kept.
+    #[test]
+    fn sas_that_have_gone_do_not_pile_up() {
+        for roams in [false, true] {
+            let mut policies = Policies::default();
+            for n in 0..10_000_u32 {
+                let dst = if roams { IpAddr::from(n.to_be_bytes()) } else { IpAddr::from([192, 0, 2, 2]) };
+                let id = SaId { dst, protocol: Protocol::Esp, spi: Spi(0x1000 + n) };
+                policies.remember(id, |other| other.spi.0 + 1 == id.spi.0);
+                assert_eq!(policies.sas.get(&dst).and_then(|sas| sas.last()), Some(&id));
+            }
+            let kept: usize = policies.sas.values().map(Vec::len).sum();
+            assert!(kept <= 4, "{kept} are kept of one that is there");
+        }
+    }
 }
