@@ -31,11 +31,11 @@ pub struct Inbound {
     last: Option<Bundle>,
     /// The flow of the last packet that its SA was found entitled to carry.
     entitled: Option<Entitled>,
+    /// The state of inbound policy at which it was found.
+    admission: u64,
     /// For the general way.
     codec: Codec,
     scratch: Vec<u8>,
-    /// The state of inbound policy at which it was found.
-    admission: u64,
 }
 
 /// What a datagram is, before any SA is asked.
@@ -52,7 +52,7 @@ impl Inbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
         let (codec, scratch) = Default::default();
-        Self { plane, counters, last: None, entitled: None, codec, scratch, admission: 0 }
+        Self { plane, counters, last: None, entitled: None, admission: 0, codec, scratch }
     }
 
     /// Lets go of the SAs of the last run if one has died, and so of their keys.

@@ -52,8 +52,9 @@ const RIGHT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 const SAS: u8 = 3;
 const MSS: usize = 1360;
 
-/// A plane with three SAs and an eroute for each: 10.1.n.0/24 → 10.2.n.0/24.
-fn plane(suite: Suite, key: usize) -> Arc<Plane> {
+/// A plane with three SAs and an eroute for each: 10.1.n.0/24 → 10.2.n.0/24. The fast way is ESP in tunnel mode; the general
+/// one, IP in IP and ESP in transport mode around it.
+fn plane(suite: Suite, key: usize, general: bool) -> Arc<Plane> {
     let plane = Arc::new(Plane::default());
     for n in 0..SAS {
         let id = SaId { dst: RIGHT, protocol: Protocol::Esp, spi: Spi(0x1000 + u32::from(n)) };
@@ -61,7 +62,7 @@ fn plane(suite: Suite, key: usize) -> Arc<Plane> {
         let selector = Selector::nets(net(1), net(2));
         let octets = |len: usize| Zeroizing::new((0..len).map(|i| i as u8 ^ n).collect::<Vec<_>>());
         let auth = suite.auth.map_or(0, |auth| usize::from(auth.row().min_bits / 8));
-        plane.publish(Arc::new(Sa::new(Blueprint {
+        let mut esp = Blueprint {
             id,
             src: LEFT,
             mode: Mode::Tunnel,
@@ -72,7 +73,23 @@ fn plane(suite: Suite, key: usize) -> Arc<Plane> {
             encapsulation: Some(Encapsulation { local: 4500, remote: 4500 }),
             selector: Some(selector),
             limits: Limits::default(),
-        })));
+        };
+        if general {
+            let tunnel = Blueprint {
+                id: SaId { protocol: Protocol::Ipip, ..id },
+                suite: Suite { encryption: None, auth: None },
+                keys: Keys::default(),
+                esn: false,
+                window: 0,
+                encapsulation: None,
+                ..esp
+            };
+            (esp.mode, esp.selector) = (Mode::Transport, None);
+            plane.publish_group([tunnel, esp].map(|sa| Arc::new(Sa::new(sa)))).unwrap();
+        } else {
+            plane.publish(Arc::new(Sa::new(esp)));
+        }
+        let id = if general { SaId { protocol: Protocol::Ipip, ..id } } else { id };
         plane.change_eroutes(|eroutes| eroutes.add(Eroute::new(selector, Action::Protect(id)))).unwrap();
     }
     plane
@@ -107,6 +124,15 @@ fn superpacket(n: u8, segments: usize) -> (Vnet, Vec<u8>) {
 
 #[test]
 fn no_packet_costs_an_allocation() {
+    nothing_is_allocated(false);
+}
+
+#[test]
+fn nor_does_one_that_goes_the_general_way() {
+    nothing_is_allocated(true);
+}
+
+fn nothing_is_allocated(general: bool) {
     for (encryption, auth, key) in [
         (Encryption::AesGcm16, None, 20),
         (Encryption::ChaCha20Poly1305, None, 36),
@@ -114,7 +140,7 @@ fn no_packet_costs_an_allocation() {
         (Encryption::Null, Some(Auth::HmacSha1), 0),
     ] {
         let suite = Suite { encryption: Some(encryption), auth };
-        let (sender, receiver) = (plane(suite, key), plane(suite, key));
+        let (sender, receiver) = (plane(suite, key, general), plane(suite, key, general));
         let link =
             Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
         let mut outbound = Outbound::new(Arc::clone(&sender), sender.new_counters(), link);

@@ -57,12 +57,13 @@ impl Inbound {
         now: Time,
         out: &mut Opened,
     ) {
+        let (Some(innermost), Some(outermost)) = (chain.sas().first(), chain.sas().last()) else { return };
         let arena = &mut out.arena;
         let mut layers = Layers::new();
         for (packet, _) in run.drain(..) {
             match lay_out(from, packet, arena) {
                 Ok(layer) => layers.push(layer),
-                Err(why) => self.refuse(why, 1),
+                Err(why) => self.refuse_of(outermost, why, 1),
             }
         }
         let (arrival, _) = from;
@@ -72,7 +73,6 @@ impl Inbound {
                 Protocol::Ipip | Protocol::Ipcomp => self.strip(sa, layers, now, arena),
             };
         }
-        let Some(innermost) = chain.sas().first() else { return };
         let natted = matches!(arrival.carrier, Carrier::Udp { .. });
         for layer in layers {
             match deliver(&self.plane, innermost, layer, natted, arena) {

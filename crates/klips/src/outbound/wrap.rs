@@ -131,11 +131,14 @@ impl Wrapper {
             let before = self.charge(plane, counters, sa, now);
             self.apply(plane, counters, link, sa, before);
         }
-        for frame in core::mem::take(&mut self.frames) {
+        // Taken out and put back: the list keeps its room.
+        let mut frames = core::mem::take(&mut self.frames);
+        for frame in frames.drain(..) {
             if let Err(why) = self.emit(&chain, frame, link, out) {
                 counters.add(why, 1);
             }
         }
+        self.frames = frames;
     }
 
     /// Charges the SA for all frames; those that its lifetime does not let pass go no further. Returns how many packets it

@@ -175,29 +175,34 @@ fn a_peer_that_puts_something_else_inside_is_refused() {
     }
 }
 
+/// A deflate stream, as its sender could have made it.
+fn deflated(octets: &[u8]) -> Vec<u8> {
+    let mut deflate = flate2::Compress::new(flate2::Compression::new(9), false);
+    let mut out = vec![0; 4096];
+    deflate.compress(octets, &mut out, flate2::FlushCompress::Finish).unwrap();
+    out.truncate(deflate.total_out() as usize);
+    out
+}
+
+/// The peer of an IPComp and an ESP SA, whose ESP does no compressing: what it sends in protocol 108 is the test's.
+fn compressing_by_hand(setup: &Setup) -> Host {
+    let peer = Host::new(&Setup { chain: vec![ESP], ..setup.clone() }, 0);
+    let sa = setup.sa(1, 0, 0);
+    peer.plane.publish(Arc::clone(&sa));
+    let eroute = klips::Eroute::new(setup.selector(0), klips::Action::Protect(sa.id));
+    peer.plane.change_eroutes(|eroutes| eroutes.replace(eroute));
+    peer
+}
+
 /// A peer whose payload inflates to more than any packet: counted, refused, and the SA goes on.
 #[test]
 fn a_decompression_bomb_is_a_counted_refusal() {
     let setup = Setup::new(&[COMP, ESP]);
     let [mut left, mut right] = setup.pair();
-    // A deflate stream of 70 000 zeros, as its sender could have made it.
-    let bomb = {
-        let mut deflate = flate2::Compress::new(flate2::Compression::new(9), false);
-        let mut out = vec![0; 4096];
-        let zeros = vec![0; 70_000];
-        deflate.compress(&zeros, &mut out, flate2::FlushCompress::Finish).unwrap();
-        out.truncate(deflate.total_out() as usize);
-        out
-    };
+    let bomb = deflated(&[0; 70_000]);
     let cpi = setup.id(0, 0).spi.0 as u16;
     let comp = [&[17, 0][..], &cpi.to_be_bytes(), &bomb].concat();
-    // Sent by hand through an ESP SA that does no compressing.
-    let esp = Setup { chain: vec![ESP], ..setup.clone() };
-    let mut peer = Host::new(&esp, 0);
-    let sa = setup.sa(1, 0, 0);
-    peer.plane.publish(Arc::clone(&sa));
-    let eroute = klips::Eroute::new(setup.selector(0), klips::Action::Protect(sa.id));
-    peer.plane.change_eroutes(|eroutes| eroutes.replace(eroute));
+    let mut peer = compressing_by_hand(&setup);
     let mut packet = ip::packet(setup.inner(0), setup.inner(1), 108, 0, &comp);
     settle(&mut packet);
     let (verdict, wire) = peer.send(&packet);
@@ -219,4 +224,35 @@ fn a_decompression_bomb_is_a_counted_refusal() {
     let ping = ip::ping(setup.inner(0), setup.inner(1), 1, 400);
     let (_, wire) = left.send_all(&[(Vnet::default(), ping.clone())]);
     assert_eq!(right.receive(wire), [ping]);
+}
+
+/// Each of them may be, and all of them together are more than a batch may hold.
+#[test]
+fn a_batch_that_inflates_to_too_much_is_bounded() {
+    const PACKETS: usize = 200;
+    const ARENA: usize = 8 << 20;
+    let setup = Setup::new(&[COMP, ESP]);
+    let mut right = Host::new(&setup, 1);
+    let mut peer = compressing_by_hand(&setup);
+    let large = ip::udp(setup.inner(0), setup.inner(1), [999, 53], 0, 7, 0);
+    let mut large = [&large[20..], &[0; 65_000]].concat();
+    let len = large.len() as u16;
+    large[4..6].copy_from_slice(&len.to_be_bytes());
+    large[6..8].fill(0);
+    let cpi = setup.id(0, 0).spi.0 as u16;
+    let comp = [&[17, 0][..], &cpi.to_be_bytes(), &deflated(&large)].concat();
+    let packet = ip::packet(setup.inner(0), setup.inner(1), 108, 0, &comp);
+    for _ in 0..2 {
+        let wire: Vec<_> = (0..PACKETS).flat_map(|_| peer.send(&packet).1).collect();
+        let before = right.plane.discarded(Discard::Bomb);
+        let delivered = right.receive(wire);
+        assert!(delivered.iter().all(|packet| packet.len() == 20 + large.len()));
+        assert!(
+            (ARENA - 65_536..ARENA + 65_536).contains(&(delivered.len() * 65_100)),
+            "{}",
+            delivered.len()
+        );
+        let refused = right.plane.discarded(Discard::Bomb) - before;
+        assert_eq!(delivered.len() + refused as usize, PACKETS, "the next batch has room again");
+    }
 }
