@@ -287,7 +287,7 @@ pub fn run(data: &[u8]) {
             }
             now = now.max(due);
             host.timeout(now);
-            while host.transmit().is_some() || host.event().is_some() {}
+            while host.event().is_some() || host.transmit().is_some() {}
         }
     }
 }

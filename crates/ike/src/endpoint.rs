@@ -1,5 +1,5 @@
 //! The engine as its host sees it: datagrams, acquires, commands, answers and time go in; datagrams, jobs and events come
-//! out, in any amount and whenever the host asks.
+//! out, in any amount and whenever the host asks, but no datagram before the events that it rests on.
 
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
@@ -695,8 +695,15 @@ impl Endpoint {
         sas.chain(self.again.values().map(|(at, _)| *at)).min().unwrap_or(Time::FOREVER)
     }
 
-    /// The next datagram to send.
+    /// The next datagram to send; none while there are events.
+    ///
+    /// What the peer does with a datagram rests on what the events before it are about. When a rekeying has been answered, or
+    /// the pair that it replaces is deleted, the peer may send on the new pair (RFC 7296 §2.8), which has to be installed
+    /// by then: so the host hears of it first, and cannot do it the other way round.
     pub fn transmit(&mut self) -> Option<Transmit> {
+        if !self.out.events.is_empty() {
+            return None;
+        }
         let transmit = self.out.transmits.pop_front()?;
         self.out.note(|| Entry::Transmit(transmit.local, transmit.remote, transmit.octets.clone()));
         Some(transmit)
@@ -707,7 +714,7 @@ impl Endpoint {
         self.out.jobs.pop_front()
     }
 
-    /// The next event.
+    /// The next event. It is to be dealt with before anything is sent: see [`Endpoint::transmit`].
     pub fn event(&mut self) -> Option<Event> {
         let event = self.out.events.pop_front();
         self.out.seen = self.out.seen.saturating_sub(usize::from(event.is_some()));

@@ -339,6 +339,8 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
             Entry::Timeout(at) => endpoint.timeout(at),
             Entry::Command(at, command, name) => endpoint.again(command, &name, at),
             Entry::Transmit(local, remote, octets) => {
+                // The host had dealt with them, or there would have been nothing to send.
+                while endpoint.event().is_some() {}
                 let sent =
                     endpoint.transmit().map(|sent| Entry::Transmit(sent.local, sent.remote, sent.octets));
                 let recorded = Entry::Transmit(local, remote, octets).to_string();

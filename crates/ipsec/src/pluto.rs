@@ -467,6 +467,10 @@ impl Pluto {
         let now = clock::now();
         loop {
             let mut any = false;
+            while let Some(event) = self.endpoint.event() {
+                any = true;
+                self.event(event, now);
+            }
             while let Some(transmit) = self.endpoint.transmit() {
                 any = true;
                 self.send(transmit.local, transmit.remote, &transmit.octets);
@@ -474,10 +478,6 @@ impl Pluto {
             while let Some((id, job)) = self.endpoint.job() {
                 any = true;
                 self.job(id, job, now);
-            }
-            while let Some(event) = self.endpoint.event() {
-                any = true;
-                self.event(event, now);
             }
             if !any {
                 return;

@@ -316,6 +316,29 @@ fn a_child_is_rekeyed_before_its_end_without_a_moment_in_which_there_is_none() {
 }
 
 #[test]
+fn no_host_can_send_what_a_new_pair_rests_on_before_it_has_heard_of_the_pair() {
+    let mut world = World::new();
+    world.by_hand();
+    world.up(0);
+    world.deliver(0, false);
+    world.deliver(1, false);
+    // Once it has the answer to IKE_AUTH the peer sends on the first pair.
+    assert_eq!(world.deliver_to_the_impatient(0), ["installed", "sent"]);
+    world.deliver(1, false);
+    world.agree(1);
+    let now = world.now;
+    assert!(world.hosts[0].endpoint.rekey("net", false, now));
+    world.drain();
+    // It may send on the next one as soon as it has the answer to CREATE_CHILD_SA, and where it gave that itself, as soon as it is
+    // told to delete the pair before.
+    assert_eq!(world.deliver_to_the_impatient(0), ["installed", "sent"]);
+    assert_eq!(world.deliver_to_the_impatient(1), ["installed", "sent"]);
+    world.deliver(0, false);
+    world.deliver(1, false);
+    world.agree(1);
+}
+
+#[test]
 fn rekeying_with_pfs_uses_a_new_key_exchange_and_one_side_without_it_is_caught() {
     let mut world = World::new();
     for side in 0..2 {

@@ -3,7 +3,7 @@
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Psk, Secrets, Times, WhenGone};
 use ike::event::{ChildUp, Event, Transmit};
 use ike::identity::{Id, IdPattern};
-use ike::job::{Answer, Job};
+use ike::job::{Answer, Job, JobId};
 use ike::message::{Exchange, Flags, Header, IkeSpi, Message, Payload, TrafficSelector};
 use ike::proposal::{Offer, Protocol};
 use ike::{Endpoint, Random};
@@ -269,6 +269,31 @@ impl World {
         self.drain();
     }
 
+    /// Delivers it to a host that asks, each time before anything else, for what is to be sent. Says of each pair it hears of and
+    /// of each datagram it has, in order, which it was.
+    pub(crate) fn deliver_to_the_impatient(&mut self, side: usize) -> Vec<&'static str> {
+        let transmit = self.hand.as_mut().unwrap()[side].pop_front().expect("something under way");
+        let now = self.now;
+        let endpoint = &mut self.hosts[1 - side].endpoint;
+        endpoint.datagram(transmit.remote, transmit.local, &transmit.octets, now);
+        let mut order = Vec::new();
+        loop {
+            if let Some(transmit) = self.hosts[1 - side].endpoint.transmit() {
+                order.push("sent");
+                self.send(1 - side, transmit);
+            } else if let Some((id, job)) = self.hosts[1 - side].endpoint.job() {
+                self.job(1 - side, id, job);
+            } else if let Some(event) = self.hosts[1 - side].endpoint.event() {
+                if matches!(event, Event::ChildUp(_)) {
+                    order.push("installed");
+                }
+                self.event(1 - side, event);
+            } else {
+                return order;
+            }
+        }
+    }
+
     /// A datagram from nowhere comes to a host, as if the other had sent it.
     pub(crate) fn inject(&mut self, side: usize, octets: &[u8]) {
         let ends = [0, 1].map(|side| SocketAddr::new(self.hosts[side].address.parse().unwrap(), 500));
@@ -365,15 +390,7 @@ impl World {
             loop {
                 let host = &mut self.hosts[side];
                 if let Some((id, job)) = host.endpoint.job() {
-                    let answer = match job.run() {
-                        Ok(answer) => answer,
-                        Err(Job::Spi { .. }) => {
-                            host.spi += 1;
-                            Answer::Spi(Some(host.spi))
-                        }
-                        Err(other) => panic!("{other:?}"),
-                    };
-                    host.endpoint.answer(id, answer, self.now);
+                    self.job(side, id, job);
                 } else if let Some(event) = host.endpoint.event() {
                     self.event(side, event);
                 } else if let Some(transmit) = host.endpoint.transmit() {
@@ -396,6 +413,19 @@ impl World {
             let gap = self.wire.is_empty() && !(hears(a, b) && hears(b, a));
             self.gaps += usize::from(gap);
         }
+    }
+
+    fn job(&mut self, side: usize, id: JobId, job: Job) {
+        let host = &mut self.hosts[side];
+        let answer = match job.run() {
+            Ok(answer) => answer,
+            Err(Job::Spi { .. }) => {
+                host.spi += 1;
+                Answer::Spi(Some(host.spi))
+            }
+            Err(other) => panic!("{other:?}"),
+        };
+        host.endpoint.answer(id, answer, self.now);
     }
 
     fn event(&mut self, side: usize, event: Event) {
@@ -566,8 +596,8 @@ impl World {
             while let Some((id, job)) = host.endpoint.job() {
                 host.endpoint.answer(id, job.run().unwrap(), self.now);
             }
-            while host.endpoint.transmit().is_some() {}
             while host.endpoint.event().is_some() {}
+            while host.endpoint.transmit().is_some() {}
         }
     }
 

@@ -12,6 +12,7 @@ mod moves;
 mod operate;
 mod record;
 mod schema;
+mod slow;
 
 #[path = "../support/alone.rs"]
 mod alone;
