@@ -10,7 +10,11 @@
 
 pub mod klips;
 pub mod linux;
+mod outstanding;
+mod parts;
+pub mod record;
 
+use crate::{Base, Fault, MessageType};
 use zeroize::Zeroizing;
 
 /// A PF_KEY dialect, and so one of our sockets.
@@ -106,4 +110,22 @@ pub trait Translator: Send + Sync {
 
     /// A native message for that program.
     fn notice(&mut self, message: &[u8]) -> Turn;
+}
+
+/// A record is translated, or refused in words of the dialect.
+fn translated(
+    octets: &[u8],
+    translate: impl FnOnce(&[u8]) -> Result<Turn, Fault>,
+    refusal: fn(&Base, Fault) -> Vec<u8>,
+) -> Turn {
+    // The shim's own message, about the socket and not about SAs.
+    if octets.get(1) == Some(&MessageType::Socket.number()) {
+        return Turn::ask(octets.to_vec());
+    }
+    translate(octets).unwrap_or_else(|fault| Turn::say(refusal(&record::base(octets), fault)))
+}
+
+/// A message that is its header alone.
+fn header(base: &Base) -> Vec<u8> {
+    Base { words: 2, ..*base }.octets().to_vec()
 }

@@ -254,7 +254,7 @@ impl<'a> Session<'a> {
                 let found = self.converse(Ask::new(DUMP, *satype), true, |record, _| {
                     let ends = record.ends().ok().and_then(|(src, dst)| src.ip().zip(dst.ip()));
                     if ends == Some((*src, *dst)) {
-                        spis.extend(record.sa().ok().map(|sa| sa.spi));
+                        spis.extend(record.sa(pfkey::ExtType::Sa.number()).ok().map(|sa| sa.spi));
                     }
                     Ok(())
                 })?;
@@ -290,7 +290,7 @@ impl<'a> Session<'a> {
     fn dump_sas(&mut self, satype: u8) -> Result<Result<(), Refused>, Failure> {
         let Args { json, all, .. } = *self.args;
         self.converse(Ask::new(DUMP, satype), true, |record, look| {
-            let dead = record.sa().is_ok_and(|sa| sa.state == pfkey::state::DEAD);
+            let dead = record.sa(pfkey::ExtType::Sa.number()).is_ok_and(|sa| sa.state == pfkey::state::DEAD);
             if dead && !all {
                 return Ok(());
             }

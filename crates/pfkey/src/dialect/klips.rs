@@ -21,17 +21,13 @@ pub mod number;
 mod record;
 mod sa;
 
-use super::{Translator, Turn};
+use super::outstanding::Outstanding;
+use super::{Translator, Turn, header, translated};
 use crate::{Base, Diagnostic as D, Errno, Fault, Member, Message, MessageType, SaType};
 use group::{Name, Plan};
 use number::{errno, message as theirs};
 use record::Record;
-use std::collections::VecDeque;
 use zeroize::Zeroizing;
-
-/// Requests that may be without an answer at a time. An answer that the socket had no room for never comes: the oldest
-/// are given up then.
-const OUTSTANDING: usize = 64;
 
 /// `sadb_msg_pid` of requests that are ours and not the program's.
 const OURS: u32 = u32::MAX;
@@ -66,8 +62,8 @@ struct Pending {
 /// One socket of the dialect.
 #[derive(Default)]
 pub struct Klips {
-    asked: VecDeque<Asked>,
-    pending: VecDeque<Pending>,
+    asked: Outstanding<Asked>,
+    pending: Outstanding<Pending>,
     /// Sequence numbers of our own requests.
     last: u32,
 }
@@ -80,11 +76,7 @@ impl core::fmt::Debug for Klips {
 
 impl Translator for Klips {
     fn request(&mut self, octets: &[u8]) -> Turn {
-        // The shim's own message, about the socket and not about SAs.
-        if octets.get(1) == Some(&MessageType::Socket.number()) {
-            return Turn::ask(octets.to_vec());
-        }
-        self.translate(octets).unwrap_or_else(|fault| Turn::say(refusal(&record::base(octets), fault)))
+        translated(octets, |octets| self.translate(octets), refusal)
     }
 
     fn notice(&mut self, octets: &[u8]) -> Turn {
@@ -221,10 +213,7 @@ impl Klips {
             turn.ask.push(Zeroizing::new(name.request(MessageType::Get, seq, OURS)?));
             seq = self.number();
         }
-        if self.pending.len() >= OUTSTANDING {
-            self.pending.pop_front();
-        }
-        self.pending.push_back(Pending { base, plan, first, groups: Vec::new() });
+        self.pending.push(Pending { base, plan, first, groups: Vec::new() });
         Ok(turn)
     }
 
@@ -239,7 +228,7 @@ impl Klips {
             let n = u32::try_from(pending.groups.len()).unwrap_or(u32::MAX);
             pending.first.wrapping_add(n) == message.base.seq
         };
-        let Some(at) = self.pending.iter().position(of) else { return Turn::default() };
+        let Some(at) = self.pending.position(of) else { return Turn::default() };
         let Some(pending) = self.pending.get_mut(at) else { return Turn::default() };
         if message.base.errno.0 != 0 {
             let base = pending.base;
@@ -266,28 +255,20 @@ impl Klips {
         })?;
         for (visible, (seq, pid)) in stamps {
             let told = visible.then_some(*base);
-            self.remember(Asked { native: kind.number(), seq, pid, told, plan: Some(plan) });
+            self.asked.push(Asked { native: kind.number(), seq, pid, told, plan: Some(plan) });
         }
         Ok(Turn { ask: requests.into_iter().map(Zeroizing::new).collect(), ..Turn::default() })
     }
 
     fn expect(&mut self, base: &Base, native: MessageType, seq: u32, pid: u32) {
-        self.remember(Asked { native: native.number(), seq, pid, told: Some(*base), plan: None });
-    }
-
-    fn remember(&mut self, asked: Asked) {
-        if self.asked.len() >= OUTSTANDING {
-            self.asked.pop_front();
-        }
-        self.asked.push_back(asked);
+        self.asked.push(Asked { native: native.number(), seq, pid, told: Some(*base), plan: None });
     }
 
     /// The request that a message answers. Answers come in the order of the requests.
     fn answers(&mut self, base: &Base) -> Option<Asked> {
         let same =
             |asked: &Asked| asked.native == base.number && asked.seq == base.seq && asked.pid == base.pid;
-        let at = self.asked.iter().position(same)?;
-        self.asked.drain(..=at).next_back()
+        self.asked.answered(same)
     }
 }
 
@@ -300,11 +281,6 @@ fn debug(record: &Record<'_>, octets: &[u8]) -> Result<Turn, Fault> {
     }
     let set = DEBUG_WORDS.iter().zip(words).map(|(name, word)| (*name, u32::from_ne_bytes(*word))).collect();
     Ok(Turn { say: vec![Zeroizing::new(octets.to_vec())], debug: Some(set), ..Turn::default() })
-}
-
-/// A message that is its header alone.
-fn header(base: &Base) -> Vec<u8> {
-    Base { words: 2, ..*base }.octets().to_vec()
 }
 
 /// Why a record was refused: its header alone, with the errno that KLIPS has for it.

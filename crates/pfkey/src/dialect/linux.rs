@@ -18,16 +18,12 @@ mod policy;
 mod record;
 mod sa;
 
-use super::{Translator, Turn};
+use super::outstanding::Outstanding;
+use super::{Translator, Turn, header, translated};
 use crate::{Base, Diagnostic as D, Errno, Fault, Message, MessageType, SaType};
 pub use policy::{Policy, Request};
 pub use record::Record;
-use std::collections::VecDeque;
 use zeroize::Zeroizing;
-
-/// Requests that may be without an answer at a time. An answer that the socket had no room for never comes: the oldest
-/// are given up then.
-const OUTSTANDING: usize = 64;
 
 /// A native request whose answer is to come.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +40,7 @@ struct Asked {
 /// One socket of the dialect.
 #[derive(Default)]
 pub struct Linux {
-    asked: VecDeque<Asked>,
+    asked: Outstanding<Asked>,
     /// Bit n: registered for SA type n of the dialect.
     registered: u16,
     dump: Dump,
@@ -65,11 +61,7 @@ impl core::fmt::Debug for Linux {
 
 impl Translator for Linux {
     fn request(&mut self, octets: &[u8]) -> Turn {
-        // The shim's own message, about the socket and not about SAs.
-        if octets.get(1) == Some(&MessageType::Socket.number()) {
-            return Turn::ask(octets.to_vec());
-        }
-        self.translate(octets).unwrap_or_else(|fault| Turn::say(refusal(&record::base(octets), fault)))
+        translated(octets, |octets| self.translate(octets), refusal)
     }
 
     fn notice(&mut self, octets: &[u8]) -> Turn {
@@ -181,7 +173,7 @@ impl Linux {
     fn delete_shown(&mut self, asked: Asked, shown: &Message<'_>) -> Turn {
         let Some(message) = policy::delete_shown(shown) else { return Turn::default() };
         let native = MessageType::DelFlow.number();
-        self.asked.push_back(Asked { native, ..asked });
+        self.asked.push(Asked { native, ..asked });
         Turn::ask(message)
     }
 
@@ -205,10 +197,7 @@ impl Linux {
     }
 
     fn expect(&mut self, base: &Base, native: MessageType) {
-        if self.asked.len() >= OUTSTANDING {
-            self.asked.pop_front();
-        }
-        self.asked.push_back(Asked {
+        self.asked.push(Asked {
             native: native.number(),
             number: base.number,
             satype: base.satype_number,
@@ -224,10 +213,9 @@ impl Linux {
         // A DUMP has many answers, and the last of them has its own number.
         let dumps = [MessageType::Dump.number(), MessageType::DumpFlows.number()];
         if dumps.contains(&base.number) && base.errno.0 == 0 {
-            return self.asked.iter().copied().find(same);
+            return self.asked.find(same).copied();
         }
-        let at = self.asked.iter().position(same)?;
-        self.asked.drain(..=at).next_back()
+        self.asked.answered(same)
     }
 
     fn refused(&mut self, asked: &Asked, message: &Message<'_>) -> Turn {
@@ -259,7 +247,7 @@ impl Linux {
         }
         let Dump { held, .. } = core::mem::take(&mut self.dump);
         let dump = |asked: &Asked| asked.native == message.base.number && asked.pid == message.base.pid;
-        let asked = self.asked.iter().position(dump).and_then(|at| self.asked.drain(..=at).next_back());
+        let asked = self.asked.answered(dump);
         match (held, asked) {
             (Some(mut last), _) => {
                 if let Some(seq) = last.get_mut(8..12) {
@@ -285,11 +273,6 @@ const fn spoken(base: &Base) -> Base {
 
 const fn named(base: &Base, kind: MessageType) -> Base {
     Base { number: kind.number(), ..spoken(base) }
-}
-
-/// A message that is its header alone.
-fn header(base: &Base) -> Vec<u8> {
-    Base { words: 2, ..*base }.octets().to_vec()
 }
 
 fn told(record: Option<Vec<u8>>) -> Turn {

@@ -14,6 +14,7 @@ use super::group::{Name, Plan};
 use super::number::{SATYPE_INT, ext, flags, message as number, word};
 use super::record::Record;
 use super::sa::{finish, host, put_sa};
+use crate::dialect::parts;
 use crate::{
     Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, Message, MessageType, Sa,
     SaType, Writer,
@@ -50,7 +51,7 @@ fn native(record: &Record<'_>) -> Result<(MessageType, Vec<u8>), Fault> {
     if record.base.number == number::DELFLOW {
         if flags & flags::CLEARFLOW != 0 {
             let kind = MessageType::FlushFlows;
-            return Ok((kind, super::header(&Base { number: kind.number(), ..base })));
+            return Ok((kind, crate::dialect::header(&Base { number: kind.number(), ..base })));
         }
         let kind = MessageType::DelFlow;
         let mut w = Writer::new(&Base { number: kind.number(), ..base });
@@ -67,11 +68,7 @@ fn native(record: &Record<'_>) -> Result<(MessageType, Vec<u8>), Fault> {
         w.address(ExtType::AddressDst, &host(&record.address(6, D::MissingDst, D::MalformedDst)?));
     }
     put_selector(&mut w, &selector(record)?);
-    for kind in [ExtType::IdentitySrc, ExtType::IdentityDst] {
-        if let Some(identity) = record.identity(kind) {
-            w.identity(kind, &identity);
-        }
-    }
+    parts::ask_identities(&mut w, record);
     w.flow(&Flow { action, packets: 0, last_use: 0 });
     Ok((kind, finish(w)?))
 }
@@ -146,13 +143,7 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     put_sa(&mut w, 1, &Sa { spi, flags, ..Sa::default() });
     w.address(ExtType::AddressDst, &host(&edst));
     put_flow(&mut w, &src, &dst)?;
-    for (kind, identity) in
-        [(ExtType::IdentitySrc, message.src_identity), (ExtType::IdentityDst, message.dst_identity)]
-    {
-        if let Some(identity) = identity {
-            w.identity(kind, &identity);
-        }
-    }
+    parts::tell_identities(&mut w, message);
     put_protocol(&mut w, &dst);
     w.finish().ok()
 }

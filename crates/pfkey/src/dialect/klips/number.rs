@@ -87,9 +87,6 @@ pub mod word {
     pub const TRAPSUBNET: u32 = 261;
 }
 
-/// ESP in UDP with a non-ESP marker, as RFC 3948 has it.
-pub const ESP_IN_UDP: u8 = 2;
-
 /// The widest replay window it has.
 pub const WIDEST_WINDOW: u8 = 64;
 

@@ -8,13 +8,14 @@
 //! | a limit of packets | refused: EOPNOTSUPP |
 //! | `sadb_sa` of 24 octets | one of 16, the rest 0 |
 
-use super::number::{AUTH, COMPRESSION, ENCRYPTION, ESP_IN_UDP, WIDEST_WINDOW, errno, ext, flags};
-use super::record::Record;
+use super::number::{AUTH, COMPRESSION, ENCRYPTION, WIDEST_WINDOW, errno, ext, flags};
+use super::record::{Layout, Record};
+use crate::dialect::parts;
 use crate::{
     Address, Algorithm, Base, Comb, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, Sa,
-    SaPolicy, SaType, SpiRange, Writer,
+    SaPolicy, SaType, Writer,
 };
-use core::net::{Ipv4Addr, SocketAddr};
+use core::net::SocketAddr;
 
 /// The SA type of a message about an SA.
 pub(super) const fn satype(number: u8) -> Result<SaType, Fault> {
@@ -39,11 +40,8 @@ pub(super) fn request(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>,
         w.address(kind, &host(&address));
     }
     if kind == MessageType::GetSpi {
-        let (min, max) = record.spi_range().ok_or(Fault::invalid(D::MissingRange))?;
-        if min > max {
-            return Err(Fault::invalid(D::MalformedRange));
-        }
-        w.spi_range(&SpiRange { min, max });
+        // In network order, as all SPIs.
+        parts::ask_spi_range(&mut w, record, u32::from_be_bytes)?;
     }
     if matches!(kind, MessageType::Add | MessageType::Update) {
         complete(&mut w, record)?;
@@ -83,42 +81,21 @@ fn our_sa(record: &Record<'_>, kind: MessageType) -> Result<Sa, Fault> {
     if !known(sa.encrypt, encryption) {
         return Err(unknown(D::BadEalg));
     }
-    let natt = match record.nat_t() {
-        None | Some((0, ..)) => 0,
-        Some((ESP_IN_UDP, ..)) => crate::flags::NATT_LOC | crate::flags::NATT_REM,
-        // What came before RFC 3948.
-        Some(_) => return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode }),
-    };
-    Ok(Sa { flags: natt, ..sa })
+    Ok(Sa { flags: parts::natt_flags(record)?, ..sa })
 }
 
 /// What an ADD and an UPDATE have besides the SA's name.
 fn complete(w: &mut Writer, record: &Record<'_>) -> Result<(), Fault> {
     for kind in [ExtType::LifetimeHard, ExtType::LifetimeSoft] {
-        if let Some(lifetime) = record.lifetime(kind)? {
+        if let Some(lifetime) = record.lifetime_kept(kind)? {
             w.lifetime(kind, &lifetime);
         }
     }
-    if let Some((ESP_IN_UDP, sport, dport)) = record.nat_t() {
-        for (kind, port) in [(ExtType::AddressNattLoc, sport), (ExtType::AddressNattRem, dport)] {
-            // Only the ports are known; whose they are the service sees by the direction.
-            let socket = Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
-            w.address(kind, &Address { proto: 17, prefix: 0, socket });
-        }
+    if parts::ask_ports(w, record) {
         // The ports are those of its packets, the sender's first.
         w.sa_policy(&SaPolicy { reqid: 0, by_policy: true });
     }
-    for (kind, malformed) in [(ExtType::KeyAuth, D::MalformedAkey), (ExtType::KeyEncrypt, D::MalformedEkey)] {
-        if let Some(key) = record.key(kind, malformed)? {
-            w.key(kind, key.bits, 0, key.octets);
-        }
-    }
-    for kind in [ExtType::IdentitySrc, ExtType::IdentityDst] {
-        if let Some(identity) = record.identity(kind) {
-            w.identity(kind, &identity);
-        }
-    }
-    Ok(())
+    parts::ask_keys(w, record)
 }
 
 /// SADB_EXT_SA or SADB_X_EXT_SA2 with the 8 octets that this dialect has behind it.
@@ -154,38 +131,10 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
             w.address(kind, &host(&address));
         }
     }
-    for (kind, key) in [(ExtType::KeyAuth, message.auth_key), (ExtType::KeyEncrypt, message.encrypt_key)] {
-        if let Some(key) = key {
-            // Salt is part of the key here.
-            w.key(kind, key.bits.saturating_add(key.reserved), 0, key.octets);
-        }
-    }
-    for (kind, identity) in
-        [(ExtType::IdentitySrc, message.src_identity), (ExtType::IdentityDst, message.dst_identity)]
-    {
-        if let Some(identity) = identity {
-            w.identity(kind, &identity);
-        }
-    }
-    nat_t(&mut w, message, sa.flags);
+    parts::tell_keys(&mut w, message);
+    parts::tell_identities(&mut w, message);
+    parts::tell_ports::<Layout>(&mut w, message, sa.flags);
     w.finish().ok()
-}
-
-/// The ports of a packet: the sender's is ours or the peer's, as the SA's direction says.
-fn nat_t(w: &mut Writer, message: &Message<'_>, flags: u32) {
-    let (Some(local), Some(remote)) = (message.natt_loc, message.natt_rem) else { return };
-    let inbound = flags & (crate::flags::INBOUND | crate::flags::OUTBOUND) == crate::flags::INBOUND;
-    let (sport, dport) = if inbound { (remote, local) } else { (local, remote) };
-    w.numbered(ext::NAT_T_TYPE, |octets| octets.extend_from_slice(&[ESP_IN_UDP, 0, 0, 0]));
-    port(w, ext::NAT_T_SPORT, sport.port());
-    port(w, ext::NAT_T_DPORT, dport.port());
-}
-
-fn port(w: &mut Writer, number: u16, port: u16) {
-    w.numbered(number, |octets| {
-        octets.extend_from_slice(&port.to_be_bytes());
-        octets.extend_from_slice(&[0; 2]);
-    });
 }
 
 /// NAT_T_NEW_MAPPING: where the peer was, and where it is now.
@@ -196,8 +145,8 @@ pub(super) fn tell_mapping(message: &Message<'_>, base: Base) -> Option<Vec<u8>>
     put_sa(&mut w, 1, &Sa { spi: sa.spi, state: sa.state, ..Sa::default() });
     w.address(ExtType::AddressSrc, &host(&was));
     w.address(ExtType::AddressDst, &host(&now));
-    port(&mut w, ext::NAT_T_SPORT, message.natt_rem.map_or(0, |address| address.port()));
-    port(&mut w, ext::NAT_T_DPORT, now.port());
+    parts::port(&mut w, ext::NAT_T_SPORT, message.natt_rem.map_or(0, |address| address.port()));
+    parts::port(&mut w, ext::NAT_T_DPORT, now.port());
     w.finish().ok()
 }
 
@@ -227,13 +176,7 @@ pub(super) fn tell_acquire(message: &Message<'_>, base: Base) -> Option<Vec<u8>>
             w.address(kind, &address);
         }
     }
-    for (kind, identity) in
-        [(ExtType::IdentitySrc, message.src_identity), (ExtType::IdentityDst, message.dst_identity)]
-    {
-        if let Some(identity) = identity {
-            w.identity(kind, &identity);
-        }
-    }
+    parts::tell_identities(&mut w, message);
     if let Some(octets) = message.raw(ExtType::Proposal) {
         let known = |number: u8, list: &[u8]| number == 0 || list.contains(&number);
         let combs: Vec<Comb> = Comb::list(octets)

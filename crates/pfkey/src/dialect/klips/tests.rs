@@ -131,7 +131,7 @@ fn a_link_that_is_there_or_cannot_be_is_refused() {
         let turn = klips.notice(&missing.refusal(fault));
         assert_eq!(*turn.say[0], record(13, 9, 2, 78, &[]), "ENOENT");
     }
-    assert!(klips.pending.is_empty());
+    assert!(klips.pending.len() == 0);
     // To two hosts.
     let elsewhere = [sa(1, 1), address(6, 2), ext(18, &[3, 0, 0, 0]), sa(19, 2), address(20, 3)];
     assert_eq!(
@@ -225,7 +225,7 @@ fn what_is_asked_and_not_answered_is_bounded() {
         klips.request(&record(9, 3, 0, 0, &[]));
         klips.request(&link(TUN, ESP));
     }
-    assert_eq!((klips.asked.len(), klips.pending.len()), (OUTSTANDING, OUTSTANDING));
+    assert_eq!((klips.asked.len(), klips.pending.len()), (64, 64));
 }
 
 #[test]

@@ -63,8 +63,7 @@ pub mod mode {
     pub const TUNNEL: u8 = 2;
 }
 
-/// UDP_ENCAP_ESPINUDP: ESP in UDP as RFC 3948 has it.
-pub const ESP_IN_UDP: u8 = 2;
+pub use crate::dialect::parts::ESP_IN_UDP;
 
 /// `sadb_sa_flags`.
 pub mod flags {

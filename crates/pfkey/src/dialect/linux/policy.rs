@@ -15,6 +15,7 @@
 use super::number::ext;
 use super::record::Record;
 use super::sa;
+use crate::dialect::parts;
 use crate::ext::sockaddr;
 use crate::{
     Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, FlowDirection, FlowPolicy,
@@ -329,15 +330,9 @@ pub(super) fn new_mapping(message: &Message<'_>, base: Base) -> Option<Vec<u8>> 
     let mut w = Writer::new(&Base { satype_number, ..base });
     let (named, was, is) = (message.sa?, message.src?.ip()?, message.new_src?);
     w.sa(&crate::Sa { spi: named.spi, ..crate::Sa::default() });
-    let port = |w: &mut Writer, number, port: u16| {
-        w.numbered(number, |octets| {
-            octets.extend_from_slice(&port.to_be_bytes());
-            octets.extend_from_slice(&[0; 2]);
-        });
-    };
     w.address(ExtType::AddressSrc, &sa::whole(was));
-    port(&mut w, ext::NAT_T_SPORT, 0);
+    parts::port(&mut w, ext::NAT_T_SPORT, 0);
     w.address(ExtType::AddressDst, &sa::whole(is.ip()?));
-    port(&mut w, ext::NAT_T_DPORT, is.port());
+    parts::port(&mut w, ext::NAT_T_DPORT, is.port());
     w.finish().ok()
 }

@@ -12,13 +12,14 @@
 //! | an SPI range in host order | one in network order |
 //! | a host with prefix length 32 or 128 | one with prefix length 0 |
 
-use super::number::{self, AUTH, AUTH_NULL, ENCRYPTION, ESP_IN_UDP, ext, flags, mode};
-use super::record::Record;
+use super::number::{self, AUTH, AUTH_NULL, ENCRYPTION, ext, flags, mode};
+use super::record::{Layout, Record};
+use crate::dialect::parts;
 use crate::{
     Address, Algorithm, Base, Comb, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, Sa,
-    SaPolicy, SaType, SpiRange, Writer,
+    SaPolicy, SaType, Writer,
 };
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Our SA type of theirs.
 pub(super) fn our_satype(theirs: u8) -> Result<SaType, Fault> {
@@ -52,11 +53,7 @@ pub(super) fn request(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>,
         w.address(kind, &address.ok_or(Fault::invalid(D::BadSrcAf))?);
     }
     if kind == MessageType::GetSpi {
-        let (min, max) = record.spi_range().ok_or(Fault::invalid(D::MissingRange))?;
-        if min > max {
-            return Err(Fault::invalid(D::MalformedRange));
-        }
-        w.spi_range(&SpiRange { min, max });
+        parts::ask_spi_range(&mut w, record, u32::from_ne_bytes)?;
     } else if matches!(kind, MessageType::Add | MessageType::Update) {
         complete(&mut w, record, &dst)?;
     } else {
@@ -76,7 +73,7 @@ fn finish(w: Writer) -> Result<Vec<u8>, Fault> {
 
 /// SADB_EXT_SA in our numbers.
 fn our_sa(record: &Record<'_>, kind: MessageType) -> Result<Sa, Fault> {
-    let sa = record.sa()?;
+    let sa = record.sa(ExtType::Sa.number())?;
     if !matches!(kind, MessageType::Add | MessageType::Update) {
         return Ok(Sa { spi: sa.spi, ..Sa::default() });
     }
@@ -95,13 +92,7 @@ fn our_sa(record: &Record<'_>, kind: MessageType) -> Result<Sa, Fault> {
         encrypt => number::ours(ENCRYPTION, encrypt).ok_or(unknown(D::BadEalg))?,
     };
     let tunnel = if record.sa2().0 == mode::TUNNEL { crate::flags::TUNNEL } else { 0 };
-    let natt = match record.nat_t() {
-        None | Some((0, ..)) => 0,
-        Some((ESP_IN_UDP, ..)) => crate::flags::NATT_LOC | crate::flags::NATT_REM,
-        // What came before RFC 3948.
-        Some(_) => return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode }),
-    };
-    Ok(Sa { auth, encrypt, flags: tunnel | natt, ..sa })
+    Ok(Sa { auth, encrypt, flags: tunnel | parts::natt_flags(record)?, ..sa })
 }
 
 /// What an ADD and an UPDATE have besides the SA's name.
@@ -111,7 +102,7 @@ fn complete(w: &mut Writer, record: &Record<'_>, dst: &Address) -> Result<(), Fa
             w.lifetime(kind, &lifetime);
         }
     }
-    let proxy = record.address_of(ExtType::AddressInnerSrc.number(), D::MalformedInnerSrc)?;
+    let proxy = record.address_if(ExtType::AddressInnerSrc.number(), D::MalformedInnerSrc)?;
     let tunnel = record.sa2().0 == mode::TUNNEL;
     if tunnel {
         let anything: IpAddr = match proxy.or(Some(*dst)).and_then(|address| address.ip()) {
@@ -122,24 +113,8 @@ fn complete(w: &mut Writer, record: &Record<'_>, dst: &Address) -> Result<(), Fa
         w.address(ExtType::AddressInnerSrc, &inner_src);
         w.address(ExtType::AddressInnerDst, &Address::net(anything, 0));
     }
-    if let Some((ESP_IN_UDP, sport, dport)) = record.nat_t() {
-        for (kind, port) in [(ExtType::AddressNattLoc, sport), (ExtType::AddressNattRem, dport)] {
-            // Only the ports are known; whose they are the service sees by the direction.
-            let socket = Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port));
-            w.address(kind, &Address { proto: 17, prefix: 0, socket });
-        }
-    }
-    for (kind, malformed) in [(ExtType::KeyAuth, D::MalformedAkey), (ExtType::KeyEncrypt, D::MalformedEkey)] {
-        if let Some(key) = record.key(kind, malformed)? {
-            w.key(kind, key.bits, 0, key.octets);
-        }
-    }
-    for kind in [ExtType::IdentitySrc, ExtType::IdentityDst] {
-        if let Some(identity) = record.identity(kind) {
-            w.identity(kind, &identity);
-        }
-    }
-    Ok(())
+    parts::ask_ports(w, record);
+    parts::ask_keys(w, record)
 }
 
 /// An SA as the service tells of it, in an answer or a notice. `None` for what has no words here.
@@ -168,14 +143,9 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     if let Some(inner) = message.inner_src.filter(|inner| inner.prefix != 0) {
         w.address(ExtType::AddressInnerSrc, &inner);
     }
-    for (kind, key) in [(ExtType::KeyAuth, message.auth_key), (ExtType::KeyEncrypt, message.encrypt_key)] {
-        if let Some(key) = key {
-            // Salt is part of the key here.
-            w.key(kind, key.bits.saturating_add(key.reserved), 0, key.octets);
-        }
-    }
+    parts::tell_keys(&mut w, message);
     sa2(&mut w, message);
-    nat_t(&mut w, message, sa.flags);
+    parts::tell_ports::<Layout>(&mut w, message, sa.flags);
     w.finish().ok()
 }
 
@@ -193,21 +163,6 @@ fn sa2(w: &mut Writer, message: &Message<'_>) {
         octets.extend_from_slice(&[mode, 0, 0, 0, 0, 0, 0, 0]);
         octets.extend_from_slice(&reqid.to_ne_bytes());
     });
-}
-
-/// The ports of a packet: the sender's is ours or the peer's, as the SA's direction says.
-fn nat_t(w: &mut Writer, message: &Message<'_>, flags: u32) {
-    let (Some(local), Some(remote)) = (message.natt_loc, message.natt_rem) else { return };
-    // In the echo of a request of this dialect they still are the packet's.
-    let inbound = flags & (crate::flags::INBOUND | crate::flags::OUTBOUND) == crate::flags::INBOUND;
-    let (sport, dport) = if inbound { (remote, local) } else { (local, remote) };
-    w.numbered(ext::NAT_T_TYPE, |octets| octets.extend_from_slice(&[ESP_IN_UDP, 0, 0, 0]));
-    for (kind, address) in [(ext::NAT_T_SPORT, sport), (ext::NAT_T_DPORT, dport)] {
-        w.numbered(kind, |octets| {
-            octets.extend_from_slice(&address.port().to_be_bytes());
-            octets.extend_from_slice(&[0; 2]);
-        });
-    }
 }
 
 /// REGISTER's answer.
