@@ -3,6 +3,7 @@
 //! `cargo run -p fuzz` replays the committed corpora and mutates them for a bounded number of steps; `fuzz/libfuzzer`
 //! has the same targets for `cargo fuzz`, which sees coverage and explores for as long as it is left alone.
 
+mod dialect;
 pub mod esp_open;
 pub mod ike_dialogue;
 pub mod ike_message;

@@ -1,90 +1,14 @@
-//! What a program of the Linux dialect writes: one record, translated, asked of the service, and its answers translated
-//! back.
+//! The dialect of Linux: one record has one answer, and a DUMP an end.
 
-use ipsec_core::Time;
-use klips::{Config, Control, Plane};
-use pfkey::Message;
-use pfkey::dialect::{Dialect, Turn};
-use std::sync::Arc;
+use crate::dialect::{Speech, ext, key};
+use pfkey::dialect::Dialect;
 
-/// `sadb_msg_type` of the shim's message about socket options.
-const SHIM: u8 = 134;
-const SECRET: [u8; 8] = *b"SecretK!";
-
-fn contains_secret(octets: &[u8]) -> bool {
-    octets.windows(SECRET.len()).any(|window| window == SECRET)
-}
-
-/// Takes the octets as one record.
+/// Takes the octets as records.
 pub fn run(data: &[u8]) {
-    let random = |octets: &mut [u8]| octets.fill(0x5a);
-    let mut control = Control::new(Arc::new(Plane::default()), Config::new(1_700_000_000, Box::new(random)));
-    let now = Time::from_nanos(1);
-    let (asking, listening) = (control.connect(1, now), control.connect(2, now));
-    let mut translators = [asking, listening]
-        .map(|socket| (socket, Dialect::Linux.translator().expect("it is not the native one")));
-    let elsewhere = public_secret(data);
-    let turn = translators[0].1.request(data);
-    assert!(turn.ask.len() + turn.say.len() == 1, "one record has one answer");
-    act(&mut control, asking, turn, now, elsewhere);
-    for (socket, translator) in &mut translators {
-        // What it is told may make it ask again, once.
-        for _ in 0..64 {
-            let Some(notice) = control.notice(*socket, now) else { break };
-            let turn = translator.notice(&notice);
-            act(&mut control, *socket, turn, now, elsewhere);
-        }
-    }
+    let mut all = Speech { dialect: Dialect::Linux, echoed: &[], most: 1 }.converse(data);
     // What was added, if anything, is dumped: each record well-formed, the last one marked.
-    let turn = translators[1].1.request(&bare(10));
-    act(&mut control, listening, turn, now, true);
-    let mut said = Vec::new();
-    while let Some(notice) = control.notice(listening, now) {
-        said.extend(translators[1].1.notice(&notice).say);
-    }
+    let said = all.ask_as_listener(&bare(10));
     assert!(said.last().is_some_and(|last| last.get(8..12) == Some(&[0; 4])), "a dump ends");
-}
-
-/// Does a turn's part of the service, and looks at what it says.
-fn act(control: &mut Control, socket: klips::SocketId, turn: Turn, now: Time, elsewhere: bool) {
-    for ask in turn.ask {
-        // The shim's own message goes through as it came.
-        assert!(
-            ask.get(1) == Some(&SHIM) || Message::parse(&ask).is_ok(),
-            "what is asked the service can read"
-        );
-        control.request(socket, &ask, now);
-    }
-    for record in turn.say {
-        well_formed(&record);
-        assert!(elsewhere || !contains_secret(record.get(16..).unwrap_or_default()), "a key went out");
-    }
-}
-
-/// Its lengths are those of its octets.
-fn well_formed(record: &[u8]) {
-    let word = |octets: &[u8]| usize::from(u16::from_ne_bytes([octets[0], octets[1]])) * 8;
-    assert!(record.len() >= 16 && word(&record[4..]) == record.len(), "{record:?}");
-    let mut rest = &record[16..];
-    while !rest.is_empty() {
-        let len = word(rest);
-        assert!(len >= 8 && len <= rest.len(), "{record:?}");
-        rest = &rest[len..];
-    }
-}
-
-/// Whether what looks like a key is also where none is.
-fn public_secret(data: &[u8]) -> bool {
-    let mut rest = data.get(16..).unwrap_or_default();
-    while let [l0, l1, t0, t1, ..] = *rest {
-        let len = usize::from(u16::from_ne_bytes([l0, l1])) * 8;
-        let Some((extension, after)) = rest.split_at_checked(len).filter(|_| len != 0) else { break };
-        if !matches!(u16::from_ne_bytes([t0, t1]), 8 | 9) && contains_secret(extension) {
-            return true;
-        }
-        rest = after;
-    }
-    data.get(1) == Some(&SHIM)
 }
 
 fn bare(number: u8) -> Vec<u8> {
@@ -92,20 +16,7 @@ fn bare(number: u8) -> Vec<u8> {
 }
 
 fn record(number: u8, satype: u8, extensions: &[Vec<u8>]) -> Vec<u8> {
-    let body = extensions.concat();
-    let words = u16::try_from((16 + body.len()) / 8).expect("short").to_ne_bytes();
-    let mut octets = vec![2, number, 0, satype, words[0], words[1], 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
-    octets.extend(body);
-    octets
-}
-
-fn ext(number: u16, body: &[u8]) -> Vec<u8> {
-    let len = (4 + body.len()).next_multiple_of(8);
-    let mut octets = u16::try_from(len / 8).expect("short").to_ne_bytes().to_vec();
-    octets.extend(number.to_ne_bytes());
-    octets.extend(body);
-    octets.resize(len, 0);
-    octets
+    crate::dialect::record(number, satype, (0, 1), extensions)
 }
 
 fn sockaddr(ip: [u8; 4]) -> Vec<u8> {
@@ -120,10 +31,6 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let nets = || [address(5, 255, 16, [10, 1, 0, 0]), address(6, 255, 16, [10, 2, 0, 0])].concat();
     let sa = |auth, encrypt| ext(1, &[0, 0, 0x10, 1, 32, 1, auth, encrypt, 0, 0, 0, 0]);
     let sa2 = ext(19, &[2, 0, 0, 0, 0, 0, 0, 0, 77, 0, 0, 0]);
-    let key = |number, octets: usize| {
-        let bits = u16::try_from(octets * 8).expect("short").to_ne_bytes();
-        ext(number, &[&bits[..], &[0, 0], &SECRET.repeat(8)[..octets]].concat())
-    };
     let life = |number, addtime: u8| {
         ext(number, &[&[0; 12][..], &[addtime, 0x20, 0, 0, 0, 0, 0, 0], &[0; 8]].concat())
     };

@@ -217,3 +217,17 @@ fn policies_have_numbers_and_directions() {
     assert_eq!(service.ask(s, by_index(indices[0])).errno, ENOENT);
     assert_eq!(service.ask(s, by_index(0)).errno, ENOENT);
 }
+
+#[test]
+fn an_inbound_policy_that_goes_takes_nothing_of_its_outbound_twin_along() {
+    let mut service = Service::default();
+    let s = service.open();
+    for direction in [IN, OUT, FORWARD] {
+        service.must(s, flow(ADD_FLOW, NET, 0, &flow_policy(direction, REQUIRE, 0, 0, 0)));
+    }
+    for direction in [IN, FORWARD] {
+        service.must(s, flow(DEL_FLOW, NET, 0, &flow_policy(direction, 0, 0, 0, 0)));
+    }
+    service.must(s, tunnel(0x1001, 0));
+    assert_eq!(action_of(&service, NET), protect(0x1001), "it still follows the SADB");
+}

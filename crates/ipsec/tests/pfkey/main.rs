@@ -9,6 +9,8 @@ mod pfkey_cases;
 #[path = "../../../klips/tests/pfkey_support/mod.rs"]
 mod pfkey_support;
 mod scenes;
+#[path = "../support/seven.rs"]
+mod seven;
 mod wire;
 
 use wire::Daemon;

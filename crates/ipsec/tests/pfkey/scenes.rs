@@ -2,6 +2,7 @@
 
 use crate::pfkey_cases::Transport;
 use crate::pfkey_support::*;
+use crate::seven::Talk as _;
 use crate::wire::{Daemon, Socket, loopback};
 
 #[test]

@@ -3,24 +3,18 @@
 //! Its sockets have to be in a process that runs under the shim, so this test starts its own program a second time,
 //! there. The daemon's socket itself is tried by `crates/ipsec/tests/pfkey`.
 
-use crate::pfkey_cases::{SOCKETS, Transport, aging, introduction, setup};
+use crate::pfkey_cases::Transport;
 use crate::pfkey_support::*;
 use crate::setting::{host, under_run};
-use ipsec::host::clock;
-use ipsec_core::Time;
+use crate::seven::{FENCE, Seven, Talk};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _};
-use std::time::Duration;
 
 const PF_KEY: i32 = 15;
 const PF_KEY_V2: i32 = 2;
 /// SO_USELOOPBACK of net/pfkeyv2.h.
 const SO_USELOOPBACK: i32 = 0x40;
-const FLUSHFLOWS: u8 = 131;
-const DUMPFLOWS: u8 = 132;
-/// The sequence numbers of questions that only find out whether anything else was said.
-const FENCE: u32 = 0xfe40_0000;
 
 /// Makes the test below do its work instead of skipping it.
 const INSIDE: &str = "TULIPS_INSIDE_SHIM";
@@ -50,7 +44,9 @@ impl Socket {
             unsafe { libc::setsockopt(self.file.as_raw_fd(), libc::SOL_SOCKET, SO_USELOOPBACK, at, len) };
         assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
     }
+}
 
+impl Talk for Socket {
     fn send(&self, octets: &[u8]) {
         assert_eq!((&self.file).write(octets).expect("write"), octets.len());
     }
@@ -62,19 +58,7 @@ impl Socket {
         Heard::new(buffer)
     }
 
-    fn must(&self, message: Msg) -> Heard {
-        let kind = message.octets[1];
-        self.send(&message.done());
-        loop {
-            let heard = self.receive();
-            if heard.kind == kind {
-                assert_eq!((heard.errno, heard.diagnostic), (0, 0), "{heard:?}");
-                return heard;
-            }
-        }
-    }
-
-    /// What was said to it before an answer to this: a GET that names nothing, which is answered to the sender alone.
+    /// It asks by a GET that names nothing, which is answered to the sender alone.
     fn until_fence(&self) -> Vec<Heard> {
         self.fences.set(self.fences.get() + 1);
         let own = FENCE | (self.file.as_raw_fd() as u32) << 12 | self.fences.get();
@@ -90,86 +74,27 @@ impl Socket {
             }
         }
     }
+
+    fn deafen(&self, deaf: bool) {
+        self.loopback(!deaf);
+    }
 }
 
 /// One socket of every kind, in a process under the shim.
 #[derive(Default)]
-struct Program {
-    sockets: Vec<(char, Socket)>,
-    /// When the SAs that age had aged.
-    aged: Option<Time>,
-    dumping: Option<(char, u8)>,
-}
-
-impl Program {
-    fn socket(&self, letter: char) -> &Socket {
-        &self.sockets.iter().find(|(l, _)| *l == letter).expect("letter").1
-    }
-}
+struct Program(Seven<Socket>);
 
 impl Transport for Program {
     fn begin(&mut self, aged: bool) {
-        self.sockets.clear();
-        let s = Socket::open();
-        // The dead one is there to be seen for a second.
-        let still = self.aged.filter(|at| aged && clock::now().since(*at) < Duration::from_millis(600));
-        if still.is_none() {
-            s.must(msg(FLUSH, 0));
-            s.must(msg(FLUSHFLOWS, 0));
-            if aged {
-                aging().into_iter().for_each(|message| drop(s.must(message)));
-                (0..2).for_each(|_| assert_eq!(s.receive().kind, EXPIRE));
-            }
-            self.aged = aged.then(clock::now);
-            setup().into_iter().for_each(|message| drop(s.must(message)));
-        }
-        self.sockets.push(('s', s));
-        for letter in &SOCKETS[1..] {
-            let socket = Socket::open();
-            if let Some(message) = introduction(*letter) {
-                socket.must(message);
-            }
-            if *letter == 'd' {
-                socket.loopback(false);
-            }
-            self.sockets.push((*letter, socket));
-        }
-        self.hear();
+        self.0.begin(aged, Socket::open);
     }
 
     fn send(&mut self, from: char, octets: &[u8]) {
-        self.dumping = Some((from, octets[1])).filter(|(_, kind)| [DUMP, DUMPFLOWS].contains(kind));
-        self.socket(from).send(octets);
+        self.0.send(from, octets);
     }
 
     fn hear(&mut self) -> Vec<(char, Vec<Heard>)> {
-        let dumping = self.dumping.take();
-        let hear = |(letter, socket): &(char, Socket)| {
-            let mut all = Vec::new();
-            // Other messages and a DUMP take turns: the end of the DUMP comes first.
-            if let Some((_, kind)) = dumping.filter(|(from, _)| from == letter) {
-                loop {
-                    let heard = socket.receive();
-                    let end = heard.kind == kind && heard.octets.len() == 16;
-                    all.push(heard);
-                    if end {
-                        break;
-                    }
-                }
-            }
-            // To ask is to hear again.
-            if *letter == 'd' {
-                socket.loopback(true);
-            }
-            all.extend(socket.until_fence());
-            if *letter == 'd' {
-                socket.loopback(false);
-            }
-            (*letter, all)
-        };
-        let heard = self.sockets.iter().map(hear).collect();
-        self.socket('p').until_fence();
-        heard
+        self.0.hear()
     }
 }
 

@@ -13,4 +13,6 @@ mod pfkey_cases;
 #[path = "../../../klips/tests/pfkey_support/mod.rs"]
 mod pfkey_support;
 mod setting;
+#[path = "../support/seven.rs"]
+mod seven;
 mod strangers;

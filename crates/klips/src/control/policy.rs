@@ -63,6 +63,10 @@ impl Policies {
     fn forget(&mut self, gone: &Eroute) {
         let Some(policy) = &gone.policy else { return };
         self.by_index.remove(&policy.flow.index);
+        // One for what comes in may have the selector and the ends of one for what goes out, which stays.
+        if policy.flow.direction != FlowDirection::Out {
+            return;
+        }
         if let Some(selectors) = self.by_end.get_mut(&policy.ends.1) {
             selectors.retain(|selector| *selector != gone.selector);
             if selectors.is_empty() {

@@ -255,7 +255,13 @@ impl<'w> Parser<'w> {
                 };
                 Ok(Statement::SpdDelete { selector, direction: self.direction()? })
             }
-            _ if word.quoted => Err("a statement begins with its name".into()),
+            // Behind a semicolon too many stands what belongs before it.
+            other if word.quoted || !other.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                Err("a statement begins with its name".into())
+            }
+            other if other.bytes().all(|c| c.is_ascii_hexdigit()) => {
+                Err("a statement begins with its name".into())
+            }
             other => Err(format!(
                 "{other}: no such statement; there are add, get, delete, deleteall, flush, dump, spdadd, spdupdate, spddelete, spdflush, spddump"
             )),
@@ -401,7 +407,8 @@ impl<'w> Parser<'w> {
         let number = table.iter().find(|(known, _)| *known == name.as_str()).map(|(_, number)| *number);
         let number = number.ok_or_else(|| {
             let known: Vec<&str> = table.iter().map(|(known, _)| *known).collect();
-            format!("{}: no such {what} algorithm; there are {}", &**name, known.join(", "))
+            // Where the name was forgotten, the key stands in its place.
+            format!("no such {what} algorithm (what was read may be a key); there are {}", known.join(", "))
         })?;
         if name.as_str() == "null" || name.as_str() == "simple" {
             // A key may be there, and says nothing.

@@ -78,7 +78,7 @@ fn keys<'m>(record: &Record<'m>) -> Result<[Option<Key<'m>>; 2], Fault> {
 
 /// An SA of DUMP, GET or a notice.
 pub(super) fn sa(record: &Record<'_>, look: &Look) -> Result<Zeroizing<String>, Fault> {
-    let sa = record.sa(pfkey::ExtType::Sa.number())?;
+    let sa = record.sa(ExtType::Sa.number())?;
     let (src, dst) = ends(record)?;
     let (mode, reqid) = record.sa2();
     let nat_t = record.nat_t();
@@ -146,7 +146,7 @@ pub(super) fn sa(record: &Record<'_>, look: &Look) -> Result<Zeroizing<String>, 
 
 /// The same as JSON.
 pub(super) fn sa_json(record: &Record<'_>) -> Result<Value, Fault> {
-    let sa = record.sa(pfkey::ExtType::Sa.number())?;
+    let sa = record.sa(ExtType::Sa.number())?;
     let (src, dst) = ends(record)?;
     let (mode, reqid) = record.sa2();
     let [encrypt, auth] = keys(record)?;

@@ -81,7 +81,10 @@ fn what_is_wrong_is_named_with_its_line() {
         ("add 192.0.2.1 192.0.2.2 esp 5;", "1: esp needs -E"),
         ("add 192.0.2.1 192.0.2.2 ah 5 -E null;", "1: ah needs -A"),
         ("add 192.0.2.1 192.0.2.2 esp-old 5 -E null;", "1: esp-old: not supported"),
-        ("add 192.0.2.1 192.0.2.2 esp 5 -E rot13 0x00;", "1: rot13: no such encryption algorithm; there are"),
+        (
+            "add 192.0.2.1 192.0.2.2 esp 5 -E rot13 0x00;",
+            "1: no such encryption algorithm (what was read may be a key); there are des-cbc,",
+        ),
         ("add 192.0.2.1 192.0.2.2 esp 5 -m beet -E null;", "1: beet: the mode is any, transport or tunnel"),
         ("spdadd 10.0.0.0/33 10.0.0.0/8 any -P out none;", "1: 33: the prefix length is from 0 to 32"),
         ("spdadd 10.0.0.0/8[80] 10.0.0.0/8 any -P out none;", "1: a port needs a protocol that has ports"),
@@ -112,6 +115,14 @@ fn no_message_shows_a_key() {
         format!("{before} \"s5ec2e7\" \"s5ec2e7\";"),
         format!("{before} 0x00 0x5ec2e7;"),
         "\"s5ec2e7\" ;".into(),
+        // The name of the algorithm was forgotten, and a semicolon came too early.
+        "add 192.0.2.1 192.0.2.2 esp 5 -E 0x5ec2e7;".into(),
+        "add 192.0.2.1 192.0.2.2 esp 5 -E \"s5ec2e7\";".into(),
+        "add 192.0.2.1 192.0.2.2 ah 5 -A s5ec2e7;".into(),
+        format!("{before} \"sixteen octets!!\" \"-s5ec2e7\";"),
+        format!("{before} 0x00; 0x5ec2e7;"),
+        "flush; 5ec2e7;".into(),
+        "flush; a5ec2e7;".into(),
     ] {
         let why = wrong(&text);
         assert!(!why.contains("5ec2e"), "{text}: {why}");

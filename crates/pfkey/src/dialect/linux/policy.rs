@@ -324,14 +324,14 @@ pub(super) fn acquire(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     w.finish().ok()
 }
 
-/// SADB_X_NAT_T_NEW_MAPPING: the SA, where its peer was, where it is. Which port it had before is not told.
+/// SADB_X_NAT_T_NEW_MAPPING: the SA, where its peer was, where it is, each with its port.
 pub(super) fn new_mapping(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     let satype_number = sa::their_satype(message.base.satype()?)?;
     let mut w = Writer::new(&Base { satype_number, ..base });
     let (named, was, is) = (message.sa?, message.src?.ip()?, message.new_src?);
     w.sa(&crate::Sa { spi: named.spi, ..crate::Sa::default() });
     w.address(ExtType::AddressSrc, &sa::whole(was));
-    parts::port(&mut w, ext::NAT_T_SPORT, 0);
+    parts::port(&mut w, ext::NAT_T_SPORT, message.natt_rem.map_or(0, |address| address.port()));
     w.address(ExtType::AddressDst, &sa::whole(is.ip()?));
     parts::port(&mut w, ext::NAT_T_DPORT, is.port());
     w.finish().ok()
