@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `socket` | EPROTONOSUPPORT, ESOCKTNOSUPPORT, and EPERM from the service, which is EACCES to programs for KLIPS |
 //! | `write`, `send` … | returns when the answer is there, as a kernel's does; no SIGPIPE; no octets are no message; a refusal is the errno of the call, too, for programs written for KLIPS |
-//! | `read`, `recv` … | a service that has gone is ENETDOWN, not the end of a file; there is no address of a sender |
+//! | `read`, `recv` … | a service that has gone is ENETDOWN, not the end of a file, and is told once (`end`); there is no address of a sender |
 //! | `bind`, `connect`, `listen`, `accept`, `shutdown` | EOPNOTSUPP |
 //! | `getsockname`, `getpeername` | a family and nothing else |
 //! | `getsockopt`, `setsockopt` | SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_USELOOPBACK; SO_PRIORITY is 0; other levels EOPNOTSUPP |
@@ -27,6 +27,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "a C library's functions, called by C and calling C (design.md §1)")]
 
+mod end;
 mod ours;
 mod real;
 mod service;

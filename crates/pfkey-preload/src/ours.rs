@@ -9,6 +9,8 @@ use libc::socklen_t;
 /// a Unix socket, keeps it with the open socket, and asks for no privilege.
 pub(crate) const HEARS: c_int = 5;
 pub(crate) const DEAF: c_int = 6;
+/// That of a datagram socket that stands where one of ours was, whose service has gone.
+pub(crate) const GONE: c_int = 4;
 
 /// Descriptor numbers below this are remembered; others are looked at each time.
 const REMEMBERED: usize = 1 << 16;
@@ -71,9 +73,16 @@ pub(crate) fn set_option(fd: c_int, name: c_int, value: c_int) -> c_int {
 /// Asks the kernel. Leaves errno as it is.
 pub(crate) fn look(fd: c_int) -> bool {
     let before = errno();
-    let ours = option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
-        && option(fd, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET)
-        && option(fd, libc::SO_PRIORITY).is_some_and(|priority| [HEARS, DEAF].contains(&priority));
+    let priorities: &[c_int] = match option(fd, libc::SO_DOMAIN) {
+        Some(libc::AF_UNIX) => match option(fd, libc::SO_TYPE) {
+            Some(libc::SOCK_SEQPACKET) => &[HEARS, DEAF],
+            Some(libc::SOCK_DGRAM) => &[GONE],
+            _ => &[],
+        },
+        _ => &[],
+    };
+    let ours = !priorities.is_empty()
+        && option(fd, libc::SO_PRIORITY).is_some_and(|priority| priorities.contains(&priority));
     set_errno(before);
     if let Some(place) = place(fd) {
         if ours {

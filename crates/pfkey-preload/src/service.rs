@@ -1,5 +1,6 @@
-//! Reaching the service: opening a socket, sending to it, hearing that it has gone.
+//! Reaching the service: opening a socket, sending to it.
 
+use crate::end::gone;
 use crate::ours::{DEAF, HEARS, errno, fail, look, option, set_errno, set_option};
 use crate::real;
 use core::ffi::{CStr, c_int};
@@ -367,19 +368,6 @@ fn patience_of(fd: c_int) -> Duration {
 /// A record was read from what may be one of ours.
 pub(crate) fn taken() {
     TAKEN.fetch_add(1, Ordering::Relaxed);
-}
-
-/// What a program is told when the service has gone: its PF_KEY is down. Other errors are as they are.
-pub(crate) fn gone(result: ssize_t) -> ssize_t {
-    if result < 0 && [libc::EPIPE, libc::ECONNRESET, libc::ENOTCONN].contains(&errno()) {
-        return fail(libc::ENETDOWN);
-    }
-    result
-}
-
-/// The same after a read of `wanted` octets: the end of a record socket is that of the service.
-pub(crate) fn heard(result: ssize_t, wanted: usize) -> ssize_t {
-    if result == 0 && wanted > 0 { fail(libc::ENETDOWN) } else { gone(result) }
 }
 
 /// SO_USELOOPBACK.

@@ -1,7 +1,7 @@
 //! What programs call.
 
 use crate::ours::{DEAF, fail, is_ours, look, may_be_ours, option};
-use crate::{real, service};
+use crate::{end, real, service};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
@@ -265,7 +265,7 @@ fn told(fd: c_int, got: ssize_t, wanted: impl FnOnce() -> usize) -> ssize_t {
         }
         return got;
     }
-    if is_ours(fd) { service::heard(got, wanted()) } else { got }
+    if is_ours(fd) { end::heard(fd, got, wanted()) } else { got }
 }
 
 /// One record into parts, without the address it has come from: that of a Unix socket, or none.

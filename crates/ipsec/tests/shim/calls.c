@@ -768,35 +768,83 @@ static void policies(void)
 	}
 }
 
-/* The data plane goes while its socket is open. */
+/* Nothing happens on it any more, and whatever is sent is refused. No SIGPIPE. */
+static void is_silent(int fd)
+{
+	struct sadb_msg base = question(1);
+	struct pollfd one;
+	int value = 0;
+	socklen_t len = sizeof value;
+	one.fd = fd;
+	one.events = POLLIN;
+	MUST(poll(&one, 1, 50) == 0);
+	FAILS(recv(fd, buffer.octets, room, MSG_DONTWAIT), EAGAIN);
+	FAILS(write(fd, &base, sizeof base), ENETDOWN);
+	FAILS(send(fd, &base, sizeof base, 0), ENETDOWN);
+	FAILS(setsockopt(fd, SOL_SOCKET, SO_USELOOPBACK, &value, sizeof value), ENETDOWN);
+	MUST(poll(&one, 1, 0) == 0);
+	MUST(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &len) == 0 && value == PF_KEY);
+	MUST(getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &len) == 0 && value == SOCK_RAW);
+}
+
+/* The data plane goes while its sockets are open. Each descriptor is told once, however it reads. */
 static void service_gone(void)
 {
-	int fd = key_socket(0), other = key_socket(0);
-	struct sadb_msg base = question(1);
+	int fd[9], n, watch, copy;
 	struct pollfd one;
 	struct iovec part;
 	struct mmsghdr many;
-	struct timeval limit = { 0, 0 };
-	MUST(setsockopt(other, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+	struct epoll_event event;
+	struct timeval limit = { 0, 100000 };
+	struct sadb_msg base = question(1);
+	double start;
+	for (n = 0; n < 9; n++)
+		fd[n] = key_socket(n == 1 ? SOCK_NONBLOCK : n == 2 ? SOCK_CLOEXEC : 0);
+	MUST(setsockopt(fd[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
+	MUST((copy = dup(fd[7])) >= 0);
+	MUST((watch = epoll_create1(0)) >= 0);
+	memset(&event, 0, sizeof event);
+	event.events = EPOLLIN;
+	MUST(epoll_ctl(watch, EPOLL_CTL_ADD, fd[0], &event) == 0);
 	MUST(kill(atoi(getenv("DAEMON")), SIGKILL) == 0);
-	one.fd = fd;
-	one.events = POLLIN;
-	MUST(poll(&one, 1, 10000) == 1 && one.revents & POLLIN);
-	FAILS(read(fd, buffer.octets, room), ENETDOWN);
-	FAILS(recv(fd, buffer.octets, room, MSG_DONTWAIT), ENETDOWN);
+	for (n = 0; n < 9; n++) {
+		one.fd = fd[n];
+		one.events = POLLIN;
+		MUST(poll(&one, 1, 10000) == 1 && one.revents & POLLIN);
+	}
+	MUST(epoll_wait(watch, &event, 1, 10000) == 1);
 	part.iov_base = buffer.octets;
 	part.iov_len = room;
-	FAILS(readv(fd, &part, 1), ENETDOWN);
 	memset(&many, 0, sizeof many);
 	many.msg_hdr.msg_iov = &part;
 	many.msg_hdr.msg_iovlen = 1;
-	FAILS(recvmsg(fd, &many.msg_hdr, 0), ENETDOWN);
-	FAILS(recvmmsg(fd, &many, 1, 0, 0), ENETDOWN);
-	FAILS(recvfrom(fd, buffer.octets, room, 0, 0, 0), ENETDOWN);
-	/* No SIGPIPE. */
-	FAILS(write(fd, &base, sizeof base), ENETDOWN);
-	FAILS(send(fd, &base, sizeof base, 0), ENETDOWN);
-	FAILS(read(other, buffer.octets, room), ENETDOWN);
+	FAILS(read(fd[0], buffer.octets, room), ENETDOWN);
+	FAILS(recv(fd[1], buffer.octets, room, 0), ENETDOWN);
+	FAILS(readv(fd[2], &part, 1), ENETDOWN);
+	FAILS(recvmsg(fd[3], &many.msg_hdr, 0), ENETDOWN);
+	FAILS(recvmmsg(fd[4], &many, 1, 0, 0), ENETDOWN);
+	FAILS(recvfrom(fd[5], buffer.octets, room, 0, 0, 0), ENETDOWN);
+	/* Who looks before reading, as OpenIKED does, and who writes first. */
+	FAILS(recv(fd[6], buffer.octets, room, MSG_PEEK), ENETDOWN);
+	FAILS(write(fd[7], &base, sizeof base), ENETDOWN);
+	FAILS(read(fd[7], buffer.octets, room), ENETDOWN);
+	/* A read of nothing is none. */
+	MUST(read(fd[8], buffer.octets, 0) == 0);
+	FAILS(read(fd[8], buffer.octets, room), ENETDOWN);
+	for (n = 0; n < 9; n++)
+		is_silent(fd[n]);
+	MUST(epoll_wait(watch, &event, 1, 50) == 0);
+	/* Another descriptor of the same socket is told for itself. */
+	FAILS(read(copy, buffer.octets, room), ENETDOWN);
+	is_silent(copy);
+	/* What it was told of itself stays. */
+	MUST(!(fcntl(fd[0], F_GETFL) & O_NONBLOCK));
+	MUST(fcntl(fd[1], F_GETFL) & O_NONBLOCK);
+	MUST(fcntl(fd[0], F_GETFD) == 0 && fcntl(fd[2], F_GETFD) == FD_CLOEXEC);
+	FAILS(read(fd[1], buffer.octets, room), EAGAIN);
+	start = now();
+	FAILS(read(fd[0], buffer.octets, room), EAGAIN);
+	MUST(now() - start >= 0.09);
 	FAILS(socket(PF_KEY, SOCK_RAW, PF_KEY_V2), EAFNOSUPPORT);
 }
 

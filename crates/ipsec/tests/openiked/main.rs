@@ -1,0 +1,316 @@
+//! OpenIKED, as Debian has it and unmodified, on our data plane at both ends: it believes to speak to Linux.
+//!
+//! ```text
+//!   west 10.1.0.1 ── 192.0.2.1 ──────── 192.0.2.2 ── 10.2.0.1 east
+//! ```
+//!
+//! `TULIPS_OPENIKED_ROOT=DIR`: that of another Debian's root directory, in the place of this machine's.
+
+mod identity;
+
+use identity::{Authority, By, write};
+
+use ipsec::host::clock;
+use ipsec::host::netlink::{Netlink, Route};
+use ipsec::host::netns::{End, Namespace, available, connect};
+use ipsec::rundir::Rundir;
+use serde_json::Value;
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
+const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
+const IKED: &str = "/usr/sbin/iked";
+
+/// The root of another Debian, whose iked takes the place of this machine's.
+fn root() -> Option<String> {
+    std::env::var("TULIPS_OPENIKED_ROOT").ok().filter(|root| Path::new(&format!("{root}{IKED}")).exists())
+}
+
+/// How long anything may take before the test fails. Nothing depends on it where all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Gateway {
+    namespace: Namespace,
+    inside: IpAddr,
+    rundir: Rundir,
+    dir: tempfile::TempDir,
+    klips: Option<Child>,
+    iked: Option<Child>,
+}
+
+impl Gateway {
+    /// `rule` is what stands before and behind the selectors in iked.conf.
+    fn new(namespace: Namespace, inside: &str, rule: &str) -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let rundir = Rundir::new(dir.path().join("run"));
+        write(&dir.path().join("iked.conf"), rule);
+        for name in ["ca", "certs", "crls", "private", "pubkeys/fqdn", "pubkeys/ipv4"] {
+            fs::create_dir_all(dir.path().join("etc").join(name)).expect("directory");
+        }
+        // Only daemons that have a privilege to give up are let in without.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
+        fs::write(dir.path().join("ipsec.conf"), "config setup\n\tpluto=no\n").expect("ipsec.conf");
+        let inside = inside.parse().expect("address");
+        Self { namespace, inside, rundir, dir, klips: None, iked: None }
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", self.dir.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn ipsec(&self, args: &[&str]) -> Output {
+        self.namespace.run(|| self.command(IPSEC, args).output()).expect("namespace").expect("ipsec")
+    }
+
+    /// Runs statements of setkey that must succeed.
+    fn setkey(&self, statements: &str) {
+        let file = self.dir.path().join("setkey.conf");
+        fs::write(&file, statements).expect("statements");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+        let output = self.ipsec(&["setkey", "-k", "-f", &file.display().to_string()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn shown(&self, args: &[&str]) -> String {
+        String::from_utf8_lossy(&self.ipsec(args).stdout).into_owned()
+    }
+
+    /// The SPIs of the SAs there are.
+    fn spis(&self) -> Vec<u64> {
+        let lines = self.shown(&["setkey", "-D", "--json"]);
+        let mut all: Vec<u64> = lines
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["spi"].as_u64())
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn refused_by_policy(&self) -> u64 {
+        let status: Value = serde_json::from_str(&self.shown(&["look", "--json"])).unwrap_or_default();
+        status["status"]["discards"]["policy_mismatch"].as_u64().unwrap_or(0)
+    }
+
+    fn start_klips(&mut self, other: &str) {
+        let mut command = self.command(KLIPS, &["-F", "--workers", "1"]);
+        command.stderr(self.log("klips.log"));
+        self.klips = Some(self.namespace.spawn(&mut command).expect("klips"));
+        let attach = ["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"];
+        wait("klips", || self.ipsec(&attach).status.success());
+        let routed = self.namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let link = netlink.link("ipsec0")?.expect("ipsec0").index;
+            let route =
+                Route { dst: net(other), via: None, link: Some(link), src: Some(self.inside), metric: 0 };
+            netlink.add_route(&route)
+        });
+        // A device that outlived its daemon has its route.
+        let _ = routed.expect("namespace");
+    }
+
+    fn start_iked(&mut self) {
+        let at = self.dir.path().display();
+        let iked = format!("{IKED} -d -v -T -f {at}/iked.conf -s {at}/iked.ctl");
+        // Keys and certificates are where it was built to look for them.
+        let script = match root() {
+            None => format!("mount --bind {at}/etc /etc/iked && exec {iked}"),
+            Some(root) => {
+                let programs = Path::new(IPSEC).parent().expect("a directory").display();
+                format!(
+                    "mkdir -p {root}{at} {root}{programs} && mount --bind {at} {root}{at} && \
+                     mount --bind {programs} {root}{programs} && mount --bind {at}/etc {root}/etc/iked && \
+                     mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && exec chroot {root} {iked}"
+                )
+            }
+        };
+        let args = ["run", "--dialect", "linux", "--", "unshare", "-m", "sh", "-c", &script];
+        let mut command = self.command(IPSEC, &args);
+        command.stdout(self.log("iked.log")).stderr(self.log("iked.log"));
+        self.iked = Some(self.namespace.spawn(&mut command).expect("iked"));
+    }
+
+    /// Its children see that their parent has gone.
+    fn kill(child: &mut Option<Child>) {
+        if let Some(mut child) = child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks the daemon itself.
+    fn ikectl(&self, args: &[&str]) {
+        let ctl = self.dir.path().join("iked.ctl");
+        let mut command = self.command("ikectl", &["-s", &ctl.display().to_string()]);
+        let output = self.namespace.run(|| command.args(args).output()).expect("namespace").expect("ikectl");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn log(&self, name: &str) -> fs::File {
+        fs::File::options().append(true).create(true).open(self.dir.path().join(name)).expect("log")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.dir.path().join("iked.log")).unwrap_or_default();
+            let end = log.lines().rev().take(40).collect::<Vec<_>>();
+            eprintln!("---- iked at {}, the last line first\n{}", self.inside, end.join("\n"));
+            eprintln!("---- policies\n{}", self.shown(&["setkey", "-DP"]));
+        }
+        Self::kill(&mut self.iked);
+        Self::kill(&mut self.klips);
+        let _ = rustix::mount::unmount(self.rundir.proc(), rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+fn wait(what: &str, mut until: impl FnMut() -> bool) {
+    let began = clock::now();
+    while !until() {
+        assert!(clock::now().since(began) < PATIENCE, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn net(text: &str) -> ipnet::IpNet {
+    text.parse().expect("a network")
+}
+
+/// Whether a datagram sent from inside one gateway arrives inside the other, of as many as `tries` says.
+fn passes(from: &Gateway, to: &Gateway, tries: usize) -> bool {
+    let bind = |gateway: &Gateway, port: u16| {
+        gateway.namespace.run(|| UdpSocket::bind((gateway.inside, port))).expect("namespace").expect("socket")
+    };
+    let (receiver, sender) = (bind(to, 7777), bind(from, 0));
+    receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+    (0..tries).any(|_| {
+        let _ = sender.send_to(b"hello", (to.inside, 7777));
+        receiver.recv_from(&mut [0; 16]).is_ok_and(|(_, source)| source.ip() == from.inside)
+    })
+}
+
+fn crosses(from: &Gateway, to: &Gateway) {
+    assert!(passes(from, to, 300), "nothing came from {} to {}", from.inside, to.inside);
+}
+
+/// Two gateways with a cable between them; `None`, and why on stderr, where there cannot be any.
+fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
+    if let Err(why) = available() {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    let shim = Path::new(IPSEC).with_file_name("libpfkey_preload.so");
+    if root().is_none() && !Path::new(IKED).exists() || !shim.exists() {
+        eprintln!("skipped: no {IKED} (apt-get install openiked), or no {}", shim.display());
+        return None;
+    }
+    let made = || Namespace::new().expect("namespace");
+    let (left, right) = (made(), made());
+    connect(
+        End { namespace: &left, name: "eth0", addresses: &[net("192.0.2.1/24")] },
+        End { namespace: &right, name: "eth0", addresses: &[net("192.0.2.2/24")] },
+    )
+    .expect("cable");
+    for (namespace, inside) in [(&left, "10.1.0.1/32"), (&right, "10.2.0.1/32")] {
+        let added = namespace.run(|| {
+            let mut netlink = Netlink::open()?;
+            let lo = netlink.link("lo")?.expect("lo").index;
+            netlink.add_address(lo, net(inside))
+        });
+        added.expect("namespace").expect("address");
+    }
+    let (wests, easts) = ("10.1.0.0/16", "10.2.0.0/16");
+    let (in_west, in_east) = (by.rule("west", "east"), by.rule("east", "west"));
+    let in_west = format!("from {wests} to {easts} local 192.0.2.1 peer 192.0.2.2 {options} {in_west}");
+    let in_east = format!("from {easts} to {wests} local 192.0.2.2 peer 192.0.2.1 {options} {in_east}");
+    let mut west = Gateway::new(left, "10.1.0.1", &format!("ikev2 \"t\" active esp {in_west}\n"));
+    let mut east = Gateway::new(right, "10.2.0.1", &format!("ikev2 \"t\" passive esp {in_east}\n"));
+    if by == By::Certificate {
+        let authority = Authority::new();
+        authority.equip(&authority.vouch("west"), &west.dir.path().join("etc"));
+        authority.equip(&authority.vouch("east"), &east.dir.path().join("etc"));
+    }
+    west.start_klips(easts);
+    east.start_klips(wests);
+    east.start_iked();
+    west.start_iked();
+    Some((west, east))
+}
+
+#[test]
+fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
+    let Some((west, east)) = pair("", By::Secret) else { return };
+    crosses(&west, &east);
+    crosses(&east, &west);
+    // One SADB, one policy: every command of ours shows what it has made.
+    assert_eq!(west.spis().len(), 2);
+    assert_eq!(west.spis(), east.spis());
+    let policies = west.shown(&["setkey", "-DP"]);
+    for line in ["\tin ", "\tout ", "\tfwd ", "\tesp/tunnel/192.0.2.1-192.0.2.2/require"] {
+        assert!(policies.contains(line), "{line}: {policies}");
+    }
+    let eroutes = west.shown(&["eroute"]);
+    assert!(eroutes.contains("10.1.0.0/16") && eroutes.contains("10.2.0.0/16"), "{eroutes}");
+    assert!(west.shown(&["spi"]).contains("192.0.2.2"));
+
+    // Without the policy for what comes in, nothing comes out of an SA that has no selectors.
+    let before = west.refused_by_policy();
+    west.setkey("spddelete 10.2.0.0/16 10.1.0.0/16 any -P in;");
+    assert!(!passes(&east, &west, 5), "a packet came in that no policy wants");
+    assert!(west.refused_by_policy() > before, "and it was counted");
+    west.setkey("spdadd 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/unique:9;");
+    assert!(!passes(&east, &west, 5), "the policy wants another SA");
+    west.setkey("spdupdate 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/require;");
+    crosses(&east, &west);
+}
+
+#[test]
+fn openiked_rekeys_and_comes_back_after_it_was_killed() {
+    let Some((mut west, mut east)) = pair("lifetime 26", By::Secret) else { return };
+    crosses(&west, &east);
+    let first = west.spis();
+    // A soft limit is told, and new SAs come in time; packets take the newest.
+    wait("new SAs", || west.spis().iter().any(|spi| !first.contains(spi)));
+    crosses(&west, &east);
+    crosses(&east, &west);
+
+    Gateway::kill(&mut west.iked);
+    Gateway::kill(&mut east.iked);
+    east.start_iked();
+    west.start_iked();
+    wait("SAs of the next ones", || !west.spis().is_empty());
+    crosses(&west, &east);
+
+    // The data plane is killed, and what is protected stays in; both are started again.
+    Gateway::kill(&mut west.iked);
+    Gateway::kill(&mut west.klips);
+    assert!(!passes(&west, &east, 5), "nothing is to leave without protection");
+    west.start_klips("10.2.0.0/16");
+    west.start_iked();
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
+
+#[test]
+fn openiked_is_believed_by_its_certificate_and_takes_back_what_it_has_made() {
+    let Some((west, east)) = pair("", By::Certificate) else { return };
+    crosses(&west, &east);
+    crosses(&east, &west);
+    let first = west.spis();
+    assert_eq!((first.len(), east.spis()), (2, first.clone()));
+
+    // East takes it back; west hears of that, and as the active one makes it anew.
+    east.ikectl(&["reset", "id", "west.example.org"]);
+    wait("other SAs", || west.spis().len() == 2 && west.spis().iter().all(|spi| !first.contains(spi)));
+    wait("the same in the east", || east.spis() == west.spis());
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
