@@ -376,7 +376,15 @@ impl Control {
         match kind {
             MessageType::AddFlow => self.add_flow(ask, Present::Refuse)?,
             MessageType::ReplaceFlow => self.add_flow(ask, Present::Replace)?,
-            MessageType::DelFlow => self.delete_flow(ask)?,
+            MessageType::DelFlow => {
+                let gone = self.delete_flow(ask)?;
+                // A request names a policy; what it was is told of it.
+                if gone.policy.is_some() {
+                    let message = self.describe_flow(&answer(&ask.base), &gone);
+                    self.sockets.deliver(hearers(from, rule, ask), message);
+                    return Ok(());
+                }
+            }
             MessageType::FlushFlows => self.flush_flows(),
             MessageType::DumpFlows => {
                 self.check_no_dump(from)?;

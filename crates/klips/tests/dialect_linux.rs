@@ -4,15 +4,14 @@
 //! Three sockets, as there: one asks, one only listens, one has registered for AH, ESP and IPComp. Answers are those of RFC 2367,
 //! of setkey(8) and of what programs that speak this dialect rely on; where the service is stricter than Linux, the row says so.
 
+mod linux_world;
 mod pfkey_support;
 
-use klips::SocketId;
-use pfkey::dialect::{Dialect, Translator, Turn};
+use linux_world::*;
 use pfkey_support::*;
 use std::net::SocketAddr;
 
 const ENOSYS: u8 = 38;
-const IPCOMP: u8 = 9;
 const SPDUPDATE: u8 = 13;
 const SPDADD: u8 = 14;
 const SPDDELETE: u8 = 15;
@@ -37,76 +36,6 @@ const HMAC_SHA1: u8 = 3;
 const IN: u8 = 1;
 const OUT: u8 = 2;
 const FWD: u8 = 3;
-
-/// A program and the translation of its socket.
-struct Program {
-    socket: SocketId,
-    translator: Box<dyn Translator>,
-}
-
-struct World {
-    service: Service,
-    programs: Vec<Program>,
-}
-
-const ASKS: usize = 0;
-const LISTENS: usize = 1;
-const REGISTERED: usize = 2;
-
-impl World {
-    fn new() -> Self {
-        let mut service = Service::default();
-        let mut open =
-            || Program { socket: service.open(), translator: Dialect::Linux.translator().expect("one") };
-        let programs = vec![open(), open(), open()];
-        let mut world = Self { service, programs };
-        for satype in [AH, ESP, IPCOMP] {
-            let heard = world.ask(REGISTERED, msg(REGISTER, satype));
-            assert_eq!(heard[0].errno, 0);
-        }
-        world.hear(ASKS);
-        world.hear(LISTENS);
-        world
-    }
-
-    fn act(&mut self, n: usize, turn: Turn, heard: &mut Vec<Heard>) {
-        let socket = self.programs[n].socket;
-        turn.ask.iter().for_each(|ask| self.service.control.request(socket, ask, self.service.now));
-        heard.extend(turn.say.iter().map(|record| Heard::new(record.to_vec())));
-    }
-
-    fn hear(&mut self, n: usize) -> Vec<Heard> {
-        let mut heard = Vec::new();
-        while let Some(notice) = self.service.control.notice(self.programs[n].socket, self.service.now) {
-            let turn = self.programs[n].translator.notice(&notice);
-            self.act(n, turn, &mut heard);
-        }
-        heard
-    }
-
-    /// What a program hears once it has sent this.
-    fn ask(&mut self, n: usize, message: Msg) -> Vec<Heard> {
-        self.ask_octets(n, &message.done())
-    }
-
-    fn ask_octets(&mut self, n: usize, octets: &[u8]) -> Vec<Heard> {
-        let turn = self.programs[n].translator.request(octets);
-        let mut heard = Vec::new();
-        self.act(n, turn, &mut heard);
-        heard.extend(self.hear(n));
-        heard
-    }
-
-    /// The one answer, which is no refusal.
-    #[track_caller]
-    fn must(&mut self, message: Msg) -> Heard {
-        let kind = message.octets[1];
-        let heard = self.ask(ASKS, message);
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        assert_eq!((heard[0].kind, heard[0].errno), (kind, 0), "{heard:?}");
-        heard[0].clone()
-    }
-}
 
 /// Source and destination as this dialect writes hosts.
 trait Linux {

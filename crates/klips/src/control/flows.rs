@@ -13,6 +13,7 @@ use pfkey::{
     Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, Message, SaType, Writer,
     identity,
 };
+use std::sync::Arc;
 
 /// What ADDFLOW and REPLACEFLOW do with an eroute that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +62,8 @@ impl Control {
         Ok(())
     }
 
-    /// DELFLOW of exactly the selector named.
-    pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<(), Fault> {
+    /// DELFLOW of exactly the selector named; what it has taken away.
+    pub(super) fn delete_flow(&mut self, ask: &Message<'_>) -> Result<Arc<Eroute>, Fault> {
         let selector = selector(ask)?;
         let side = Side::of(policy::direction(ask));
         let gone = match side {
@@ -75,7 +76,7 @@ impl Control {
                 if side.is_none() {
                     self.reconsider(Some(&selector));
                 }
-                Ok(())
+                Ok(gone)
             }
             Err(ErouteError::Missing | ErouteError::Exists) => Err(Fault::errno(Errno::ENOENT)),
         }

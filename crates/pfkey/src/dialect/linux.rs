@@ -307,7 +307,6 @@ fn refusal(base: &Base, Fault { errno, diagnostic }: Fault) -> Vec<u8> {
     let errno = match diagnostic {
         D::SaNotfound | D::SaExpired | D::PairSaNotfound => Errno::ESRCH,
         D::UnknownMsg => Errno::EOPNOTSUPP,
-        D::BadAalg | D::BadEalg => number::errno::ENOSYS,
         _ => errno,
     };
     header(&Base { errno, diagnostic: diagnostic.number(), version: 2, ..*base })
