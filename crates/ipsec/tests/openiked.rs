@@ -3,6 +3,13 @@
 //! ```text
 //!   west 10.1.0.1 ── 192.0.2.1 ──────── 192.0.2.2 ── 10.2.0.1 east
 //! ```
+//!
+//! `TULIPS_OPENIKED_ROOT=DIR`: that of another Debian's root directory, in the place of this machine's.
+
+#[path = "openiked/identity.rs"]
+mod identity;
+
+use identity::{Authority, By, write};
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
@@ -19,6 +26,11 @@ use std::time::Duration;
 const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
 const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
 const IKED: &str = "/usr/sbin/iked";
+
+/// The root of another Debian, whose iked takes the place of this machine's.
+fn root() -> Option<String> {
+    std::env::var("TULIPS_OPENIKED_ROOT").ok().filter(|root| Path::new(&format!("{root}{IKED}")).exists())
+}
 
 /// How long anything may take before the test fails. Nothing depends on it where all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,9 +49,12 @@ impl Gateway {
     fn new(namespace: Namespace, inside: &str, rule: &str) -> Self {
         let dir = tempfile::tempdir().expect("directory");
         let rundir = Rundir::new(dir.path().join("run"));
-        let conf = dir.path().join("iked.conf");
-        fs::write(&conf, rule).expect("iked.conf");
-        fs::set_permissions(&conf, fs::Permissions::from_mode(0o600)).expect("mode");
+        write(&dir.path().join("iked.conf"), rule);
+        for name in ["ca", "certs", "crls", "private", "pubkeys/fqdn", "pubkeys/ipv4"] {
+            fs::create_dir_all(dir.path().join("etc").join(name)).expect("directory");
+        }
+        // Only daemons that have a privilege to give up are let in without.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
         fs::write(dir.path().join("ipsec.conf"), "config setup\n\tpluto=no\n").expect("ipsec.conf");
         let inside = inside.parse().expect("address");
         Self { namespace, inside, rundir, dir, klips: None, iked: None }
@@ -103,9 +118,21 @@ impl Gateway {
     }
 
     fn start_iked(&mut self) {
-        let (conf, ctl) = (self.dir.path().join("iked.conf"), self.dir.path().join("iked.ctl"));
-        let (conf, ctl) = (conf.display().to_string(), ctl.display().to_string());
-        let args = ["run", "--dialect", "linux", "--", IKED, "-d", "-v", "-T", "-f", &conf, "-s", &ctl];
+        let at = self.dir.path().display();
+        let iked = format!("{IKED} -d -v -T -f {at}/iked.conf -s {at}/iked.ctl");
+        // Keys and certificates are where it was built to look for them.
+        let script = match root() {
+            None => format!("mount --bind {at}/etc /etc/iked && exec {iked}"),
+            Some(root) => {
+                let programs = Path::new(IPSEC).parent().expect("a directory").display();
+                format!(
+                    "mkdir -p {root}{at} {root}{programs} && mount --bind {at} {root}{at} && \
+                     mount --bind {programs} {root}{programs} && mount --bind {at}/etc {root}/etc/iked && \
+                     mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && exec chroot {root} {iked}"
+                )
+            }
+        };
+        let args = ["run", "--dialect", "linux", "--", "unshare", "-m", "sh", "-c", &script];
         let mut command = self.command(IPSEC, &args);
         command.stdout(self.log("iked.log")).stderr(self.log("iked.log"));
         self.iked = Some(self.namespace.spawn(&mut command).expect("iked"));
@@ -117,6 +144,14 @@ impl Gateway {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Asks the daemon itself.
+    fn ikectl(&self, args: &[&str]) {
+        let ctl = self.dir.path().join("iked.ctl");
+        let mut command = self.command("ikectl", &["-s", &ctl.display().to_string()]);
+        let output = self.namespace.run(|| command.args(args).output()).expect("namespace").expect("ikectl");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn log(&self, name: &str) -> fs::File {
@@ -168,13 +203,13 @@ fn crosses(from: &Gateway, to: &Gateway) {
 }
 
 /// Two gateways with a cable between them; `None`, and why on stderr, where there cannot be any.
-fn pair(options: &str) -> Option<(Gateway, Gateway)> {
+fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
     if let Err(why) = available() {
         eprintln!("skipped: {why}");
         return None;
     }
     let shim = Path::new(IPSEC).with_file_name("libpfkey_preload.so");
-    if !Path::new(IKED).exists() || !shim.exists() {
+    if root().is_none() && !Path::new(IKED).exists() || !shim.exists() {
         eprintln!("skipped: no {IKED} (apt-get install openiked), or no {}", shim.display());
         return None;
     }
@@ -193,14 +228,16 @@ fn pair(options: &str) -> Option<(Gateway, Gateway)> {
         });
         added.expect("namespace").expect("address");
     }
-    let rule = |mode: &str, from: &str, to: &str, local: &str, peer: &str| {
-        format!(
-            "ikev2 \"t\" {mode} esp from {from} to {to} local {local} peer {peer} {options} psk \"secret\"\n"
-        )
-    };
     let (wests, easts) = ("10.1.0.0/16", "10.2.0.0/16");
-    let mut west = Gateway::new(left, "10.1.0.1", &rule("active", wests, easts, "192.0.2.1", "192.0.2.2"));
-    let mut east = Gateway::new(right, "10.2.0.1", &rule("passive", easts, wests, "192.0.2.2", "192.0.2.1"));
+    let (in_west, in_east) = (by.rule("west", "east"), by.rule("east", "west"));
+    let in_west = format!("from {wests} to {easts} local 192.0.2.1 peer 192.0.2.2 {options} {in_west}");
+    let in_east = format!("from {easts} to {wests} local 192.0.2.2 peer 192.0.2.1 {options} {in_east}");
+    let mut west = Gateway::new(left, "10.1.0.1", &format!("ikev2 \"t\" active esp {in_west}\n"));
+    let mut east = Gateway::new(right, "10.2.0.1", &format!("ikev2 \"t\" passive esp {in_east}\n"));
+    // It does not start without a key, even if it is to use a secret.
+    let authority = Authority::new();
+    authority.equip(&authority.vouch("west"), &west.dir.path().join("etc"));
+    authority.equip(&authority.vouch("east"), &east.dir.path().join("etc"));
     west.start_klips(easts);
     east.start_klips(wests);
     east.start_iked();
@@ -210,7 +247,7 @@ fn pair(options: &str) -> Option<(Gateway, Gateway)> {
 
 #[test]
 fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
-    let Some((west, east)) = pair("") else { return };
+    let Some((west, east)) = pair("", By::Secret) else { return };
     crosses(&west, &east);
     crosses(&east, &west);
     // One SADB, one policy: every command of ours shows what it has made.
@@ -237,7 +274,7 @@ fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
 
 #[test]
 fn openiked_rekeys_and_comes_back_after_it_was_killed() {
-    let Some((mut west, mut east)) = pair("lifetime 26") else { return };
+    let Some((mut west, mut east)) = pair("lifetime 26", By::Secret) else { return };
     crosses(&west, &east);
     let first = west.spis();
     // A soft limit is told, and new SAs come in time; packets take the newest.
@@ -252,12 +289,38 @@ fn openiked_rekeys_and_comes_back_after_it_was_killed() {
     wait("SAs of the next ones", || !west.spis().is_empty());
     crosses(&west, &east);
 
-    // The data plane is killed, and what is protected stays in; both are started again.
-    Gateway::kill(&mut west.iked);
+    // The data plane is killed, and what is protected stays in. The daemon is told once, and does not ask for ever.
     Gateway::kill(&mut west.klips);
     assert!(!passes(&west, &east, 5), "nothing is to leave without protection");
+    let said = |gateway: &Gateway| fs::metadata(gateway.dir.path().join("iked.log")).expect("log").len();
+    let before = said(&west);
+    assert!(!passes(&west, &east, 5), "nothing is to leave without protection");
+    assert!(said(&west) - before < 4096, "{} octets of log in a second", said(&west) - before);
+    // Both are started again.
+    Gateway::kill(&mut west.iked);
     west.start_klips("10.2.0.0/16");
     west.start_iked();
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
+
+#[test]
+fn openiked_is_believed_by_its_certificate_and_takes_back_what_it_has_made() {
+    let Some((west, east)) = pair("", By::Certificate) else { return };
+    crosses(&west, &east);
+    crosses(&east, &west);
+    let first = west.spis();
+    assert_eq!((first.len(), east.spis()), (2, first.clone()));
+
+    // East takes it back, west hears of that, and nothing is left of it on either side.
+    east.ikectl(&["reset", "id", "FQDN/west.example.org"]);
+    for gateway in [&east, &west] {
+        wait("an end", || gateway.spis().is_empty());
+        wait("an end of policy", || gateway.shown(&["setkey", "-DP"]).contains("No SPD entries"));
+    }
+    west.ikectl(&["reload"]);
+    wait("other SAs", || west.spis().len() == 2 && east.spis() == west.spis());
+    assert!(west.spis().iter().all(|spi| !first.contains(spi)));
     crosses(&west, &east);
     crosses(&east, &west);
 }
