@@ -212,8 +212,14 @@ impl Pair {
                 table.replace(eroute);
             }
         });
-        let link =
-            Link { mtu: 65_535, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
+        let link = Link {
+            mtu: 65_535,
+            icmp_source4: None,
+            icmp_source6: None,
+            hide_tos: true,
+            frag_icmp: true,
+            copy_df: false,
+        };
         let carrier = Carrier::Udp { local: 4500, remote: 4500 };
         Self {
             outbound: Outbound::new(Arc::clone(&plane), Arc::clone(&counters), link),

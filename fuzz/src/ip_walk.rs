@@ -47,8 +47,14 @@ fn engine(options: u8) -> (Arc<Plane>, Arc<Counters>, Outbound) {
         }
     });
     let counters = plane.new_counters();
-    let link =
-        Link { mtu: 1500, icmp_source4: Some(A4), icmp_source6: None, hide_tos: true, frag_icmp: true };
+    let link = Link {
+        mtu: 1500,
+        icmp_source4: Some(A4),
+        icmp_source6: None,
+        hide_tos: true,
+        frag_icmp: true,
+        copy_df: true,
+    };
     let outbound = Outbound::new(Arc::clone(&plane), Arc::clone(&counters), link);
     (plane, counters, outbound)
 }

@@ -123,6 +123,9 @@ pub struct Settings {
     /// `fragicmp`: tell the sender when a packet is too big.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragicmp: Option<bool>,
+    /// `copydf`: the outer packet must not be fragmented where the inner must not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copydf: Option<bool>,
     /// `overridemtu`: MTU of the devices; 0 for that of the physical one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overridemtu: Option<u32>,

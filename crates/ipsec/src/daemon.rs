@@ -457,18 +457,24 @@ impl Daemon {
     }
 
     fn configure(&mut self, new: &Settings) -> Value {
-        let &Settings { hidetos, fragicmp, overridemtu } = new;
+        let &Settings { hidetos, fragicmp, copydf, overridemtu } = new;
         let how = &mut self.how;
         how.hide_tos = hidetos.unwrap_or(how.hide_tos);
         how.frag_icmp = fragicmp.unwrap_or(how.frag_icmp);
+        how.copy_df = copydf.unwrap_or(how.copy_df);
         how.override_mtu = overridemtu.map_or(how.override_mtu, |mtu| (mtu != 0).then_some(mtu));
         self.interfaces.set_settings(how.clone());
         self.settings()
     }
 
     fn settings(&self) -> Value {
-        let interfaces::Settings { hide_tos, frag_icmp, override_mtu, .. } = self.how;
-        json!(Settings { hidetos: Some(hide_tos), fragicmp: Some(frag_icmp), overridemtu: override_mtu })
+        let interfaces::Settings { hide_tos, frag_icmp, copy_df, override_mtu, .. } = self.how;
+        json!(Settings {
+            hidetos: Some(hide_tos),
+            fragicmp: Some(frag_icmp),
+            copydf: Some(copy_df),
+            overridemtu: override_mtu
+        })
     }
 
     fn set_debug(&mut self, set: &[String], clear: &[String]) -> Result<Value, Refusal> {

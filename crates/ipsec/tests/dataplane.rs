@@ -35,6 +35,8 @@ struct Case {
     suite: Suite,
     settings: Settings,
     kind: Kind,
+    /// The MTU of the link behind a router between the two; without one they are on one cable.
+    router: Option<u32>,
 }
 
 /// What is done to packets.
@@ -61,7 +63,15 @@ impl Kind {
 impl Default for Case {
     fn default() -> Self {
         let settings = Settings { workers: Some(1), ..Settings::default() };
-        Self { outer6: false, inner6: false, udp: true, suite: GCM, settings, kind: Kind::Tunnel }
+        Self {
+            outer6: false,
+            inner6: false,
+            udp: true,
+            suite: GCM,
+            settings,
+            kind: Kind::Tunnel,
+            router: None,
+        }
     }
 }
 
@@ -76,10 +86,18 @@ struct Gateway {
 struct Tunnel {
     left: Gateway,
     right: Gateway,
+    /// The router between them, if there is one.
+    _router: Option<Namespace>,
 }
 
 fn outer(case: &Case, host: u8) -> IpNet {
-    let net = if case.outer6 { format!("2001:db8::{host}/64") } else { format!("192.0.2.{host}/24") };
+    let far = case.router.is_some() && host.is_multiple_of(2);
+    let net = match (case.outer6, far) {
+        (false, false) => format!("192.0.2.{host}/24"),
+        (false, true) => format!("198.51.100.{host}/24"),
+        (true, false) => format!("2001:db8::{host}/64"),
+        (true, true) => format!("2001:db8:1::{host}/64"),
+    };
     net.parse().unwrap()
 }
 
@@ -161,12 +179,49 @@ fn tunnel(case: &Case) -> Option<Tunnel> {
     }
     alone::wait();
     let (left, right) = (Namespace::new().unwrap(), Namespace::new().unwrap());
-    connect(
-        End { namespace: &left, name: "eth0", addresses: &[outer(case, 1)] },
-        End { namespace: &right, name: "eth0", addresses: &[outer(case, 2)] },
-    )
-    .unwrap();
-    Some(Tunnel { left: gateway(case, left, 1, 2), right: gateway(case, right, 2, 1) })
+    let router = case.router.map(|mtu| router(case, mtu, [&left, &right]));
+    if router.is_none() {
+        connect(
+            End { namespace: &left, name: "eth0", addresses: &[outer(case, 1)] },
+            End { namespace: &right, name: "eth0", addresses: &[outer(case, 2)] },
+        )
+        .unwrap();
+    }
+    Some(Tunnel { left: gateway(case, left, 1, 2), right: gateway(case, right, 2, 1), _router: router })
+}
+
+/// Puts a router between the two, with a link of this MTU to the second. Each has a route to the other.
+fn router(case: &Case, mtu: u32, ends: [&Namespace; 2]) -> Namespace {
+    let router = Namespace::new().unwrap();
+    for (host, end) in (1..).zip(ends) {
+        let name = format!("eth{host}");
+        connect(
+            End { namespace: end, name: "eth0", addresses: &[outer(case, host)] },
+            End { namespace: &router, name: &name, addresses: &[outer(case, host + 100)] },
+        )
+        .unwrap();
+        let small = |name: &str| {
+            let mut netlink = Netlink::open().unwrap();
+            let link = netlink.link(name).unwrap().unwrap().index;
+            netlink.set_mtu(link, if host == 2 { mtu } else { 1500 }).unwrap();
+            link
+        };
+        router.run(|| small(&name)).unwrap();
+        let via = Some(outer(case, host + 100).addr());
+        end.run(|| {
+            let link = Some(small("eth0"));
+            let dst = outer(case, 3 - host).trunc();
+            Netlink::open().unwrap().add_route(&Route { dst, via, link, src: None, metric: 0 }).unwrap();
+        })
+        .unwrap();
+    }
+    router
+        .run(|| {
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+            std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        })
+        .unwrap();
+    router
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -591,5 +646,116 @@ fn a_packet_too_big_for_raw_esp_in_ipv6_narrows_the_path() {
     // What no longer fits is fragmented, and nothing is lost to errors that were reported.
     tunnel.udp_echo(&pattern(1380));
     tunnel.tcp_echo(&pattern(300_000));
-    assert_eq!((tunnel.left.refused(), tunnel.right.refused()), (vec![], vec![]));
+    // The engine looks closer: nothing that it sent was quoted.
+    let mut refused = tunnel.left.refused();
+    refused.retain(|(why, _)| *why != "unbelieved_icmp");
+    assert_eq!((refused, tunnel.right.refused()), (vec![], vec![]));
+}
+
+/// The longest packet that the left end's kernel knows to fit on its way to the right end's inner address.
+fn inner_path_mtu(tunnel: &Tunnel) -> u32 {
+    let peer = SocketAddr::new(tunnel.right.inner, 9);
+    let ask = || {
+        let socket = UdpSocket::bind((tunnel.left.inner, 0)).unwrap();
+        socket.connect(peer).unwrap();
+        match peer {
+            SocketAddr::V4(_) => rustix::net::sockopt::ip_mtu(&socket).unwrap(),
+            SocketAddr::V6(_) => rustix::net::sockopt::ipv6_mtu(&socket).unwrap(),
+        }
+    };
+    tunnel.left.namespace.run(ask).unwrap()
+}
+
+/// A router on the way carries 1400 octets only, and says so: TCP inside is told what fits through the tunnel, whatever is
+/// around it, and nothing crosses in fragments.
+#[test]
+fn tcp_is_told_what_fits_past_a_router_with_a_smaller_mtu() {
+    for (kind, udp) in [
+        (Kind::Tunnel, true),
+        (Kind::Tunnel, false),
+        (Kind::AhTunnel, false),
+        (Kind::Transport, false),
+        (Kind::TransportGroup, false),
+    ] {
+        for outer6 in [false, true] {
+            // The right end announces more than the router carries.
+            let settings = Settings { copy_df: true, override_mtu: Some(1420), ..Case::default().settings };
+            let case =
+                Case { outer6, inner6: outer6, udp, kind, settings, router: Some(1400), ..Case::default() };
+            let Some(tunnel) = tunnel(&case) else { return };
+            tunnel.udp_echo(&pattern(100));
+            tunnel.tcp_echo(&pattern(300_000));
+            let told = inner_path_mtu(&tunnel);
+            let around = if outer6 { 120 } else { 100 };
+            assert!((1400 - around..1400).contains(&told), "{kind:?} {udp} {outer6}: {told}");
+            assert!(tunnel.left.plane.discarded(Discard::TooBig) > 0);
+            // The right end is on the small link itself: it knew.
+            for end in [&tunnel.left, &tunnel.right] {
+                let mut refused = end.refused();
+                refused.retain(|(why, _)| *why != "too_big");
+                assert_eq!(refused, [], "{kind:?} {udp} {outer6}");
+            }
+        }
+    }
+}
+
+/// Without `copydf=yes` the router fragments, and nobody need be told: a path that swallows ICMP is no trouble.
+#[test]
+fn without_df_a_router_with_a_smaller_mtu_fragments_and_nobody_is_told() {
+    for udp in [true, false] {
+        let case = Case { udp, router: Some(1000), ..Case::default() };
+        let Some(tunnel) = tunnel(&case) else { return };
+        let before = inner_path_mtu(&tunnel);
+        tunnel.tcp_echo(&pattern(300_000));
+        assert_eq!((inner_path_mtu(&tunnel), tunnel.left.refused()), (before, vec![]));
+    }
+}
+
+/// Somebody off the path knows addresses and ports. The kernel believes him; packets that must not be fragmented go all the
+/// same, and those that may are not cut to pieces.
+#[test]
+fn a_forged_word_about_a_small_path_changes_nothing() {
+    for (udp, copy_df) in [(true, true), (true, false), (false, true)] {
+        let settings = Settings { copy_df, ..Case::default().settings };
+        let case = Case { udp, settings, ..Case::default() };
+        let Some(tunnel) = tunnel(&case) else { return };
+        tunnel.udp_echo(&pattern(1300));
+        let ours = outer(&case, 1).addr();
+        let mut message = too_big(&case);
+        // 576 octets, it says, about a packet of 1500, and guesses at the SPI.
+        message[6..8].copy_from_slice(&576_u16.to_be_bytes());
+        message[10..12].copy_from_slice(&1500_u16.to_be_bytes());
+        if udp {
+            message[17] = 17;
+            message[28..32].copy_from_slice(&[0x11, 0x94, 0x11, 0x94]);
+        } else {
+            message[31] ^= 0x55;
+        }
+        message[2..4].fill(0);
+        let sum: u32 = message.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum();
+        let sum = !(sum % 0xffff) as u16;
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let send = || {
+            let icmp = Socket::new(Domain::IPV4, Type::RAW, Some(Ip::ICMPV4)).unwrap();
+            for _ in 0..20 {
+                icmp.send_to(&message, &SocketAddr::new(ours, 0).into()).unwrap();
+            }
+        };
+        tunnel.right.namespace.run(send).unwrap();
+        // It lies in another queue than the datagram that follows it.
+        while tunnel.left.plane.discarded(Discard::UnbelievedIcmp) < 20 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let fragments = || {
+            let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
+            let mut rows = text.lines().filter(|line| line.starts_with("Ip:"));
+            let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+            let at = names.split(' ').position(|name| name == "FragCreates").unwrap();
+            values.split(' ').nth(at).unwrap().to_owned()
+        };
+        tunnel.udp_echo(&pattern(1300));
+        tunnel.tcp_echo(&pattern(300_000));
+        assert_eq!(tunnel.left.namespace.run(fragments).unwrap(), "0", "UDP {udp}, DF {copy_df}");
+        assert_eq!(tunnel.left.refused(), [("unbelieved_icmp", 20)]);
+    }
 }

@@ -12,7 +12,7 @@ use crate::sa::{Mode, Sa};
 use arrayvec::ArrayVec;
 use core::fmt;
 use ipsec_core::transform::Transform;
-use ipsec_core::{Protocol, SaId};
+use ipsec_core::{Protocol, SaId, Time};
 use std::sync::Arc;
 
 /// SAs that one packet goes through: `tun`, `comp`, `esp` and `ah` of KLIPS, or any four.
@@ -166,6 +166,11 @@ impl Chain {
     /// The longest packet, `head` octets of it IP header, that is not longer than `mtu` on the wire.
     pub(crate) fn inner_mtu(&self, mtu: usize, head: usize) -> usize {
         inner_mtu(&self.sas, mtu, head)
+    }
+
+    /// The longest packet that may go, over a link that carries packets of `link` octets.
+    pub(crate) fn path_mtu(&self, link: usize, now: Time) -> usize {
+        self.sas.last().map_or(link, |sa| sa.path_mtu().limit(link, now))
     }
 
     /// Octets that may come before a packet, and behind it.

@@ -80,6 +80,8 @@ discards! {
     CongestionNotCarried = "congestion_not_carried",
     /// A NAT keepalive (RFC 3948 §2.3).
     Keepalive = "keepalive",
+    /// An ICMP message that would narrow a path and quotes no packet that we sent a moment ago, or says what cannot be.
+    UnbelievedIcmp = "unbelieved_icmp",
     /// IKE on port 4500 and nobody to take it.
     NoIke = "no_ike",
     /// The host could not send or deliver it (socket or TUN refused).

@@ -15,6 +15,7 @@ use crate::comp::Codec;
 use crate::discard::{Counters, Discard};
 use crate::open::{self, Authenticated, Candidates, RUN};
 use crate::opened::Opened;
+use crate::path_mtu::Heard;
 use crate::plane::Plane;
 use crate::sa::{Sa, SaState};
 use crate::window::Window;
@@ -108,6 +109,17 @@ impl Inbound {
             at = at.saturating_add(stride);
         }
         self.run(from, run_spi, &mut run, now, out);
+    }
+
+    /// Takes an ICMP message that came to this host, without the IP header before it. One that says that a packet of ours was
+    /// too big for a router narrows the path of the SA it went on, if it can be believed; `port` is ours of ESP in UDP.
+    pub fn icmp(&self, v4: bool, message: &[u8], port: u16, now: Time) {
+        let believed = match Heard::read(v4, message, port) {
+            Heard::Elsewhere => return,
+            Heard::Claim(claim) => self.plane.believe(&claim, now),
+            Heard::Absurd => false,
+        };
+        self.refuse(Discard::UnbelievedIcmp, usize::from(!believed));
     }
 
     /// Takes a run of packets of one SA from lookup to delivery.

@@ -13,6 +13,8 @@ const ROUTING: u8 = 43;
 const DESTINATION: u8 = 60;
 /// The TTL or hop limit of outer headers.
 const TTL: u8 = 64;
+/// "Don't fragment", in the first octet of the flags of IPv4.
+const DF: u8 = 0x40;
 
 /// The part of a packet that stays before an IPsec header in transport mode: the IPv4 header with its options, or the IPv6
 /// header with the extension headers that routers look at (RFC 4302 §3.1.1, RFC 4303 §3.1.1).
@@ -93,6 +95,8 @@ pub(crate) struct Outer {
     pub(crate) tos: u8,
     /// The identification; means nothing over IPv6.
     pub(crate) id: u16,
+    /// Whether routers must not fragment it (RFC 4301 §8.1); means nothing over IPv6.
+    pub(crate) dont_fragment: bool,
 }
 
 impl Outer {
@@ -101,14 +105,15 @@ impl Outer {
         if v4 { 20 } else { 40 }
     }
 
-    /// Writes it to `room`, lengths and checksum left to [`settle`]. It may be fragmented (RFC 4301 §8.1: our choice).
+    /// Writes it to `room`, lengths and checksum left to [`settle`].
     pub(crate) fn write(&self, room: &mut [u8]) -> Option<()> {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = room.first_chunk_mut::<20>()?;
                 let [i0, i1] = self.id.to_be_bytes();
                 let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
-                *header = [0x45, self.tos, 0, 0, i0, i1, 0, 0, TTL, self.next, 0, 0, a, b, c, d, e, f, g, h];
+                let df = if self.dont_fragment { DF } else { 0 };
+                *header = [0x45, self.tos, 0, 0, i0, i1, df, 0, TTL, self.next, 0, 0, a, b, c, d, e, f, g, h];
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let header = room.first_chunk_mut::<40>()?;
@@ -133,6 +138,11 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
         6 => Some((v6(8)?, v6(24)?)),
         _ => None,
     }
+}
+
+/// Whether a packet is of IPv4 and routers must not fragment it.
+pub(crate) fn has_df(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(6).is_some_and(|flags| flags & DF != 0)
 }
 
 /// TOS or traffic class of a packet.
@@ -175,8 +185,14 @@ mod tests {
 
     #[test]
     fn a_new_header_is_what_another_host_would_write() {
-        let outer =
-            Outer { src: [192, 1, 2, 23].into(), dst: [192, 1, 2, 45].into(), next: 51, tos: 0, id: 0xacb3 };
+        let outer = Outer {
+            src: [192, 1, 2, 23].into(),
+            dst: [192, 1, 2, 45].into(),
+            next: 51,
+            tos: 0,
+            id: 0xacb3,
+            dont_fragment: false,
+        };
         let mut packet = vec![0; 128];
         outer.write(&mut packet).unwrap();
         settle(&mut packet).unwrap();

@@ -47,6 +47,7 @@ mod open;
 mod opened;
 mod outbound;
 mod packet;
+mod path_mtu;
 mod plane;
 mod route;
 mod sa;

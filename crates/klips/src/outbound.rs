@@ -53,6 +53,9 @@ pub struct Link {
     /// `fragicmp=yes`: a packet that is too big and must not be fragmented is refused and its sender told. Otherwise
     /// it is protected and the outer packet is fragmented.
     pub frag_icmp: bool,
+    /// `copydf=yes`: the outer IPv4 packet must not be fragmented where the inner must not (RFC 4301 §8.1), so that routers
+    /// say what they can carry. Otherwise they fragment it, as KLIPS had it.
+    pub copy_df: bool,
 }
 
 /// One worker's outbound engine.

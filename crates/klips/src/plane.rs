@@ -5,9 +5,10 @@ use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
 use crate::eroute::{Action, Change, Eroutes};
 use crate::hold::{Held, Traps};
+use crate::path_mtu::{Claim, Paths};
 use crate::sa::{Charge, Sa, SaState};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use ipsec_core::{SaId, Selector};
+use ipsec_core::{SaId, Selector, Time};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub struct Plane {
     /// The last changes of policy, the newest last: it made the generation what it is.
     changes: Mutex<VecDeque<Change>>,
     events: Mutex<Vec<Event>>,
+    paths: Mutex<Paths>,
     traps: Traps,
     wake: AtomicBool,
     returned: AtomicBool,
@@ -173,6 +175,7 @@ impl Plane {
 
     fn put(&self, bundle: &Bundle) {
         let mut replaced = false;
+        self.tell_path(bundle);
         for sa in bundle.sas() {
             // An SA that goes on as another object of the same life is superseded, not dead.
             if let Some(old) = self.sas.pin().insert(sa.id, bundle.clone()).and_then(|old| old.sa(&sa.id))
@@ -214,6 +217,7 @@ impl Plane {
         });
         match after.map_or_else(|| Bundle::alone(sa), Bundle::new) {
             Ok(bundle) => {
+                self.tell_path(&bundle);
                 for sa in bundle.sas() {
                     self.sas.pin().insert(sa.id, bundle.clone());
                 }
@@ -241,6 +245,24 @@ impl Plane {
             left.supersede();
             self.tell_returned();
         }
+    }
+
+    /// What is known of the way to a peer a new SA need not learn.
+    fn tell_path(&self, bundle: &Bundle) {
+        if let Some(sa) = bundle.outermost() {
+            self.paths.lock().tell(sa);
+        }
+    }
+
+    /// Narrows the path of an SA, if the claim is about a packet that went out on it just now; says whether it is.
+    pub(crate) fn believe(&self, claim: &Claim, now: Time) -> bool {
+        let sa = self.bundle(&claim.id).and_then(|bundle| bundle.outermost().cloned());
+        let Some(sa) = sa.filter(|sa| claim.is_about(sa)) else { return false };
+        let learned = claim.learned(now);
+        if sa.path_mtu().learn(learned, now) {
+            self.paths.lock().remember(&sa, learned, now);
+        }
+        true
     }
 
     /// Tells control what packets have done to an SA's life.

@@ -6,6 +6,7 @@
 
 use crate::comp::Luck;
 use crate::discard::{Counters, Discard};
+use crate::path_mtu::PathMtu;
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
@@ -123,6 +124,8 @@ pub struct Sa {
     remote_port: AtomicU16,
     /// It has moved: there is another of the same keys and numbers, between other addresses.
     superseded: AtomicBool,
+    /// What the way between these addresses can carry.
+    path_mtu: PathMtu,
     pub(crate) live: Arc<Live>,
 }
 
@@ -183,6 +186,7 @@ impl Sa {
             remote_port: AtomicU16::new(b.encapsulation.map_or(0, |udp| udp.remote)),
             selector: b.selector,
             superseded: AtomicBool::new(false),
+            path_mtu: PathMtu::default(),
             live: Arc::new(Live {
                 keys: b.keys,
                 transform: OnceLock::new(),
@@ -273,6 +277,7 @@ impl Sa {
             remote_port: AtomicU16::new(encapsulation.map_or(0, |udp| udp.remote)),
             selector: self.selector,
             superseded: AtomicBool::new(false),
+            path_mtu: PathMtu::default(),
             live: Arc::clone(&self.live),
         }
     }
@@ -358,6 +363,12 @@ impl Sa {
     #[doc(hidden)] // Control's, and the simulation's.
     pub fn follow(&self, port: u16) -> bool {
         self.local_port.is_some() && self.remote_port.swap(port, Ordering::Relaxed) != port
+    }
+
+    /// What is known of the way that its packets take.
+    #[inline]
+    pub(crate) const fn path_mtu(&self) -> &PathMtu {
+        &self.path_mtu
     }
 
     /// What inner packets may be in tunnel mode; in transport mode there are none.

@@ -141,8 +141,14 @@ fn nothing_is_allocated(general: bool) {
     ] {
         let suite = Suite { encryption: Some(encryption), auth };
         let (sender, receiver) = (plane(suite, key, general), plane(suite, key, general));
-        let link =
-            Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
+        let link = Link {
+            mtu: 1500,
+            icmp_source4: None,
+            icmp_source6: None,
+            hide_tos: true,
+            frag_icmp: true,
+            copy_df: false,
+        };
         let mut outbound = Outbound::new(Arc::clone(&sender), sender.new_counters(), link);
         let mut inbound = Inbound::new(Arc::clone(&receiver), receiver.new_counters());
         let mut sealed = Sealed::new(512 * 1024);

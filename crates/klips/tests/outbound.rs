@@ -28,6 +28,7 @@ fn link(mtu: usize) -> Link {
         icmp_source6: Some("2001:db8::1".parse().unwrap()),
         hide_tos: true,
         frag_icmp: true,
+        copy_df: false,
     }
 }
 

@@ -118,8 +118,14 @@ fn a_group_of_which_one_is_deleted_carries_nothing_more() {
     let selector = ipsec_core::Selector::nets("0.0.0.0/0".parse().unwrap(), "0.0.0.0/0".parse().unwrap());
     let eroute = klips::Eroute::new(selector, klips::Action::Protect(esp.id));
     service.plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
-    let link =
-        klips::Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
+    let link = klips::Link {
+        mtu: 1500,
+        icmp_source4: None,
+        icmp_source6: None,
+        hide_tos: true,
+        frag_icmp: true,
+        copy_df: false,
+    };
     let mut outbound =
         klips::Outbound::new(std::sync::Arc::clone(&service.plane), service.plane.new_counters(), link);
     let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 1];

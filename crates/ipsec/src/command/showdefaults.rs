@@ -88,7 +88,7 @@ fn default() -> Result<Option<Default>, Failure> {
 }
 
 fn setup() -> Value {
-    let Setup { pluto, plutorestartoncrash, forwardcontrol, hidetos, fragicmp, uniqueids, .. } =
+    let Setup { pluto, plutorestartoncrash, forwardcontrol, hidetos, fragicmp, copydf, uniqueids, .. } =
         Setup::default();
     let word = |yes: bool| if yes { "yes" } else { "no" };
     json!({
@@ -99,6 +99,7 @@ fn setup() -> Value {
         "forwardcontrol": word(forwardcontrol),
         "hidetos": word(hidetos),
         "fragicmp": word(fragicmp),
+        "copydf": word(copydf),
         "uniqueids": word(uniqueids),
         "syslog": "daemon.error",
     })

@@ -55,6 +55,8 @@ pub struct Setup {
     pub hidetos: bool,
     /// `fragicmp=`: answer packets too big for the tunnel with ICMP.
     pub fragicmp: bool,
+    /// `copydf=`: the outer packet must not be fragmented where the inner must not.
+    pub copydf: bool,
     /// `overridemtu=`: the MTU of all `ipsecN`.
     pub overridemtu: Option<u32>,
     /// `nat_traversal=`. On unless it says otherwise; IKEv2 always can.
@@ -102,6 +104,7 @@ impl Setup {
             uniqueids: true,
             hidetos: true,
             fragicmp: true,
+            copydf: false,
             overridemtu: None,
             nat_traversal: true,
             keep_alive: Duration::from_secs(20),
@@ -143,6 +146,7 @@ impl Setup {
             "uniqueids" => self.uniqueids = yes()?,
             "hidetos" => self.hidetos = yes()?,
             "fragicmp" => self.fragicmp = yes()?,
+            "copydf" => self.copydf = yes()?,
             "nat_traversal" => self.nat_traversal = yes()?,
             "strictcrlpolicy" | "crl-strict" => self.strictcrlpolicy = yes()?,
             "oe" => self.oe = yes()?,

@@ -46,6 +46,8 @@ pub struct Settings {
     pub hide_tos: bool,
     /// `fragicmp=`.
     pub frag_icmp: bool,
+    /// `copydf=`.
+    pub copy_df: bool,
     /// `overridemtu=`.
     pub override_mtu: Option<u32>,
     /// Our UDP port.
@@ -72,6 +74,7 @@ impl Default for Settings {
             owner: None,
             hide_tos: true,
             frag_icmp: true,
+            copy_df: false,
             override_mtu: None,
             port: 4500,
             offloads: Offloads::ALL,
@@ -369,7 +372,7 @@ impl Interfaces {
         Ok(Self { plane, wake, ike, settings, netlink, watch, attached, guard, own, leave: false })
     }
 
-    /// Changes what the next attachments go by; `hide_tos` and `frag_icmp` also hold for those that are there.
+    /// Changes what the next attachments go by; what the packet path goes by also holds for those that are there.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
         for attached in self.attached.values() {
@@ -786,6 +789,7 @@ fn klips_link(mtu: u32, settings: &Settings) -> klips::Link {
         icmp_source6: None,
         hide_tos: settings.hide_tos,
         frag_icmp: settings.frag_icmp,
+        copy_df: settings.copy_df,
     }
 }
 

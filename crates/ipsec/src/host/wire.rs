@@ -20,6 +20,8 @@ const ESP: i32 = 50;
 const AH: i32 = 51;
 /// Octets of socket buffer asked for in each direction: bursts of a few superpackets and scheduling gaps (dataplane §1.1).
 const BUFFER: usize = 8 << 20;
+/// Octets of socket buffer for ICMP errors.
+const ERRORS: usize = 64 << 10;
 /// The longest UDP payload over IPv4; over IPv6 it is a little more.
 const DATAGRAM: usize = 65_507;
 
@@ -127,6 +129,9 @@ pub struct Wire {
     /// The first worker's alone.
     ah4: Option<Socket>,
     ah6: Option<Socket>,
+    /// Likewise.
+    icmp4: Option<Socket>,
+    icmp6: Option<Socket>,
     clear4: Socket,
     clear6: Option<Socket>,
     gso: AtomicBool,
@@ -154,11 +159,16 @@ pub enum Source {
     Ah4,
     /// AH over IPv6.
     Ah6,
+    /// ICMP: packets of ours that were too big for a router; messages begin with the IP header.
+    Icmp4,
+    /// The same over IPv6.
+    Icmp6,
 }
 
 impl Source {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Udp4, Self::Udp6, Self::Esp4, Self::Esp6, Self::Ah4, Self::Ah6];
+    pub const ALL: [Self; 8] =
+        [Self::Udp4, Self::Udp6, Self::Esp4, Self::Esp6, Self::Ah4, Self::Ah6, Self::Icmp4, Self::Icmp6];
 }
 
 impl Wire {
@@ -176,6 +186,8 @@ impl Wire {
         if let Some(first) = wires.first_mut() {
             first.ah4 = Some(raw(Domain::IPV4, plan.device, AH)?.socket);
             first.ah6 = if_supported(raw(Domain::IPV6, plan.device, AH))?.map(|port| port.socket);
+            first.icmp4 = Some(icmp(Domain::IPV4, plan.device)?);
+            first.icmp6 = if_supported(icmp(Domain::IPV6, plan.device))?;
         }
         if shared {
             let steered = |done: &dyn Fn() -> io::Result<()>| plan.steer && done().is_ok();
@@ -217,6 +229,8 @@ impl Wire {
             esp6: if_supported(raw(Domain::IPV6, plan.device, ESP))?,
             ah4: None,
             ah6: None,
+            icmp4: None,
+            icmp6: None,
             clear4: clear(Domain::IPV4, plan.device)?,
             clear6: if_supported(clear(Domain::IPV6, plan.device))?,
             steering_udp: Steering::Alone,
@@ -267,7 +281,8 @@ impl Wire {
     pub fn rebind(&self, device: &str) -> io::Result<()> {
         let ports = [Some(&self.udp4), self.udp6.as_ref(), Some(&self.esp4), self.esp6.as_ref()];
         let sockets = ports.into_iter().flatten().map(|port| &port.socket);
-        for socket in sockets.chain([&self.clear4]).chain(&self.clear6).chain(&self.ah4).chain(&self.ah6) {
+        let few = [&self.clear6, &self.ah4, &self.ah6, &self.icmp4, &self.icmp6];
+        for socket in sockets.chain([&self.clear4]).chain(few.into_iter().flatten()) {
             socket.bind_device(Some(device.as_bytes()))?;
         }
         Ok(())
@@ -282,6 +297,8 @@ impl Wire {
             Source::Esp6 => self.esp6.as_ref().filter(|_| self.receives_esp),
             Source::Ah4 => return self.ah4.as_ref(),
             Source::Ah6 => return self.ah6.as_ref(),
+            Source::Icmp4 => return self.icmp4.as_ref(),
+            Source::Icmp6 => return self.icmp6.as_ref(),
         }
         .map(|port| &port.socket)
     }
@@ -534,6 +551,23 @@ fn raw(domain: Domain, device: &str, protocol: i32) -> Result<Port, WireError> {
     Ok(Port::new(socket))
 }
 
+/// For what routers say about packets of ours that were too big, and nothing else: the filter drops it before it is queued. The
+/// queue is short, so that a flood costs little.
+fn icmp(domain: Domain, device: &str) -> Result<Socket, WireError> {
+    let protocol = if domain == Domain::IPV4 { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+    let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(protocol)))?;
+    let too_big: &[Instruction] = if domain == Domain::IPV4 {
+        // Destination unreachable: fragmentation needed and DF set.
+        &[HEADER_TO_X, LOAD_TWO_AT_X, skip_unless(0x0304, 1), KEEP, DROP]
+    } else {
+        &[LOAD_OCTET, skip_unless(2, 1), KEEP, DROP]
+    };
+    mmsg::filter(&socket, too_big)?;
+    socket.bind_device(Some(device.as_bytes()))?;
+    socket.set_recv_buffer_size(ERRORS)?;
+    Ok(socket)
+}
+
 /// For whole packets (`%pass`). `IPPROTO_RAW` means that we write the IP header, and that nothing is received.
 fn clear(domain: Domain, device: &str) -> Result<Socket, WireError> {
     let socket = bare(domain, Type::RAW, Some(libc::IPPROTO_RAW), device)?;
@@ -553,10 +587,12 @@ fn tell_addresses(socket: &Socket, domain: Domain) -> io::Result<()> {
     }
 }
 
-/// With `dont_fragment`, DF is set and the kernel refuses what the path cannot carry; without, it fragments.
+/// With `dont_fragment`, DF is set and the kernel refuses what the link cannot carry; without, it fragments. Over IPv4 it goes
+/// by the link alone: what it has heard of the path anybody may have said who knows our addresses, and what is true of that
+/// the engine has heard, too. Over IPv6 it must know the path, for no router fragments.
 fn discover_mtu(socket: &Socket, v4: bool, dont_fragment: bool) -> io::Result<()> {
     if v4 {
-        let value = if dont_fragment { libc::IP_PMTUDISC_DO } else { libc::IP_PMTUDISC_DONT };
+        let value = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_OMIT };
         mmsg::set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
     } else {
         let value = if dont_fragment { libc::IPV6_PMTUDISC_DO } else { libc::IPV6_PMTUDISC_DONT };
@@ -571,6 +607,8 @@ const fn load(at: u32) -> Instruction {
 /// X = the length of the IPv4 header at 0.
 const HEADER_TO_X: Instruction = Instruction { code: 0xb1, jt: 0, jf: 0, k: 0 };
 const LOAD_AT_X: Instruction = Instruction { code: 0x40, jt: 0, jf: 0, k: 0 };
+const LOAD_TWO_AT_X: Instruction = Instruction { code: 0x48, jt: 0, jf: 0, k: 0 };
+const LOAD_OCTET: Instruction = Instruction { code: 0x30, jt: 0, jf: 0, k: 0 };
 const fn modulo(n: u32) -> Instruction {
     Instruction { code: 0x94, jt: 0, jf: 0, k: n }
 }
@@ -784,7 +822,7 @@ mod tests {
                 left -= n.min(left);
             }
         }
-        assert_eq!(got, [32, 32, 32, 32, 0, 0]);
+        assert_eq!(got, [32, 32, 32, 32, 0, 0, 0, 0]);
         // And no second copy.
         for wire in &theirs {
             for source in Source::ALL {

@@ -478,6 +478,7 @@ impl Receive {
                 Source::Ah4 => from_raw4(&self.buffer, slot, Carrier::Ah).ok_or(Discard::Malformed),
                 Source::Esp6 => Ok(from_raw6(message, slot, Carrier::Esp)),
                 Source::Ah6 => Ok(from_raw6(message, slot, Carrier::Ah)),
+                Source::Icmp4 | Source::Icmp6 => return self.icmp(source == Source::Icmp4, slot, now),
             }
         };
         let (arrival, range) = match found {
@@ -491,6 +492,13 @@ impl Receive {
         }
         self.pending = self.pending.saturating_add(segments);
         self.engine.datagrams(&arrival, &mut self.buffer, range, stride, now, &mut self.opened);
+    }
+
+    fn icmp(&self, v4: bool, slot: Range<usize>, now: Time) {
+        let message = self.buffer.get(slot).unwrap_or_default();
+        // Over IPv4 with the IP header, which the kernel has checked.
+        let header = if v4 { message.first().map_or(0, |first| usize::from(first & 15) * 4) } else { 0 };
+        self.engine.icmp(v4, message.get(header..).unwrap_or_default(), self.wire.port(), now);
     }
 
     fn flush(&mut self) {

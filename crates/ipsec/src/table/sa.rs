@@ -189,6 +189,7 @@ fn object(sa: &SaRow, now: Time) -> serde_json::Value {
         "window": sa.window,
         "sequence": sequence(sa),
         "packets": sa.packets,
+        "path_mtu": sa.path_mtu.filter(|(_, until)| now < *until).map(|(mtu, _)| mtu),
         "refused": sa.refused.iter().map(|(why, n)| (why.name().to_owned(), json!(n))).collect::<serde_json::Map<_, _>>(),
         "current": { "allocations": sa.current.allocations, "bytes": sa.current.bytes, "addtime": addtime, "usetime": usetime },
         "soft": limits(&sa.soft),

@@ -140,16 +140,16 @@ fn what_config_setup_says_reaches_the_daemon() {
         all["status"]["settings"].clone()
     };
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
-    assert_eq!(settings(&host), serde_json::json!({ "hidetos": true, "fragicmp": true }));
+    assert_eq!(settings(&host), serde_json::json!({ "hidetos": true, "fragicmp": true, "copydf": false }));
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
     host.configure(
-        "\tpluto=no\n\tinterfaces=\"ipsec2=eth7\"\n\thidetos=no\n\tfragicmp=no\n\toverridemtu=1300\n\
+        "\tpluto=no\n\tinterfaces=\"ipsec2=eth7\"\n\thidetos=no\n\tfragicmp=no\n\tcopydf=yes\n\toverridemtu=1300\n\
          \tklipsdebug=\"tunnel-xmit pfkey\"\n",
     );
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
     assert_eq!(
         settings(&host),
-        serde_json::json!({ "hidetos": false, "fragicmp": false, "overridemtu": 1300 })
+        serde_json::json!({ "hidetos": false, "fragicmp": false, "copydf": true, "overridemtu": 1300 })
     );
     assert_eq!(host.ipsec(&["tncfg"]).out, "ipsec2 -> eth7 mtu=1300(1300) -> 1500\n");
     let debug = host.ipsec(&["klipsdebug"]).out;

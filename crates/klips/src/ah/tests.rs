@@ -39,6 +39,7 @@ fn every_captured_packet_verifies_and_is_written_again_octet_for_octet() {
             next: 51,
             tos: 0,
             id: u16::from_be_bytes([packet[4], packet[5]]),
+            dont_fragment: false,
         };
         let mut again = vec![0; 44];
         again.extend(&packet[44..]);

@@ -5,6 +5,7 @@
 use super::{Control, flag};
 use crate::discard::Discard;
 use crate::keysock::{Socket, SocketId};
+use crate::path_mtu::Learned;
 use crate::sa::{Encapsulation, Mode, SaState};
 use crate::sadb::{Identity, Record};
 use core::net::IpAddr;
@@ -54,6 +55,8 @@ pub struct SaRow {
     /// Whether the data plane carries packets on it: what this version cannot carry, and what is not mature, is kept
     /// for its key manager only.
     pub in_use: bool,
+    /// The longest packet that the way to the peer carries, by what a router said, and when that is forgotten.
+    pub path_mtu: Option<(u16, Time)>,
     /// Extended sequence numbers.
     pub esn: bool,
     /// Width of the replay window in packets; 0 without replay protection.
@@ -201,6 +204,7 @@ impl Control {
             selector: sa.and_then(|sa| sa.inner()),
             encapsulation: sa.and_then(|sa| sa.encapsulation()),
             in_use: record.in_use,
+            path_mtu: sa.and_then(|sa| sa.path_mtu().learned()).map(|Learned { mtu, until }| (mtu, until)),
             esn: sa.is_some_and(|sa| sa.esn),
             window: record.window,
             sent: sa.map_or(0, |sa| sa.sent()),

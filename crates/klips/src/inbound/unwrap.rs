@@ -213,7 +213,7 @@ fn lay_out(
     }
     if header.is_empty() {
         let Arrival { src, dst, carrier, tos, .. } = *arrival;
-        let outer = Outer { src, dst, next: carrier.protocol().number(), tos, id: 0 };
+        let outer = Outer { src, dst, next: carrier.protocol().number(), tos, id: 0, dont_fragment: false };
         arena.resize(at.saturating_add(Outer::len(dst.is_ipv4())), 0);
         let room = arena.get_mut(at..).ok_or(Discard::Internal)?;
         outer.write(room).ok_or(Discard::Malformed)?;

@@ -91,14 +91,14 @@ impl Sealer {
                 if wrapper.must_finish(chain, &item) {
                     wrapper.finish(plane, counters, link, now, out);
                 }
-                wrapper.add(chain, link, &item)
+                wrapper.add(chain, link, &item, now)
             }
         }
     }
 
     /// With the packets of the same SA before it if it fits them, or behind them.
     fn tunnel(&mut self, sa: &Arc<Sa>, item: Item<'_>, now: Time, out: &mut Sealed) -> Result<(), Refusal> {
-        let Some(fresh) = self.begin(sa, &item, out)? else { return Ok(()) };
+        let Some(fresh) = self.begin(sa, &item, now, out)? else { return Ok(()) };
         let Self { plane, counters, batch, headers, .. } = self;
         if let Some(before) = batch.take()
             && let Err(refusal) = seal(plane, &before, None, now, out)
@@ -118,7 +118,13 @@ impl Sealer {
     }
 
     /// The packet joins the batch if it fits it; otherwise it begins the one that is returned.
-    fn begin(&mut self, sa: &Arc<Sa>, item: &Item<'_>, out: &mut Sealed) -> Result<Option<Batch>, Refusal> {
+    fn begin(
+        &mut self,
+        sa: &Arc<Sa>,
+        item: &Item<'_>,
+        now: Time,
+        out: &mut Sealed,
+    ) -> Result<Option<Batch>, Refusal> {
         let Item { cut, packet, parsed } = item;
         let packets = cut.count();
         let refuse = |why| Refusal::quiet(why, packets);
@@ -128,9 +134,10 @@ impl Sealer {
         let stride = transform.sealed_len(cut.largest());
         let outer = outer_header(sa);
         let link = &self.link;
-        let fits = outer.saturating_add(stride) <= link.mtu;
+        let path_mtu = sa.path_mtu().limit(link.mtu, now);
+        let fits = outer.saturating_add(stride) <= path_mtu;
         if !fits && parsed.dont_fragment && link.frag_icmp {
-            let mtu = inner_mtu(transform, link.mtu.saturating_sub(outer));
+            let mtu = inner_mtu(transform, path_mtu.saturating_sub(outer));
             let least = if parsed.flow.src.is_ipv4() { 68 } else { 1280 };
             if mtu >= least {
                 return Err(Refusal { why: Discard::TooBig, packets, tell: Some(Trouble::TooBig(mtu)) });
@@ -141,7 +148,7 @@ impl Sealer {
             dst: sa.id.dst,
             encapsulation: sa.encapsulation(),
             tos: outer_tos(parsed.tos, link.hide_tos),
-            dont_fragment: false,
+            dont_fragment: link.copy_df && parsed.dont_fragment && fits && sa.id.dst.is_ipv4(),
         };
         let (size, last) = (cut.largest(), cut.last());
         let full = stride.saturating_mul(packets.saturating_sub(1));

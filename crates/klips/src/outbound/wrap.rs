@@ -69,7 +69,13 @@ impl Wrapper {
     }
 
     /// Cuts a packet into frames.
-    pub(super) fn add(&mut self, chain: &Arc<Chain>, link: &Link, item: &Item<'_>) -> Result<(), Refusal> {
+    pub(super) fn add(
+        &mut self,
+        chain: &Arc<Chain>,
+        link: &Link,
+        item: &Item<'_>,
+        now: Time,
+    ) -> Result<(), Refusal> {
         let Item { cut, packet, parsed } = item;
         let packets = cut.count();
         let refuse = |why| Refusal::quiet(why, packets);
@@ -84,8 +90,9 @@ impl Wrapper {
             return Err(refuse(Discard::OtherHosts));
         }
         let grown = chain.grown(cut.largest(), head.len).ok_or(refuse(Discard::Internal))?;
-        if grown > link.mtu && parsed.dont_fragment && link.frag_icmp {
-            let mtu = chain.inner_mtu(link.mtu, head.len);
+        let path_mtu = chain.path_mtu(link.mtu, now);
+        if grown > path_mtu && parsed.dont_fragment && link.frag_icmp {
+            let mtu = chain.inner_mtu(path_mtu, head.len);
             let least = if parsed.flow.src.is_ipv4() { 68 } else { 1280 };
             if mtu >= least {
                 return Err(Refusal { why: Discard::TooBig, packets, tell: Some(Trouble::TooBig(mtu)) });
@@ -131,10 +138,11 @@ impl Wrapper {
             let before = self.charge(plane, counters, sa, now);
             self.apply(plane, counters, link, sa, before);
         }
+        let path_mtu = chain.path_mtu(link.mtu, now);
         // Taken out and put back: the list keeps its room.
         let mut frames = core::mem::take(&mut self.frames);
         for frame in frames.drain(..) {
-            if let Err(why) = self.emit(&chain, frame, link, out) {
+            if let Err(why) = self.emit(&chain, frame, path_mtu, out) {
                 counters.add(why, 1);
             }
         }
@@ -181,7 +189,7 @@ impl Wrapper {
             next = first;
         }
         let Self { buffer, frames, codec, scratch, .. } = self;
-        let mut step = Step { sa, hide_tos: link.hide_tos, codec, scratch };
+        let mut step = Step { sa, hide_tos: link.hide_tos, copy_df: link.copy_df, codec, scratch };
         frames.retain_mut(|frame| {
             let done = step.take(buffer, frame, next);
             next = next.saturating_add(1);
@@ -193,15 +201,15 @@ impl Wrapper {
     }
 
     /// Makes a frame part of a run.
-    fn emit(&mut self, chain: &Chain, frame: Frame, link: &Link, out: &mut Sealed) -> Result<(), Discard> {
+    fn emit(&self, chain: &Chain, frame: Frame, path_mtu: usize, out: &mut Sealed) -> Result<(), Discard> {
         let packet = self.buffer.get(frame.range()).ok_or(Discard::Internal)?;
-        let fits = packet.len() <= link.mtu;
+        let fits = packet.len() <= path_mtu;
         if chain.by_kernel() {
             let (head, (src, dst)) =
                 Head::read(packet).zip(ip::addresses(packet)).ok_or(Discard::Internal)?;
             let encapsulation = chain.sas().last().and_then(|sa| sa.encapsulation());
             let tos = ip::tos(packet).ok_or(Discard::Internal)?;
-            let path = Path { src, dst, encapsulation, tos, dont_fragment: false };
+            let path = Path { src, dst, encapsulation, tos, dont_fragment: fits && ip::has_df(packet) };
             let skip = if encapsulation.is_some() { head.len.saturating_add(UDP) } else { head.len };
             let esp = packet.get(skip..).ok_or(Discard::Internal)?;
             out.room(0, esp.len()).ok_or(Discard::BadOffload)?.copy_from_slice(esp);
@@ -220,7 +228,7 @@ impl Wrapper {
         // The packet has a number of its own (RFC 8200 §4.5: unlikely to be used again soon), and carries it in clear.
         let id = Sum::default().octets(packet.get(..64).unwrap_or(packet)).folded();
         let id = u32::from(id) << 16 | u32::from(packet.len() as u16);
-        fragment::cut(packet, link.mtu, id, |fragment| push(fragment, true)).ok_or(Discard::TooBig)
+        fragment::cut(packet, path_mtu, id, |fragment| push(fragment, true)).ok_or(Discard::TooBig)
     }
 }
 
@@ -228,6 +236,7 @@ impl Wrapper {
 struct Step<'s> {
     sa: &'s Sa,
     hide_tos: bool,
+    copy_df: bool,
     codec: &'s mut Codec,
     scratch: &'s mut Vec<u8>,
 }
@@ -263,6 +272,8 @@ impl Step<'_> {
             next,
             tos: outer_tos(inner, self.hide_tos),
             id: if name == 0 { 0x9e37 } else { name },
+            // An IPv6 packet is never fragmented on its way.
+            dont_fragment: self.copy_df && (next == proto::IPV6 || ip::has_df(packet)),
         };
         let len = Outer::len(id.dst.is_ipv4());
         frame.at = frame.at.checked_sub(len)?;

@@ -31,8 +31,14 @@ impl Host {
         let mut control = Control::new(Arc::clone(&plane), Config::new(1_700_000_000, Box::new(random)));
         control.set_local_addresses(vec!["192.0.2.1".parse().unwrap()]);
         let counters = plane.new_counters();
-        let link =
-            Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: true, frag_icmp: true };
+        let link = Link {
+            mtu: 1500,
+            icmp_source4: None,
+            icmp_source6: None,
+            hide_tos: true,
+            frag_icmp: true,
+            copy_df: false,
+        };
         let outbound = Outbound::new(Arc::clone(&plane), Arc::clone(&counters), link);
         plane.change_eroutes(|eroutes| eroutes.replace(Eroute::new(selector(), action)));
         Self { plane, control, counters, outbound, sealed: Sealed::new(0), now: START }

@@ -157,8 +157,14 @@ impl Host {
         }
         let eroute = Eroute::new(setup.selector(side), Action::Protect(sends[0].id));
         plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
-        let link =
-            Link { mtu: 1500, icmp_source4: None, icmp_source6: None, hide_tos: false, frag_icmp: true };
+        let link = Link {
+            mtu: 1500,
+            icmp_source4: None,
+            icmp_source6: None,
+            hide_tos: false,
+            frag_icmp: true,
+            copy_df: false,
+        };
         Self {
             outbound: Outbound::new(Arc::clone(&plane), plane.new_counters(), link),
             inbound: Inbound::new(Arc::clone(&plane), plane.new_counters()),
@@ -189,7 +195,20 @@ impl Host {
                     Route::Esp(path) => {
                         let mut outer = match (path.src, path.dst) {
                             (IpAddr::V4(src), IpAddr::V4(dst)) => [
-                                &[0x45, path.tos, 0, 0, 0, 7, 0, 0, 64, 50, 0, 0][..],
+                                &[
+                                    0x45,
+                                    path.tos,
+                                    0,
+                                    0,
+                                    0,
+                                    7,
+                                    if path.dont_fragment { 0x40 } else { 0 },
+                                    0,
+                                    64,
+                                    50,
+                                    0,
+                                    0,
+                                ][..],
                                 &src.octets(),
                                 &dst.octets(),
                             ]
@@ -266,6 +285,13 @@ impl Host {
         }
         self.opened.clear();
         delivered
+    }
+
+    /// Hears an ICMP message of the outer family.
+    pub(crate) fn hear(&self, message: &[u8]) {
+        let v4 = self.sends.first().is_some_and(|sa| sa.id.dst.is_ipv4());
+        let port = self.sends.last().and_then(|sa| sa.encapsulation()).map_or(4500, |udp| udp.local);
+        self.inbound.icmp(v4, message, port, Time::from_secs(1));
     }
 
     /// The counters that are not zero.

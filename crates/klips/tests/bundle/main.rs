@@ -8,6 +8,8 @@ mod host;
 #[path = "../sim/ip.rs"]
 mod ip;
 mod path;
+#[path = "../sim/router.rs"]
+mod router;
 mod wire;
 
 pub(crate) use klips::{Gso, Vnet};

@@ -3,7 +3,8 @@
 use crate::device::{complete, pseudo_start, sum};
 use crate::host::{ESP, ESP_TUNNEL, ESP_UDP, Host, Setup, Spec, TUN, ah, ah_tunnel};
 use crate::ip;
-use crate::wire::settle;
+use crate::router::too_big;
+use crate::wire::{header, next, settle};
 use ipsec_core::algorithm::Auth;
 use klips::{Discard, Verdict};
 
@@ -69,6 +70,52 @@ fn what_is_too_long_and_may_be_fragmented_crosses_in_fragments() {
             let (verdict, wire) = left.send(&big);
             assert_eq!(verdict, Verdict::Send, "{chain:?}");
             assert!(wire.len() == 3 && wire.iter().all(|packet| packet.len() <= 1500), "{chain:?}");
+            assert!(right.receive(wire) == [setup.arrives(big)], "{chain:?}: {:?}", right.refused());
+        }
+    }
+}
+
+/// A router on the way carries less than the link: the sender is told, and what may be fragmented is cut to what passes.
+#[test]
+fn a_path_narrower_than_the_link_is_learned_whatever_is_around_a_packet() {
+    for chain in [
+        &[ESP][..],
+        &[ESP_UDP],
+        &[SHA1],
+        &[ESP, SHA1],
+        &[TUN, ESP],
+        &[TUN, ESP, SHA1],
+        &[ah_tunnel(Auth::HmacSha256)],
+        &[ESP_TUNNEL, SHA1],
+    ] {
+        for outer6 in [false, true] {
+            let setup = Setup { outer6, inner6: outer6, ..Setup::new(chain) };
+            let [mut left, mut right] = setup.pair();
+            left.link.copy_df = true;
+            let most = left.plane.largest_inside(&left.sends[0].id, 1500).unwrap();
+            let big = sized(&setup, most, true);
+            let (_, wire) = left.send(&big);
+            assert!(wire.len() == 1 && wire[0].len() > 1480, "{chain:?}");
+            assert!(outer6 || wire[0][6] == 0x40, "{chain:?}: DF is copied");
+            // Another SPI: nothing is learned from it.
+            let mut forged = wire[0].clone();
+            let spi =
+                header(&forged) + [0, 4, 8][[50, 51, 17].iter().position(|p| *p == next(&forged)).unwrap()];
+            forged[spi] ^= 1;
+            left.hear(&too_big(&forged, 1420, 576));
+            assert_eq!(left.send(&big).0, Verdict::Send, "{chain:?}");
+            left.hear(&too_big(&wire[0], 1420, 576));
+            assert_eq!(left.send(&big).0, Verdict::Answer(Discard::TooBig), "{chain:?}");
+            assert_eq!(left.refused(), [(Discard::TooBig, 1), (Discard::UnbelievedIcmp, 1)], "{chain:?}");
+
+            left.link.frag_icmp = false;
+            let big = sized(&setup, most, false);
+            let (verdict, wire) = left.send(&big);
+            assert_eq!(verdict, Verdict::Send, "{chain:?}");
+            assert!(wire.iter().all(|packet| packet[0] >> 4 == 6 || packet[6] & 0x40 == 0), "{chain:?}");
+            // What the kernel sends it fragments, or routers do; whole packets are cut here.
+            let cut = wire.iter().all(|packet| packet.len() <= 1420);
+            assert!(cut == (wire.len() == 2), "{chain:?}");
             assert!(right.receive(wire) == [setup.arrives(big)], "{chain:?}: {:?}", right.refused());
         }
     }

@@ -186,6 +186,7 @@ impl Setup {
             dst: self.outer(to),
             ports: self.udp.then_some([Self::port(from), Self::port(to)]),
             tos: 0,
+            dont_fragment: false,
             octets,
         }
     }
@@ -247,6 +248,7 @@ impl Host {
             icmp_source6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1 + side as u16)),
             hide_tos: false,
             frag_icmp: true,
+            copy_df: false,
         };
         let (out, inn) = (plane.new_counters(), plane.new_counters());
         Self {
@@ -301,6 +303,7 @@ impl Host {
                     dst: path.dst,
                     ports: path.encapsulation.map(|ports| [ports.local, ports.remote]),
                     tos: path.tos,
+                    dont_fragment: path.dont_fragment,
                     octets,
                 })),
                 Route::Whole(_) => self.whole.extend(packets),
@@ -347,6 +350,11 @@ impl Host {
         }
         self.ike.extend(self.opened.ike().map(|(_, range)| rx[range].to_vec()));
         self.opened.clear();
+    }
+
+    /// Hears an ICMP message of the outer family.
+    pub(crate) fn hear(&self, message: &[u8]) {
+        self.inbound.icmp(self.sends.id.dst.is_ipv4(), message, Setup::port(Side::Left), self.now);
     }
 
     /// Lets go of the SAs it was made with, so that only the plane and the engines have them.

@@ -14,7 +14,9 @@ mod ip;
 mod keyed;
 mod net;
 mod pair;
+mod path_mtu;
 mod policy;
+mod router;
 mod stream;
 
 use klips::{Gso, Vnet};

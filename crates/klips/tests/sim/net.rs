@@ -11,6 +11,8 @@ pub(crate) struct Datagram {
     /// Source and destination port, in UDP.
     pub(crate) ports: Option<[u16; 2]>,
     pub(crate) tos: u8,
+    /// Over IPv4: routers must not fragment it.
+    pub(crate) dont_fragment: bool,
     pub(crate) octets: Vec<u8>,
 }
 
@@ -203,7 +205,14 @@ fn the_eavesdropper_knows_the_mark_when_it_sees_it() {
 #[should_panic = "was sent twice"]
 fn the_eavesdropper_notices_a_repeated_number() {
     let address = IpAddr::from([192, 0, 2, 1]);
-    let datagram = Datagram { src: address, dst: address, ports: None, tos: 0, octets: vec![1; 40] };
+    let datagram = Datagram {
+        src: address,
+        dst: address,
+        ports: None,
+        tos: 0,
+        dont_fragment: false,
+        octets: vec![1; 40],
+    };
     Net::new(&Weather { mtu: 1500, ..Weather::default() }).carry(vec![datagram.clone(), datagram]);
 }
 
@@ -211,7 +220,14 @@ fn the_eavesdropper_notices_a_repeated_number() {
 #[should_panic = "an IV of SPI"]
 fn the_eavesdropper_notices_a_repeated_iv() {
     let address = IpAddr::from([192, 0, 2, 1]);
-    let first = Datagram { src: address, dst: address, ports: None, tos: 0, octets: vec![1; 40] };
+    let first = Datagram {
+        src: address,
+        dst: address,
+        ports: None,
+        tos: 0,
+        dont_fragment: false,
+        octets: vec![1; 40],
+    };
     let mut second = first.clone();
     second.octets[7] = 2;
     let mut net = Net::new(&Weather { mtu: 1500, ..Weather::default() });

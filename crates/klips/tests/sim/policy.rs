@@ -9,7 +9,7 @@ use klips::{Action, Blueprint, Discard, Eroute, Sa, Verdict, Vnet};
 use std::sync::Arc;
 
 /// A packet of `len` octets in all from left to right, IPv4 with DF as asked.
-fn sized(setup: &Setup, len: usize, dont_fragment: bool) -> Vec<u8> {
+pub(crate) fn sized(setup: &Setup, len: usize, dont_fragment: bool) -> Vec<u8> {
     let (left, right) = (setup.inner(Side::Left), setup.inner(Side::Right));
     let headers = if setup.inner6 { 48 } else { 28 };
     let mut packet = ip::udp(left, right, [999, 53], 0, 7, len - headers);
@@ -27,7 +27,7 @@ fn outer(setup: &Setup) -> usize {
 
 /// Type, code and last four octets of the only ICMP packet `host` gave back; its checksums are right, it goes to the sender
 /// and it quotes what it is about.
-fn told(host: &mut Host, setup: &Setup, about: &[u8]) -> (u8, u8, u32) {
+pub(crate) fn told(host: &mut Host, setup: &Setup, about: &[u8]) -> (u8, u8, u32) {
     let told = core::mem::take(&mut host.told);
     let [packet] = &told[..] else { panic!("told {} times", told.len()) };
     let (icmp, to, from) =

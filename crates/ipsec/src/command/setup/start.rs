@@ -186,6 +186,7 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
         settings: Settings {
             hidetos: Some(setup.hidetos),
             fragicmp: Some(setup.fragicmp),
+            copydf: Some(setup.copydf),
             overridemtu: setup.overridemtu,
         },
         debug,

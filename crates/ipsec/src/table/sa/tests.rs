@@ -22,6 +22,7 @@ fn row() -> SaRow {
         sent: 0,
         received: 8,
         packets: 8,
+        path_mtu: None,
         refused: Vec::new(),
         current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
         soft: Lifetime::default(),
@@ -99,6 +100,17 @@ fn json_has_the_same_facts_in_numbers() {
     assert_eq!(object["current"]["usetime"], 8);
     assert_eq!(object["hard"]["addtime"], 86400);
     assert_eq!(object["encryption"], "aes-cbc");
+    assert!(object["path_mtu"].is_null());
+}
+
+#[test]
+fn a_path_mtu_is_shown_until_it_is_forgotten() {
+    let sa = SaRow { path_mtu: Some((1400, Time::from_secs(110))), ..row() };
+    for (now, shown) in [(109, json!(1400)), (110, json!(null))] {
+        let object: serde_json::Value =
+            serde_json::from_str(&line(&sa, Time::from_secs(now), Form::Json)).unwrap();
+        assert_eq!(object["path_mtu"], shown);
+    }
 }
 
 #[test]
