@@ -63,6 +63,7 @@ fn connection(group: Group, more: Option<Group>, peer: Option<u32>) -> Connectio
         remote_id: if us { IdPattern::Any } else { IdPattern::Exactly(id("@gw")) },
         local_auth: Default::default(),
         remote_auth: Default::default(),
+        ppk: Default::default(),
         ike: vec![Offer {
             encryption: vec![(Encryption::AesGcm16, 256)],
             prf: vec![Prf::HmacSha256],

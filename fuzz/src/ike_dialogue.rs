@@ -100,6 +100,7 @@ fn connection(side: usize) -> Connection {
         remote_id: IdPattern::Exactly(ids[1 - side].clone()),
         local_auth: Default::default(),
         remote_auth: Default::default(),
+        ppk: Default::default(),
         ike: vec![offer()],
         child: ChildPolicy {
             offers: vec![child],

@@ -4,6 +4,7 @@ use crate::credential::{LocalAuth, RemoteAuth};
 use crate::eap::EapSecret;
 use crate::identity::{Id, IdPattern};
 use crate::message::TrafficSelector;
+use crate::ppk::{Ppk, PpkPolicy};
 use crate::proposal::Offer;
 use crate::x509::path::Trust;
 use core::net::IpAddr;
@@ -32,6 +33,8 @@ pub struct Connection {
     pub local_auth: LocalAuth,
     /// How the peer may.
     pub remote_auth: RemoteAuth,
+    /// Whether a post-quantum preshared key is mixed in, and which.
+    pub ppk: PpkPolicy,
     /// Algorithms of the IKE SA, in the order of preference.
     pub ike: Vec<Offer>,
     /// What is protected.
@@ -211,6 +214,8 @@ pub struct Secrets {
     pub trust: Arc<Trust>,
     /// Preshared keys with the identities and addresses they are for; none is for everybody.
     pub psks: Vec<Psk>,
+    /// Post-quantum preshared keys by name.
+    pub ppks: Vec<Ppk>,
 }
 
 /// One preshared key.
@@ -236,25 +241,39 @@ impl Secrets {
     /// The preshared key of two identities: the one that names both, else the one that names one of them and lets the
     /// other be anybody, else the one for everybody. The last of several equal ones wins, as it does in the file.
     pub fn psk(&self, local: &Id, remote: &Id) -> Option<&Secret> {
-        let mut best: Option<(u8, &Secret)> = None;
-        for psk in &self.psks {
-            let names = |id: &Id| {
-                psk.ids.iter().any(|pattern| matches!(pattern, IdPattern::Exactly(known) if known.is(id)))
-            };
-            let anybody = psk.ids.contains(&IdPattern::Any);
-            let score = match (names(local), names(remote)) {
-                (true, true) => 3,
-                // A list with one name is for that name with anybody (ipsec.secrets(5)).
-                (true, false) | (false, true) if anybody || psk.ids.len() == 1 => 2,
-                (false, false) if psk.ids.is_empty() || psk.ids.iter().all(|id| *id == IdPattern::Any) => 1,
-                _ => continue,
-            };
-            if best.is_none_or(|(known, _)| score >= known) {
-                best = Some((score, &psk.key));
-            }
-        }
-        best.map(|(_, key)| key)
+        nearest(self.psks.iter().map(|psk| (&*psk.ids, psk)), local, remote).map(|psk| &psk.key)
     }
+
+    /// The post-quantum preshared key of two identities, chosen like [`Self::psk`] among those of this name, or among all.
+    pub(crate) fn ppk(&self, id: Option<&[u8]>, local: &Id, remote: &Id) -> Option<&Ppk> {
+        let named = self.ppks.iter().filter(|ppk| id.is_none_or(|id| ppk.id == id));
+        nearest(named.map(|ppk| (&*ppk.ends, ppk)), local, remote)
+    }
+}
+
+/// Among secrets with the lists of whom they are for, the one for these two that says most about them.
+fn nearest<'a, T>(
+    all: impl Iterator<Item = (&'a [IdPattern], &'a T)>,
+    local: &Id,
+    remote: &Id,
+) -> Option<&'a T> {
+    let mut best: Option<(u8, &T)> = None;
+    for (ids, secret) in all {
+        let names =
+            |id: &Id| ids.iter().any(|pattern| matches!(pattern, IdPattern::Exactly(known) if known.is(id)));
+        let anybody = ids.contains(&IdPattern::Any);
+        let score = match (names(local), names(remote)) {
+            (true, true) => 3,
+            // A list with one name is for that name with anybody (ipsec.secrets(5)).
+            (true, false) | (false, true) if anybody || ids.len() == 1 => 2,
+            (false, false) if ids.iter().all(|id| *id == IdPattern::Any) => 1,
+            _ => continue,
+        };
+        if best.is_none_or(|(known, _)| score >= known) {
+            best = Some((score, secret));
+        }
+    }
+    best.map(|(_, secret)| secret)
 }
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ pub struct IkeRow {
     pub peer: Option<String>,
     /// The algorithms, once chosen.
     pub algorithms: Option<String>,
+    /// The name of the post-quantum preshared key that is mixed in.
+    pub ppk: Option<String>,
     /// We are, and the peer is, behind a NAT.
     pub nat: (bool, bool),
     /// ESP goes in UDP.
@@ -192,6 +194,7 @@ impl Endpoint {
                 all.spi.clear();
                 all.proposal(crate::proposal::Protocol::Ike, Vec::new()).to_string()
             }),
+            ppk: sa.ppk.as_deref().map(crate::ppk::name),
             nat: (sa.nat.here, sa.nat.there),
             encapsulate: sa.nat.encapsulate,
             given: sa.given.clone(),

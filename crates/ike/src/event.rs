@@ -193,6 +193,12 @@ pub enum Why {
     NoSecret(String, String),
     /// The peer's AUTH is not what its secret would make.
     BadAuth(String),
+    /// The connection insists on a post-quantum preshared key, and the peer uses none.
+    NoPpk,
+    /// The peer uses one of this name, which is not here or not for it, and cannot do without.
+    UnknownPpk(String),
+    /// The connection insists on one, and there is none for these two.
+    NoPpkSecret(String, String),
     /// The peer authenticates in a way we do not take.
     BadMethod(u8),
     /// The peer is somebody else than the connection says.
@@ -299,6 +305,17 @@ impl core::fmt::Display for Why {
             Self::BadAuth(peer) => write!(
                 f,
                 "{peer} could not prove who it is: its secret is not ours. Compare the PSK lines of ipsec.secrets on both sides"
+            ),
+            Self::NoPpk => f.write_str(
+                "the connection insists on a post-quantum preshared key (ppk=insist), and the peer uses none: ppk=, and the same PPK line in ipsec.secrets, are needed on both sides",
+            ),
+            Self::UnknownPpk(id) => write!(
+                f,
+                "the peer uses the post-quantum preshared key {id:?}, which is not here or not for this connection: compare the PPK lines of ipsec.secrets, ppk= and ppk-ids= of both sides"
+            ),
+            Self::NoPpkSecret(local, remote) => write!(
+                f,
+                "the connection insists on a post-quantum preshared key (ppk=insist), and none is for {local} and {remote}: add a line `{local} {remote} : PPKS \"NAME\" \"...\"' to ipsec.secrets"
             ),
             Self::BadMethod(method) => {
                 write!(

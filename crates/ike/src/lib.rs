@@ -4,6 +4,7 @@
 //!   and a deadline come out.
 //! * [`connection`], [`credential`], [`identity`], [`dn`]: what is configured.
 //! * [`x509`]: certificates, their names, and the way from one to an authority that is trusted.
+//! * [`ppk`]: preshared keys against those who will break key exchanges one day.
 //! * [`event`], [`job`]: what the host is told, and what it is asked to do.
 //! * [`message`]: messages and payloads on the wire, and the table of what each exchange may hold.
 //! * [`proposal`]: algorithms as they are offered and chosen.
@@ -44,6 +45,7 @@ pub mod keys;
 mod lease;
 pub mod message;
 mod outbox;
+pub mod ppk;
 pub mod proposal;
 pub mod protect;
 mod sa;

@@ -21,6 +21,7 @@ use crate::message::{
     Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, ParseError, Payload, rules,
 };
 use crate::outbox::Context;
+use crate::ppk::Named;
 use crate::proposal::{Chosen, Protocol};
 use crate::protect::{Opened, Opener, Opening, Sealer};
 use core::net::{IpAddr, SocketAddr};
@@ -185,6 +186,10 @@ pub(crate) struct Handshake {
     pub(crate) hashes: Option<Vec<u16>>,
     /// The peer asks for our certificate.
     pub(crate) asked: bool,
+    /// Both sides can mix in a post-quantum preshared key.
+    pub(crate) can_ppk: bool,
+    /// The one we have named.
+    pub(crate) named: Option<Named>,
 }
 
 /// The initiator before the answer to IKE_SA_INIT.
@@ -282,6 +287,8 @@ pub(crate) struct IkeSa {
     pub(crate) succeeds: Option<IkeSpi>,
     pub(crate) stage: Stage,
     pub(crate) channel: Option<Channel>,
+    /// The name of the post-quantum preshared key that is in its keys, or in those of an IKE SA it comes from.
+    pub(crate) ppk: Option<Vec<u8>>,
     /// What the last IKE_INTERMEDIATE came under: should our answer be lost, it comes so again (RFC 9242 §3.3).
     pub(crate) before: Option<Opener>,
     pub(crate) nat: Nat,
@@ -409,6 +416,7 @@ impl IkeSa {
             succeeds: None,
             stage,
             channel: None,
+            ppk: None,
             before: None,
             nat: Nat::default(),
             fragmentation: false,
@@ -474,7 +482,8 @@ impl IkeSa {
             let chosen = channel.chosen.proposal(Protocol::Ike, Vec::new());
             other.ike.iter().any(|offer| offer.choose(&chosen).is_some())
         });
-        ours && other.remote_id.matches(proved.id()) && fits && strong
+        let mixed = other.ppk.admits(self.ppk.as_deref());
+        ours && other.remote_id.matches(proved.id()) && fits && strong && mixed
     }
 
     /// Who the peer proved to be.

@@ -9,8 +9,10 @@ use crate::credential::{LocalAuth, LocalSignature, SendCert};
 use crate::event::{Event, Why};
 use crate::identity::{Id, IdPattern};
 use crate::job::{Answer, Job};
+use crate::keys::IkeKeys;
 use crate::message::{CertEncoding, Exchange, IdBody, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
+use crate::ppk::{self, Mix, Named, PpkNeed};
 use crate::sa::{Answers, Asked, IkeSa, Pause, Stage, Task};
 use ipsec_core::Time;
 use ipsec_core::sign::KeyKind;
@@ -28,19 +30,24 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     let Some(connection) = sa.connection.clone() else { return Ok(()) };
     let body = connection.local_id.body();
     let asked = matches!(&sa.stage, Stage::Keyed(handshake) if handshake.asked);
-    let peer = match &connection.remote_id {
-        IdPattern::Exactly(id) => id.clone(),
-        _ => Id::Address(sa.remote.ip()),
-    };
-    let (certificates, auth) = match &connection.local_auth {
+    let peer = peer(sa, &connection);
+    let (certificates, auth, named) = match &connection.local_auth {
         // Without AUTH the responder is asked for EAP (RFC 7296 §2.16).
         LocalAuth::Eap(user) if cx.config.secrets.user(user).is_none() => {
             return Err(Pause::Fail(Why::NoPassword(user.clone())));
         }
-        LocalAuth::Eap(_) => (Vec::new(), None),
+        LocalAuth::Eap(_) => (Vec::new(), Vec::new(), None),
         LocalAuth::SharedKey | LocalAuth::Signature(_) => {
-            let (certificates, auth) = prove(sa, cx, (&connection, &peer), 0, asked, answers)?;
-            (certificates, Some(auth))
+            let named = named(sa, cx, &connection, &peer).map_err(Pause::Fail)?;
+            let keys = keys(sa).ok_or(Pause::Fail(Why::Internal("no keys")))?;
+            let mixed = named.as_ref().map_or(&keys, |named| &named.keys);
+            let (certificates, auth) = prove(sa, cx, mixed, (&connection, &peer), 0, asked, answers)?;
+            let without = if named.is_some() && connection.ppk.need == PpkNeed::Propose {
+                Some(prove(sa, cx, &keys, (&connection, &peer), 0, asked, answers)?.1)
+            } else {
+                None
+            };
+            (certificates, with_ppk(auth, named.as_ref(), without), named)
         }
     };
     let childless = connection.childless && sa.peer_can_be_childless;
@@ -61,14 +68,69 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     }
     payloads.extend(mobike::about_us(sa, cx, &connection));
     cx.out.progress(Some(&connection), format!("IKE_AUTH as {} to {}", connection.local_id, sa.remote));
+    if let Stage::Keyed(handshake) = &mut sa.stage {
+        handshake.named = named;
+    }
     sa.ask(cx, Exchange::IkeAuth, payloads, Asked::Auth { spi_in });
     Ok(())
 }
 
-/// Our certificates and our AUTH for `peer`; `side` is ours, 0 the initiator's and 1 the responder's.
+/// Whom we expect, before it has said who it is.
+pub(super) fn peer(sa: &IkeSa, connection: &Connection) -> Id {
+    match &connection.remote_id {
+        IdPattern::Exactly(id) => id.clone(),
+        _ => Id::Address(sa.remote.ip()),
+    }
+}
+
+/// The keys there are, without any that is mixed in.
+pub(super) fn keys(sa: &IkeSa) -> Option<IkeKeys> {
+    sa.channel.as_ref().map(|channel| channel.keys.clone())
+}
+
+/// The post-quantum preshared key that we name beside AUTH, and the keys with it (RFC 8784 §3).
+///
+/// # Errors
+/// The connection insists on one, and there is none any more.
+pub(super) fn named(
+    sa: &IkeSa,
+    cx: &Context<'_>,
+    connection: &Connection,
+    peer: &Id,
+) -> Result<Option<Named>, Why> {
+    let both = sa.handshake().is_some_and(|handshake| handshake.can_ppk);
+    let ppk = ppk::ours(&cx.config.secrets, connection, peer).filter(|_| both);
+    let named =
+        ppk.zip(keys(sa)).map(|(ppk, keys)| Named { id: ppk.id.clone(), keys: Mix::With(ppk).keys(&keys) });
+    if named.is_none() && connection.ppk.need == PpkNeed::Insist {
+        return Err(Why::NoPpkSecret(connection.local_id.to_string(), peer.to_string()));
+    }
+    Ok(named)
+}
+
+/// AUTH, and what goes with it if a key is named: its name, and our proof without it where we can do without.
+pub(super) fn with_ppk(auth: Payload, named: Option<&Named>, without: Option<Payload>) -> Vec<Payload> {
+    let mut payloads = vec![auth];
+    payloads.extend(named.map(|named| ppk::identity(&named.id)));
+    if let Some(Payload::Auth { data, .. }) = without {
+        payloads.push(Payload::Notify(Notify::new(NotifyKind::NoPpkAuth, data)));
+    }
+    payloads
+}
+
+/// From here on the keys are these.
+pub(super) fn mixed(sa: &mut IkeSa, keys: IkeKeys, ppk: Option<Vec<u8>>) {
+    sa.ppk = ppk;
+    if let Some(channel) = &mut sa.channel {
+        channel.keys = keys;
+    }
+}
+
+/// Our certificates and our AUTH for `peer`, made with `keys`; `side` is ours, 0 the initiator's and 1 the responder's.
 fn prove(
     sa: &IkeSa,
     cx: &Context<'_>,
+    keys: &IkeKeys,
     (connection, peer): (&Connection, &Id),
     side: usize,
     asked: bool,
@@ -76,8 +138,8 @@ fn prove(
 ) -> Result<(Vec<Payload>, Payload), Pause> {
     let broken = || Pause::Fail(Why::Internal("AUTH could not be made"));
     let (int_auth, body) = (int_auth(sa), connection.local_id.body());
-    let signed = signed(sa, side, &int_auth).ok_or_else(broken)?;
-    let prf = sa.channel.as_ref().ok_or_else(broken)?.keys.prf;
+    let signed = signed(sa, keys, side, &int_auth).ok_or_else(broken)?;
+    let prf = keys.prf;
     match &connection.local_auth {
         LocalAuth::SharedKey => {
             let local = &connection.local_id;
@@ -180,11 +242,16 @@ pub(super) fn int_auth(sa: &IkeSa) -> Vec<u8> {
     [i.as_slice(), r, &id.to_be_bytes()].concat()
 }
 
-pub(super) fn signed<'a>(sa: &'a IkeSa, side: usize, int_auth: &'a [u8]) -> Option<Signed<'a>> {
-    let (Some(handshake), Some(channel)) = (sa.handshake(), &sa.channel) else { return None };
+pub(super) fn signed<'a>(
+    sa: &'a IkeSa,
+    keys: &'a IkeKeys,
+    side: usize,
+    int_auth: &'a [u8],
+) -> Option<Signed<'a>> {
+    let handshake = sa.handshake()?;
     let (init, nonce) =
         if side == 0 { (&handshake.init_i, &handshake.nr) } else { (&handshake.init_r, &handshake.ni) };
-    Some(Signed { init, nonce, sk_p: channel.keys.p.get(side)?, int_auth })
+    Some(Signed { init, nonce, sk_p: keys.p.get(side)?, int_auth })
 }
 
 /// What the peer says of itself; `side` is the peer's.
@@ -209,26 +276,23 @@ pub(super) fn claim(message: &Message, side: usize) -> Result<Claim<'_>, Why> {
 fn check(
     sa: &IkeSa,
     cx: &Context<'_>,
-    message: &Message,
+    keys: &IkeKeys,
+    (message, claim): (&Message, Claim<'_>),
     candidates: &[Arc<Connection>],
     side: usize,
     answers: &mut Answers,
 ) -> Result<Result<(Authenticated, Arc<Connection>), Why>, Pause> {
     let internal = |what| Ok(Err(Why::Internal(what)));
-    let claim = match claim(message, side) {
-        Ok(claim) => claim,
-        Err(why) => return Ok(Err(why)),
-    };
-    let (int_auth, Some(channel)) = (int_auth(sa), sa.channel.as_ref()) else { return internal("no keys") };
-    let Some(signed) = signed(sa, side, &int_auth) else { return internal("no handshake") };
+    let int_auth = int_auth(sa);
+    let Some(signed) = signed(sa, keys, side, &int_auth) else { return internal("no handshake") };
     let Some(best) = candidates.first() else { return internal("no connection") };
     if !is_signature(claim.method) {
-        let proved = shared_key(channel.keys.prf, &cx.config.secrets, best, claim, signed);
+        let proved = shared_key(keys.prf, &cx.config.secrets, best, claim, signed);
         return Ok(proved.map(|proved| (proved, best.clone())));
     }
     let Some(at) = cx.config.time_of_day(cx.now) else { return internal("the time of day is not known") };
     let trust = cx.config.secrets.trust.clone();
-    let octets = signed.octets(channel.keys.prf, claim.id);
+    let octets = signed.octets(keys.prf, claim.id);
     let verification = certificates(message).and_then(|certificates| {
         Verification::new(candidates.to_vec(), claim, octets, certificates, (trust, at))
     });
@@ -254,8 +318,23 @@ pub(super) fn answered(
     if !has_auth && let Some(notify) = refused(message) {
         return Err(Pause::Fail(Why::Refused("IKE_AUTH", notify.kind)));
     }
-    let proved = match check(sa, cx, message, core::slice::from_ref(&connection), 1, answers)? {
-        Ok((proved, _)) => proved,
+    let claimed = claim(message, 1).and_then(|claim| {
+        let named = sa.handshake().and_then(|handshake| handshake.named.as_ref());
+        // The responder proves itself before EAP without one: it does not know whose key it would be (RFC 8784 §3).
+        let eap = matches!(connection.local_auth, LocalAuth::Eap(_));
+        let named = if eap { None } else { ppk::granted(named, &connection, message)? };
+        let mix = named.map(|named| (named.keys.clone(), Some(named.id.clone())));
+        let mix = mix.or_else(|| keys(sa).map(|keys| (keys, None))).ok_or(Why::Internal("no keys"))?;
+        Ok((claim, mix))
+    });
+    let checked = match &claimed {
+        Ok((claim, (keys, _))) => {
+            check(sa, cx, keys, (message, *claim), core::slice::from_ref(&connection), 1, answers)?
+        }
+        Err(why) => Err(why.clone()),
+    };
+    let (proved, (keys, ppk)) = match checked.and_then(|(proved, _)| Ok((proved, claimed?.1))) {
+        Ok(believed) => believed,
         Err(why) => {
             disbelieve(sa, cx, why);
             return Ok(());
@@ -266,6 +345,7 @@ pub(super) fn answered(
         eap::begin(sa, cx, message, (proved, spi_in));
         return Ok(());
     }
+    mixed(sa, keys, ppk);
     conclude(sa, cx, message, (proved, spi_in));
     Ok(())
 }
@@ -318,17 +398,18 @@ pub(super) fn disbelieve(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
 
 /// The connections that a peer may be for who claims an identity, asks for one of ours, and authenticates by a method;
 /// the best first, and of those equally good the ones whose networks it asks for.
-fn candidates(
+fn candidates<'a>(
     sa: &IkeSa,
-    cx: &Context<'_>,
-    message: &Message,
+    cx: &'a Context<'_>,
+    message: &'a Message,
     claimed: &Id,
     method: u8,
-) -> Result<Vec<Arc<Connection>>, Why> {
+) -> Result<(Vec<Arc<Connection>>, Mix<'a>), Why> {
     let Some(channel) = &sa.channel else { return Err(Why::Internal("no keys")) };
+    let both = sa.handshake().is_some_and(|handshake| handshake.can_ppk);
     let wanted =
         message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
-    let mut found: Vec<(u8, bool, Arc<Connection>)> = Vec::new();
+    let mut found: Vec<(u8, bool, Arc<Connection>, Mix<'_>)> = Vec::new();
     let mut otherwise = None;
     for connection in cx.config.connections.values() {
         let fit = connection.fit(sa.local.ip(), sa.remote.ip());
@@ -351,15 +432,27 @@ fn candidates(
             otherwise = Some(Why::BadMethod(method));
             continue;
         }
+        // What is mixed in is said beside AUTH, which comes after EAP.
+        let mix = match ppk::decide(&cx.config.secrets, connection, claimed, both, message) {
+            _ if method == EAP => Mix::Without,
+            Ok(mix) => mix,
+            Err(why) => {
+                otherwise = Some(why);
+                continue;
+            }
+        };
         let score = connection.remote_id.looseness().saturating_mul(4) | fit;
         // Among the best the networks asked for decide.
-        found.push((score, !child::answerable(sa, message, connection), connection.clone()));
+        found.push((score, !child::answerable(sa, message, connection), connection.clone(), mix));
     }
-    found.sort_by_key(|(score, elsewhere, _)| (*score, *elsewhere));
-    if found.is_empty() {
+    found.sort_by_key(|(score, elsewhere, ..)| (*score, *elsewhere));
+    let Some(mix) = found.first().map(|(.., mix)| *mix) else {
         return Err(otherwise.unwrap_or_else(|| Why::NoConnection(claimed.to_string())));
-    }
-    Ok(found.into_iter().take(MAX_CANDIDATES).map(|(.., connection)| connection).collect())
+    };
+    // One AUTH is over one set of keys.
+    found.retain(|(.., other)| other.is(&mix));
+    let best = found.into_iter().take(MAX_CANDIDATES);
+    Ok((best.map(|(_, _, connection, _)| connection).collect(), mix))
 }
 
 /// Answers a peer that says who it is and asks for the first Child SA.
@@ -386,13 +479,18 @@ pub(super) fn answer(
     let claim = claim(message, 0).map_err(deny)?;
     let claimed = Id::from_body(claim.id)
         .ok_or_else(|| deny(Why::Protocol("its identity is of no type that is known here")))?;
-    let candidates = candidates(sa, cx, message, &claimed, claim.method).map_err(deny)?;
-    let (proved, connection) = check(sa, cx, message, &candidates, 0, answers)?.map_err(deny)?;
-    let (certificates, auth) = prove(sa, cx, (&connection, &claimed), 1, asks(message), answers)?;
+    let (candidates, mix) = candidates(sa, cx, message, &claimed, claim.method).map_err(deny)?;
+    let keys = keys(sa).ok_or_else(|| deny(Why::Internal("no keys")))?;
+    let keys = mix.keys(&keys);
+    let claim = if let Mix::Instead(data) = mix { Claim { data, ..claim } } else { claim };
+    let (proved, connection) =
+        check(sa, cx, &keys, (message, claim), &candidates, 0, answers)?.map_err(deny)?;
+    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, asks(message), answers)?;
+    let mix = (keys, mix.id());
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
     payloads.extend(certificates);
     payloads.push(auth);
-    let what = Proved { proved, connection, payloads, id: message.header.id };
+    let what = Proved { proved, connection, payloads, id: message.header.id, mix };
     grant(sa, cx, message, what, answers)
 }
 
@@ -407,9 +505,10 @@ fn ask_for_password(
     let claimed = id.and_then(Id::from_body);
     let claimed =
         claimed.ok_or_else(|| deny(1, Why::Protocol("it did not say who it is, or did not prove it")))?;
-    let candidates = candidates(sa, cx, message, &claimed, EAP).map_err(|why| deny(1, why))?;
+    let (candidates, _) = candidates(sa, cx, message, &claimed, EAP).map_err(|why| deny(1, why))?;
     let Some(connection) = candidates.first().cloned() else { return Ok(()) };
-    let (certificates, auth) = prove(sa, cx, (&connection, &claimed), 1, asks(message), answers)?;
+    let keys = keys(sa).ok_or_else(|| deny(1, Why::Internal("no keys")))?;
+    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, asks(message), answers)?;
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
     payloads.extend(certificates);
     payloads.push(auth);
@@ -425,6 +524,8 @@ pub(super) struct Proved {
     pub(super) payloads: Vec<Payload>,
     /// The Message ID of the request that is answered.
     pub(super) id: u32,
+    /// The keys from here on, and the name of the post-quantum preshared key in them.
+    pub(super) mix: (IkeKeys, Option<Vec<u8>>),
 }
 
 /// Answers a peer that has proved who it is, with what it asked for in `message`.
@@ -435,7 +536,11 @@ pub(super) fn grant(
     what: Proved,
     answers: &mut Answers,
 ) -> Result<(), Pause> {
-    let Proved { proved, connection, mut payloads, id } = what;
+    let Proved { proved, connection, mut payloads, id, mix: (keys, ppk) } = what;
+    if ppk.is_some() {
+        // That it is in use is all that is said: which, the peer has said (RFC 8784 §3).
+        payloads.push(crate::sa::notify(NotifyKind::PpkIdentity));
+    }
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
     let provided = configuration::provide(sa, cx, message, &connection, proved.id());
     let (provided, agreed) = match (childless, provided) {
@@ -456,6 +561,7 @@ pub(super) fn grant(
     }
     let Some(handshake) = sa.take_handshake() else { return Ok(()) };
     sa.connection = Some(connection.clone());
+    mixed(sa, keys, ppk);
     let initial = notified(message, NotifyKind::InitialContact).is_some();
     sa.respond(cx, Exchange::IkeAuth, id, payloads);
     if initial || connection.unique {

@@ -8,8 +8,11 @@ use crate::connection::Connection;
 use crate::credential::LocalAuth;
 use crate::eap::{Client, Server, Step};
 use crate::event::Why;
+use crate::identity::Id;
+use crate::keys::IkeKeys;
 use crate::message::{Exchange, IdBody, Message, NotifyKind, Payload};
 use crate::outbox::Context;
+use crate::ppk::{self, Mix, PpkNeed};
 use crate::sa::{Answers, Asked, Handshake, IkeSa, Pause, Stage};
 use ipsec_core::Secret;
 use std::sync::Arc;
@@ -46,11 +49,10 @@ fn challenge(cx: &mut Context<'_>) -> [u8; 16] {
     challenge
 }
 
-/// Our AUTH with the MSK; `side` is ours.
-fn prove(sa: &IkeSa, msk: &Secret, id: &IdBody, side: usize) -> Option<Payload> {
+/// Our AUTH with the MSK, made with `keys`; `side` is ours.
+fn prove(sa: &IkeSa, keys: &IkeKeys, msk: &Secret, id: &IdBody, side: usize) -> Option<Payload> {
     let int_auth = auth::int_auth(sa);
-    let prf = sa.channel.as_ref()?.keys.prf;
-    let data = auth::signed(sa, side, &int_auth)?.shared_key(prf, msk, id).to_vec();
+    let data = auth::signed(sa, keys, side, &int_auth)?.shared_key(keys.prf, msk, id).to_vec();
     Some(Payload::Auth { method: SHARED_KEY, data })
 }
 
@@ -129,12 +131,16 @@ fn finish(
         return Err(denied(Why::NoConnection(user.to_owned())));
     }
     let int_auth = auth::int_auth(sa);
-    let prf = sa.channel.as_ref().ok_or_else(broken)?.keys.prf;
-    let signed = auth::signed(sa, 0, &int_auth).ok_or_else(broken)?;
+    let both = sa.handshake().is_some_and(|handshake| handshake.can_ppk);
+    let mix = ppk::decide(&cx.config.secrets, &connection, &Id::user(user), both, message).map_err(denied)?;
+    let data = if let Mix::Instead(proof) = mix { proof } else { data };
+    let keys = mix.keys(&auth::keys(sa).ok_or_else(broken)?);
+    let signed = auth::signed(sa, &keys, 0, &int_auth).ok_or_else(broken)?;
     let proved =
-        password(prf, (user, msk), &connection, Claim { id, method, data }, signed).map_err(denied)?;
-    let ours = prove(sa, msk, &connection.local_id.body(), 1).ok_or_else(broken)?;
-    let what = Proved { proved, connection, payloads: vec![ours], id: message.header.id };
+        password(keys.prf, (user, msk), &connection, Claim { id, method, data }, signed).map_err(denied)?;
+    let ours = prove(sa, &keys, msk, &connection.local_id.body(), 1).ok_or_else(broken)?;
+    let mix = (keys, mix.id());
+    let what = Proved { proved, connection, payloads: vec![ours], id: message.header.id, mix };
     auth::grant(sa, cx, first, what, answers)
 }
 
@@ -180,9 +186,17 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
         .payloads
         .iter()
         .find_map(|p| if let Payload::Auth { method: SHARED_KEY, data } = p { Some(&**data) } else { None });
-    let Some(Payload::Auth { data, .. }) = prove(sa, msk, id, 1) else {
-        return Err(Pause::Fail(Why::Internal("AUTH could not be made")));
+    let broken = || Pause::Fail(Why::Internal("AUTH could not be made"));
+    let connection = sa.connection.as_ref().ok_or_else(broken)?;
+    let mix = match ppk::granted(conversation.handshake.named.as_ref(), connection, message) {
+        Ok(Some(named)) => (named.keys.clone(), Some(named.id.clone())),
+        Ok(None) => (auth::keys(sa).ok_or_else(broken)?, None),
+        Err(why) => {
+            auth::disbelieve(sa, cx, why);
+            return Ok(());
+        }
     };
+    let Some(Payload::Auth { data, .. }) = prove(sa, &mix.0, msk, id, 1) else { return Err(broken()) };
     if !theirs.is_some_and(|theirs| Secret::from(data).is_same(theirs)) {
         let peer = proved.id().to_string();
         auth::disbelieve(sa, cx, Why::BadAuth(peer));
@@ -194,6 +208,7 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     };
     sa.stage = Stage::Keyed(handshake);
     sa.granted();
+    auth::mixed(sa, mix.0, mix.1);
     auth::conclude(sa, cx, message, (proved, spi_in));
     Ok(())
 }
@@ -210,20 +225,37 @@ fn speak(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
             Why::Protocol("it asks for no password, and the connection is to give one (leftauth=)"),
         );
     };
-    let payload = match client.take(packet, fresh) {
-        Step::Send(packet) => Some(Payload::Eap(packet)),
+    let payloads = match client.take(packet, fresh) {
+        Step::Send(packet) => Ok(vec![Payload::Eap(packet)]),
         Step::Success(_, _, msk) => {
             *won = Some(msk.clone());
-            let id = sa.connection.as_ref().map(|connection| connection.local_id.body());
-            id.and_then(|id| prove(sa, &msk, &id, 0))
+            last_word(sa, cx, &msk)
         }
         // The responder knows, or is not worth being told.
-        Step::Failure(_, why) => return sa.close(cx, why),
+        Step::Failure(_, why) => Err(why),
     };
-    match payload {
-        Some(payload) => {
-            sa.ask(cx, Exchange::IkeAuth, vec![payload], Asked::Eap);
+    match payloads {
+        Ok(payloads) => {
+            sa.ask(cx, Exchange::IkeAuth, payloads, Asked::Eap);
         }
-        None => sa.close(cx, Why::Internal("AUTH could not be made")),
+        Err(why) => sa.close(cx, why),
     }
+}
+
+/// Our AUTH after EAP, and the post-quantum preshared key that goes with it, if any.
+fn last_word(sa: &mut IkeSa, cx: &Context<'_>, msk: &Secret) -> Result<Vec<Payload>, Why> {
+    let broken = || Why::Internal("AUTH could not be made");
+    let connection = sa.connection.clone().ok_or_else(broken)?;
+    let (id, peer) = (connection.local_id.body(), auth::peer(sa, &connection));
+    let named = auth::named(sa, cx, &connection, &peer)?;
+    let keys = auth::keys(sa).ok_or_else(broken)?;
+    let mixed = named.as_ref().map_or(&keys, |named| &named.keys);
+    let auth = prove(sa, mixed, msk, &id, 0).ok_or_else(broken)?;
+    let can_without = named.is_some() && connection.ppk.need == PpkNeed::Propose;
+    let without = if can_without { prove(sa, &keys, msk, &id, 0) } else { None };
+    let payloads = auth::with_ppk(auth, named.as_ref(), without);
+    if let Stage::Eap(conversation) = &mut sa.stage {
+        conversation.handshake.named = named;
+    }
+    Ok(payloads)
 }

@@ -8,6 +8,7 @@ use crate::job::{Answer, Job};
 use crate::keys::{IkeKeys, Seed};
 use crate::message::{Exchange, IkeSpi, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
+use crate::ppk::{self, PpkNeed};
 use crate::proposal::{self, Chosen, Offer, Protocol};
 use crate::protect::{Opened, Opener, Sealer};
 use crate::sa::{Answers, Asked, Channel, Handshake, IkeSa, Nat, Pause, Stage, Task};
@@ -45,6 +46,11 @@ pub(crate) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
             }
         },
     };
+    let peer = super::auth::peer(sa, &connection);
+    let ppk = ppk::ours(&cx.config.secrets, &connection, &peer).is_some();
+    if !ppk && connection.ppk.need == PpkNeed::Insist {
+        return Err(Pause::Fail(Why::NoPpkSecret(connection.local_id.to_string(), peer.to_string())));
+    }
     let mut payloads = Vec::new();
     // The cookie stands first, what it is about unchanged (RFC 7296 §2.6).
     payloads.extend(
@@ -57,6 +63,7 @@ pub(crate) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     if connection.ike.iter().any(|offer| !offer.additional.is_empty()) {
         payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
     }
+    payloads.extend(ppk.then(|| crate::sa::notify(NotifyKind::UsePpk)));
     cx.out.progress(Some(&connection), format!("IKE_SA_INIT to {}", sa.remote));
     let message = sa.ask(cx, Exchange::IkeSaInit, payloads, Asked::Init);
     if let Stage::Opening(opening) = &mut sa.stage {
@@ -185,6 +192,11 @@ pub(crate) fn answered(
     let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share.to_vec()))? else {
         return Err(Pause::Fail(Why::Protocol("its key exchange value is none")));
     };
+    let can_ppk = notified(message, NotifyKind::UsePpk).is_some();
+    if connection.ppk.need == PpkNeed::Insist && !can_ppk {
+        refuses(sa, cx, Why::NoPpk);
+        return Ok(());
+    }
     let nat = nat(message, (sa.local, sa.remote), connection.encapsulation);
     if (nat.here || nat.there) && connection.encapsulation == Encapsulation::No {
         return Err(Pause::Fail(Why::Nat));
@@ -200,6 +212,8 @@ pub(crate) fn answered(
         additional: chosen.additional.iter().copied().collect(),
         hashes: hashes(message),
         asked: super::auth::asks(message),
+        can_ppk,
+        named: None,
     };
     let additional = !handshake.additional.is_empty();
     sa.peer_spi = message.header.spi_r;
@@ -363,12 +377,20 @@ pub(crate) fn answer(
         payloads.push(crate::sa::notify(NotifyKind::IntermediateExchangeSupported));
     }
     payloads.push(crate::sa::notify(NotifyKind::ChildlessIkev2Supported));
+    // Whose connection this will be is not known: if any between these two ends may use one, we can (RFC 8784 §3).
+    let can_ppk = notified(message, NotifyKind::UsePpk).is_some()
+        && cx.config.connections.values().any(|connection| {
+            connection.fit(sa.local.ip(), sa.remote.ip()).is_some()
+                && ppk::can(&cx.config.secrets, connection)
+        });
+    payloads.extend(can_ppk.then(|| crate::sa::notify(NotifyKind::UsePpk)));
     let response = sa.respond(cx, Exchange::IkeSaInit, 0, payloads);
     let additional = chosen.additional.iter().copied().collect();
     let int_auth = Default::default();
     let (hashes, asked) = (hashes(message), false);
+    let init_r = response.emit();
     let handshake =
-        Handshake { init_i, init_r: response.emit(), ni, nr, int_auth, additional, hashes, asked };
+        Handshake { init_i, init_r, ni, nr, int_auth, additional, hashes, asked, can_ppk, named: None };
     keyed(sa, cx, *chosen, &shared, handshake)?;
     sa.fragmentation = theirs && policy.fragmentation;
     // Whose connection this is, only IKE_AUTH will say.
@@ -388,6 +410,7 @@ pub(crate) fn nobody() -> Connection {
         remote_id: crate::identity::IdPattern::Any,
         local_auth: Default::default(),
         remote_auth: Default::default(),
+        ppk: Default::default(),
         ike: Vec::new(),
         child: ChildPolicy {
             offers: Vec::new(),

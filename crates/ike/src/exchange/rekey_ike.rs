@@ -263,6 +263,7 @@ fn heir(
     heir.peer_spi = theirs;
     heir.channel = Some(super::init::channel((initiator, (spi_i, spi_r)), cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
+    heir.ppk = sa.ppk.clone();
     (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
     (heir.placed, heir.routable) = (sa.placed, sa.routable);
     (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());

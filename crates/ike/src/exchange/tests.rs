@@ -40,6 +40,7 @@ fn connection() -> Connection {
         remote_id: IdPattern::Any,
         local_auth: Default::default(),
         remote_auth: Default::default(),
+        ppk: Default::default(),
         ike: vec![Offer {
             encryption: gcm.clone(),
             prf: vec![Prf::HmacSha256],
@@ -116,6 +117,8 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
             additional: std::iter::repeat_n(Group::MlKem768, left).collect(),
             hashes: None,
             asked: false,
+            can_ppk: false,
+            named: None,
         };
         let mut sa = ike_sa(Stage::Keyed(Box::new(handshake)));
         sa.channel = init::channel((false, sa.spis()), cx, chosen.clone(), keys.clone());

@@ -41,12 +41,28 @@ fn world(root: &Authority, holders: [&Holder; 2], between: &[&Authority]) -> Wor
             c.remote_auth =
                 RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false };
         });
-        let trust = Trust { authorities: vec![root.certificate.clone()], ..Trust::default() };
-        let keys = vec![holder.key.clone()];
         let now = world.now;
         let endpoint = &mut world.hosts[side].endpoint;
-        endpoint.set_secrets(Secrets { keys, trust: Arc::new(trust), ..Secrets::default() });
+        endpoint.set_secrets(secrets(root, holder));
         endpoint.set_epoch(NOW - now.as_secs());
+    }
+    world
+}
+
+fn secrets(root: &Authority, holder: &Holder) -> Secrets {
+    let trust = Trust { authorities: vec![root.certificate.clone()], ..Trust::default() };
+    Secrets { keys: vec![holder.key.clone()], trust: Arc::new(trust), ..Secrets::default() }
+}
+
+/// Both sides sign, and have more secrets than that.
+pub(crate) fn world_with(add: impl Fn(usize, &mut Secrets)) -> World {
+    let root = Authority::new("C=CH, O=Example, CN=Root");
+    let holders = [holder(&root, 0, P256), holder(&root, 1, KeyKind::Ed25519)];
+    let mut world = world(&root, holders.each_ref(), &[]);
+    for (side, holder) in holders.iter().enumerate() {
+        let mut secrets = secrets(&root, holder);
+        add(side, &mut secrets);
+        world.hosts[side].endpoint.set_secrets(secrets);
     }
     world
 }

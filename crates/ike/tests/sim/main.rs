@@ -12,6 +12,7 @@ mod followup;
 mod mobike;
 mod password;
 mod pki;
+mod ppk;
 mod schedules;
 mod tape;
 mod world;

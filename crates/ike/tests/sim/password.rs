@@ -18,6 +18,21 @@ fn user(name: &str, password: &str) -> EapSecret {
 
 /// The west has this password, the east these users, and a certificate of the root that the west trusts.
 fn world(root: &Authority, east: &Holder, ours: EapSecret, theirs: Vec<EapSecret>) -> World {
+    world_of((root, east), ours, theirs, |_, _| {})
+}
+
+/// A password that is known, and more secrets than that.
+pub(crate) fn world_with(add: impl Fn(usize, &mut Secrets)) -> World {
+    let (root, east) = scene();
+    world_of((&root, &east), user("alice", "right"), vec![user("alice", "right")], add)
+}
+
+fn world_of(
+    (root, east): (&Authority, &Holder),
+    ours: EapSecret,
+    theirs: Vec<EapSecret>,
+    add: impl Fn(usize, &mut Secrets),
+) -> World {
     let mut world = World::new();
     world.change(0, |c| {
         c.local_auth = LocalAuth::Eap(ours.user.clone());
@@ -40,7 +55,8 @@ fn world(root: &Authority, east: &Holder, ours: EapSecret, theirs: Vec<EapSecret
         Secrets { eap: vec![ours], trust, ..Secrets::default() },
         Secrets { eap: theirs, keys: vec![east.key.clone()], ..Secrets::default() },
     ];
-    for (host, secrets) in world.hosts.iter_mut().zip(secrets) {
+    for (side, (host, mut secrets)) in world.hosts.iter_mut().zip(secrets).enumerate() {
+        add(side, &mut secrets);
         host.endpoint.set_secrets(secrets);
         host.endpoint.set_epoch(NOW - now.as_secs());
     }

@@ -151,6 +151,7 @@ pub(crate) fn site(name: &str) -> Connection {
         remote_id: exactly("@east"),
         local_auth: Default::default(),
         remote_auth: Default::default(),
+        ppk: Default::default(),
         ike: vec![ike],
         child: ChildPolicy {
             offers: vec![child],

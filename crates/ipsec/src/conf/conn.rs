@@ -203,7 +203,7 @@ const SIDE_KEYS: [&str; 34] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 83] = [
+const KEYS: [&str; 84] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -266,6 +266,7 @@ const KEYS: [&str; 83] = [
     "phase2alg",
     "policy_label",
     "ppk",
+    "ppk-ids",
     "pq",
     "priority",
     "reauth",

@@ -5,6 +5,7 @@
 
 use super::inside;
 mod authentication;
+mod ppk;
 
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
@@ -83,8 +84,7 @@ enum Host {
 }
 
 /// Keys that would change what is protected or who is believed, and that nothing here acts on.
-const UNSUPPORTED: [(&str, &str); 13] = [
-    ("ppk", "post-quantum preshared keys are not mixed in: pq=require"),
+const UNSUPPORTED: [(&str, &str); 12] = [
     ("ah", "AH is not negotiated: use esp="),
     ("aggrmode", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
     ("aggressive", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
@@ -259,6 +259,7 @@ impl<'c> Plan<'c> {
             remote_id,
             local_auth,
             remote_auth,
+            ppk: self.ppk(),
             ike,
             child: ChildPolicy { offers: esp, mode, local: Vec::new(), remote: Vec::new(), replay_window },
             times,
@@ -718,6 +719,7 @@ impl<'c> Plan<'c> {
 mod tests {
     use super::*;
     use crate::conf::Conf;
+    use ike::ppk::{PpkNeed, PpkPolicy};
 
     struct At(&'static [&'static str]);
 
@@ -820,7 +822,17 @@ mod tests {
             warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["f:9: parameter has no effect yet [narrowing]"]
         );
-        assert!(planned(&format!("{BASE}\tppk=insist\n"), &WEST).is_err());
+        let ppk =
+            |words: &str| planned(&format!("{BASE}\t{words}\n"), &WEST).map(|all| all[0].ike.ppk.clone());
+        let (need, ids) = (PpkNeed::Insist, vec![b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!(ppk("ppk=insist\n\tppk-ids=one, two").unwrap(), PpkPolicy { need, ids });
+        assert_eq!(ppk("ppk=propose").unwrap().need, PpkNeed::Propose);
+        assert_eq!(ppk("ppk=never").unwrap(), PpkPolicy::default());
+        assert!(
+            ppk("ppk=perhaps").is_err()
+                && ppk("ppk-ids=one").is_err()
+                && ppk("ppk=yes\n\tppk-ids=,").is_err()
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! entry := ID* ":" "PSK" key                                      goes on in lines that are indented
 //! ID    := address | "@" name | user "@" host | name | "%any" | "%any6"
 //!        | NAME ":" "EAP" key                                      a user's password
+//!        | ID* ":" "PPKS" NAME key                                  a post-quantum preshared key (RFC 8784)
+//!        | NAME ":" "PPK" key                                      the same, for whoever names it
 //!        | ID* ":" ("RSA" | "ECDSA" | "ED25519" | "PKCS8") FILE    a private key, below ipsec.d/private
 //! key   := '"' characters '"' | "0x" hex | "0s" base64
 //! ```
@@ -18,12 +20,15 @@ use base64ct::{Base64, Encoding};
 use ike::connection::{Psk, Secrets};
 use ike::eap::EapSecret;
 use ike::identity::{Id, IdPattern};
+use ike::ppk::Ppk;
 use ipsec_core::Secret;
 use ipsec_core::mschap::PasswordHash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// What is as strong against Grover's search as AES-128 against any other (RFC 8784 §6).
+const PPK_OCTETS: usize = 32;
 /// Files within files.
 const MAX_DEPTH: usize = 10;
 
@@ -116,6 +121,15 @@ impl Reader {
         match entry(text) {
             Ok(Entry::Psk(psk)) => self.out.secrets.psks.push(psk),
             Ok(Entry::Eap(user)) => self.out.secrets.eap.push(user),
+            Ok(Entry::Ppk(ppk)) => {
+                if ppk.key.len() < PPK_OCTETS {
+                    let why = format!(
+                        "a post-quantum preshared key that is shorter than {PPK_OCTETS} octets can be guessed: take more, from `ipsec ranbits 256'"
+                    );
+                    self.out.warnings.push(Problem::new(at, why));
+                }
+                self.out.secrets.ppks.push(ppk);
+            }
             Ok(Entry::Key(name)) => match files::private_key(&self.confs, &name) {
                 Ok(key) => self.out.secrets.keys.push(Arc::new(key)),
                 Err(why) => self.out.warnings.push(Problem::new(at, why)),
@@ -140,6 +154,7 @@ enum Entry {
     Psk(Psk),
     /// A user of EAP.
     Eap(EapSecret),
+    Ppk(Ppk),
     /// The file of a private key.
     Key(String),
     Other(String),
@@ -164,10 +179,40 @@ fn entry(text: &str) -> Result<Entry, String> {
             _ => Err("a password is one user's: `NAME : EAP \"...\"'".to_owned()),
         },
         "RSA" | "ECDSA" | "ED25519" | "PKCS8" => key_file(rest.trim()).map(Entry::Key),
-        kind @ ("XAUTH" | "NTLM" | "PIN" | "PPK" | "P12" | "BLISS") => Ok(Entry::Other(kind.to_owned())),
+        "PPKS" => {
+            let ends = ids.iter().map(|id| pattern(id)).collect::<Result<_, _>>()?;
+            let (name, secret) = word(rest.trim())?;
+            Ok(Entry::Ppk(Ppk { id: ppk_name(name)?, ends, key: key(secret.trim())? }))
+        }
+        "PPK" => match ids.as_slice() {
+            [name] => {
+                let name = name.trim_matches('"');
+                Ok(Entry::Ppk(Ppk { id: ppk_name(name)?, ends: Vec::new(), key: key(rest.trim())? }))
+            }
+            _ => Err("a post-quantum preshared key has one name: `NAME : PPK \"...\"', or `ID ID : PPKS \"NAME\" \"...\"'".to_owned()),
+        },
+        kind @ ("XAUTH" | "NTLM" | "PIN" | "PPKF" | "P12" | "BLISS") => Ok(Entry::Other(kind.to_owned())),
         "" => Err("the type of the secret is missing after `:': write PSK".to_owned()),
         // What stands there may be a secret whose type was forgotten.
         _ => Err("unknown type of secret after `:': write PSK".to_owned()),
+    }
+}
+
+/// The name of a post-quantum preshared key: it goes over the wire.
+fn ppk_name(name: &str) -> Result<Vec<u8>, String> {
+    match name.len() {
+        1..=255 => Ok(name.as_bytes().to_vec()),
+        _ => Err("the name of a post-quantum preshared key is 1 to 255 octets long".to_owned()),
+    }
+}
+
+/// The first word, in double quotes or not, and what stands behind it.
+fn word(text: &str) -> Result<(&str, &str), String> {
+    match text.strip_prefix('"') {
+        Some(rest) => {
+            rest.split_once('"').ok_or_else(|| "the quote before the name is not closed".to_owned())
+        }
+        None => Ok(text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()))),
     }
 }
 
@@ -233,7 +278,7 @@ fn key(text: &str) -> Result<Secret, String> {
     }
     let (word, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
     if word.is_empty() {
-        return Err("the secret is missing after PSK".to_owned());
+        return Err("the secret is missing at the end of the entry".to_owned());
     }
     if !ends_well(rest) {
         return Err("a secret with blanks stands in double quotes".to_owned());
@@ -300,6 +345,22 @@ west.example.org :PSK \"tight\"
     }
 
     #[test]
+    fn post_quantum_preshared_keys_have_a_name_and_those_they_are_for() {
+        let text = "\
+@west @east : PPKS \"first one\" 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+: PPKS second \"0123456789abcdef0123456789abcdef\"
+third : PPK \"too short\"
+";
+        let read = read_text(text).unwrap();
+        let all: Vec<(&[u8], usize, usize)> =
+            read.secrets.ppks.iter().map(|ppk| (&*ppk.id, ppk.ends.len(), ppk.key.len())).collect();
+        assert_eq!(all, [(&b"first one"[..], 2, 32), (b"second", 0, 32), (b"third", 0, 9)]);
+        let said: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains(":3: ") && said[0].contains("ranbits"), "{said:?}");
+        assert!(read.secrets.psks.is_empty());
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line_and_without_the_secret() {
         for (text, line, what) in [
             ("\n@a @b PSK \"hush\"", 2, "no `:'"),
@@ -312,6 +373,10 @@ west.example.org :PSK \"tight\"
             (" : PSK \"hush\"", 1, "column one"),
             ("@ : PSK \"hush\"", 1, ""),
             (": RSA", 1, "missing"),
+            ("@a @b : PPK \"hush\"", 1, "one name"),
+            (": PPKS \"n hush", 1, "not closed"),
+            (": PPKS n", 1, "missing"),
+            (": PPKS \"\" \"hush\"", 1, "1 to 255"),
             (": RSA {", 1, "put it into a file"),
             (": RSA a.pem \"hush\"", 1, "passphrase"),
         ] {

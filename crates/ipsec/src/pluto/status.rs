@@ -92,6 +92,7 @@ pub(super) fn connections(
                 "remote": row.remote.to_string(),
                 "peer": row.peer,
                 "algorithms": row.algorithms,
+                "ppk": row.ppk,
                 "nat_here": row.nat.0,
                 "nat_there": row.nat.1,
                 "encapsulate": row.encapsulate,
@@ -157,13 +158,14 @@ pub fn lines(status: &Value) -> Vec<String> {
     all.push(String::new());
     for row in list(status, "ike_sas") {
         all.push(format!(
-            "#{}: \"{}\" {} {} with {}; {}{}{}",
+            "#{}: \"{}\" {} {} with {}; {}{}{}{}",
             text(&row, "ike"),
             text(&row, "connection"),
             if is(&row, "initiator") { "to" } else { "from" },
             text(&row, "remote"),
             text(&row, "peer"),
             text(&row, "algorithms"),
+            row.get("ppk").and_then(Value::as_str).map(|id| format!(" with PPK {id:?}")).unwrap_or_default(),
             if is(&row, "encapsulate") { "; in UDP" } else { "" },
             inside(&row)
         ));

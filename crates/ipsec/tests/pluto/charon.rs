@@ -12,7 +12,7 @@ const CHARON: &str = "/usr/lib/ipsec/charon";
 fn root() -> Option<String> {
     std::env::var("TULIPS_STRONGSWAN_ROOT")
         .ok()
-        .filter(|root| std::path::Path::new(&format!("{root}{CHARON}")).exists())
+        .filter(|root| !root.is_empty() && std::path::Path::new(&format!("{root}{CHARON}")).exists())
 }
 
 pub(crate) struct Charon {

@@ -10,6 +10,7 @@ mod charon;
 mod inside;
 mod moves;
 mod operate;
+mod ppk;
 mod record;
 mod schema;
 mod slow;
