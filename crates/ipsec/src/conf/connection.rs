@@ -825,7 +825,7 @@ mod tests {
         let ppk =
             |words: &str| planned(&format!("{BASE}\t{words}\n"), &WEST).map(|all| all[0].ike.ppk.clone());
         let (need, ids) = (PpkNeed::Insist, vec![b"one".to_vec(), b"two".to_vec()]);
-        assert_eq!(ppk("ppk=insist\n\tppk-ids=one, two").unwrap(), PpkPolicy { need, ids });
+        assert_eq!(ppk("ppk=insist\n\tppk-ids=one,two").unwrap(), PpkPolicy { need, ids });
         assert_eq!(ppk("ppk=propose").unwrap().need, PpkNeed::Propose);
         assert_eq!(ppk("ppk=never").unwrap(), PpkPolicy::default());
         assert!(
