@@ -6,8 +6,12 @@
 //!
 //! `TULIPS_OPENIKED_ROOT=DIR`: that of another Debian's root directory, in the place of this machine's.
 
+#[path = "support/charon.rs"]
+mod charon;
 #[path = "openiked/identity.rs"]
 mod identity;
+#[path = "openiked/strongswan.rs"]
+mod strongswan;
 
 use identity::{Authority, By, write};
 
@@ -29,7 +33,8 @@ const IKED: &str = "/usr/sbin/iked";
 
 /// The root of another Debian, whose iked takes the place of this machine's.
 fn root() -> Option<String> {
-    std::env::var("TULIPS_OPENIKED_ROOT").ok().filter(|root| Path::new(&format!("{root}{IKED}")).exists())
+    let root = std::env::var("TULIPS_OPENIKED_ROOT").ok()?;
+    (!root.is_empty() && Path::new(&format!("{root}{IKED}")).exists()).then_some(root)
 }
 
 /// How long anything may take before the test fails. Nothing depends on it where all is well.
@@ -42,6 +47,8 @@ struct Gateway {
     dir: tempfile::TempDir,
     klips: Option<Child>,
     iked: Option<Child>,
+    /// Whether it looks for NATs on the way, and puts ESP into UDP where there is one.
+    nat: bool,
 }
 
 impl Gateway {
@@ -57,7 +64,7 @@ impl Gateway {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
         fs::write(dir.path().join("ipsec.conf"), "config setup\n\tpluto=no\n").expect("ipsec.conf");
         let inside = inside.parse().expect("address");
-        Self { namespace, inside, rundir, dir, klips: None, iked: None }
+        Self { namespace, inside, rundir, dir, klips: None, iked: None, nat: false }
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
@@ -102,6 +109,7 @@ impl Gateway {
 
     fn start_klips(&mut self, other: &str) {
         let mut command = self.command(KLIPS, &["-F", "--workers", "1"]);
+        command.args(self.nat.then_some("--share-port"));
         command.stderr(self.log("klips.log"));
         self.klips = Some(self.namespace.spawn(&mut command).expect("klips"));
         let attach = ["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"];
@@ -119,7 +127,8 @@ impl Gateway {
 
     fn start_iked(&mut self) {
         let at = self.dir.path().display();
-        let iked = format!("{IKED} -d -v -T -f {at}/iked.conf -s {at}/iked.ctl");
+        let nat = if self.nat { "" } else { "-T" };
+        let iked = format!("{IKED} -d -v {nat} -f {at}/iked.conf -s {at}/iked.ctl");
         // Keys and certificates are where it was built to look for them.
         let script = match root() {
             None => format!("mount --bind {at}/etc /etc/iked && exec {iked}"),
@@ -144,6 +153,10 @@ impl Gateway {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    const fn inside(&self) -> Inside<'_> {
+        (&self.namespace, self.inside)
     }
 
     /// Asks the daemon itself.
@@ -185,25 +198,28 @@ fn net(text: &str) -> ipnet::IpNet {
     text.parse().expect("a network")
 }
 
+/// A gateway's namespace and its address inside.
+type Inside<'a> = (&'a Namespace, IpAddr);
+
 /// Whether a datagram sent from inside one gateway arrives inside the other, of as many as `tries` says.
-fn passes(from: &Gateway, to: &Gateway, tries: usize) -> bool {
-    let bind = |gateway: &Gateway, port: u16| {
-        gateway.namespace.run(|| UdpSocket::bind((gateway.inside, port))).expect("namespace").expect("socket")
+fn passes(from: Inside<'_>, to: Inside<'_>, tries: usize) -> bool {
+    let bind = |(namespace, address): Inside<'_>, port: u16| {
+        namespace.run(|| UdpSocket::bind((address, port))).expect("namespace").expect("socket")
     };
     let (receiver, sender) = (bind(to, 7777), bind(from, 0));
     receiver.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
     (0..tries).any(|_| {
-        let _ = sender.send_to(b"hello", (to.inside, 7777));
-        receiver.recv_from(&mut [0; 16]).is_ok_and(|(_, source)| source.ip() == from.inside)
+        let _ = sender.send_to(b"hello", (to.1, 7777));
+        receiver.recv_from(&mut [0; 16]).is_ok_and(|(_, source)| source.ip() == from.1)
     })
 }
 
-fn crosses(from: &Gateway, to: &Gateway) {
-    assert!(passes(from, to, 300), "nothing came from {} to {}", from.inside, to.inside);
+fn crosses(from: Inside<'_>, to: Inside<'_>) {
+    assert!(passes(from, to, 300), "nothing came from {} to {}", from.1, to.1);
 }
 
-/// Two gateways with a cable between them; `None`, and why on stderr, where there cannot be any.
-fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
+/// Two namespaces with a cable between them; `None`, and why on stderr, where there cannot be any.
+fn scene() -> Option<[Namespace; 2]> {
     if let Err(why) = available() {
         eprintln!("skipped: {why}");
         return None;
@@ -228,6 +244,12 @@ fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
         });
         added.expect("namespace").expect("address");
     }
+    Some([left, right])
+}
+
+/// Two of them.
+fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
+    let [left, right] = scene()?;
     let (wests, easts) = ("10.1.0.0/16", "10.2.0.0/16");
     let (in_west, in_east) = (by.rule("west", "east"), by.rule("east", "west"));
     let in_west = format!("from {wests} to {easts} local 192.0.2.1 peer 192.0.2.2 {options} {in_west}");
@@ -248,8 +270,8 @@ fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
 #[test]
 fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
     let Some((west, east)) = pair("", By::Secret) else { return };
-    crosses(&west, &east);
-    crosses(&east, &west);
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
     // One SADB, one policy: every command of ours shows what it has made.
     assert_eq!(west.spis().len(), 2);
     assert_eq!(west.spis(), east.spis());
@@ -264,51 +286,51 @@ fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
     // Without the policy for what comes in, nothing comes out of an SA that has no selectors.
     let before = west.refused_by_policy();
     west.setkey("spddelete 10.2.0.0/16 10.1.0.0/16 any -P in;");
-    assert!(!passes(&east, &west, 5), "a packet came in that no policy wants");
+    assert!(!passes(east.inside(), west.inside(), 5), "a packet came in that no policy wants");
     assert!(west.refused_by_policy() > before, "and it was counted");
     west.setkey("spdadd 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/unique:9;");
-    assert!(!passes(&east, &west, 5), "the policy wants another SA");
+    assert!(!passes(east.inside(), west.inside(), 5), "the policy wants another SA");
     west.setkey("spdupdate 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/require;");
-    crosses(&east, &west);
+    crosses(east.inside(), west.inside());
 }
 
 #[test]
 fn openiked_rekeys_and_comes_back_after_it_was_killed() {
     let Some((mut west, mut east)) = pair("lifetime 26", By::Secret) else { return };
-    crosses(&west, &east);
+    crosses(west.inside(), east.inside());
     let first = west.spis();
     // A soft limit is told, and new SAs come in time; packets take the newest.
     wait("new SAs", || west.spis().iter().any(|spi| !first.contains(spi)));
-    crosses(&west, &east);
-    crosses(&east, &west);
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
 
     Gateway::kill(&mut west.iked);
     Gateway::kill(&mut east.iked);
     east.start_iked();
     west.start_iked();
     wait("SAs of the next ones", || !west.spis().is_empty());
-    crosses(&west, &east);
+    crosses(west.inside(), east.inside());
 
     // The data plane is killed, and what is protected stays in. The daemon is told once, and does not ask for ever.
     Gateway::kill(&mut west.klips);
-    assert!(!passes(&west, &east, 5), "nothing is to leave without protection");
+    assert!(!passes(west.inside(), east.inside(), 5), "nothing is to leave without protection");
     let said = |gateway: &Gateway| fs::metadata(gateway.dir.path().join("iked.log")).expect("log").len();
     let before = said(&west);
-    assert!(!passes(&west, &east, 5), "nothing is to leave without protection");
+    assert!(!passes(west.inside(), east.inside(), 5), "nothing is to leave without protection");
     assert!(said(&west) - before < 4096, "{} octets of log in a second", said(&west) - before);
     // Both are started again.
     Gateway::kill(&mut west.iked);
     west.start_klips("10.2.0.0/16");
     west.start_iked();
-    crosses(&west, &east);
-    crosses(&east, &west);
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
 }
 
 #[test]
 fn openiked_is_believed_by_its_certificate_and_takes_back_what_it_has_made() {
     let Some((west, east)) = pair("", By::Certificate) else { return };
-    crosses(&west, &east);
-    crosses(&east, &west);
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
     let first = west.spis();
     assert_eq!((first.len(), east.spis()), (2, first.clone()));
 
@@ -321,6 +343,6 @@ fn openiked_is_believed_by_its_certificate_and_takes_back_what_it_has_made() {
     west.ikectl(&["reload"]);
     wait("other SAs", || west.spis().len() == 2 && east.spis() == west.spis());
     assert!(west.spis().iter().all(|spi| !first.contains(spi)));
-    crosses(&west, &east);
-    crosses(&east, &west);
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
 }

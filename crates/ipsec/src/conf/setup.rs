@@ -73,6 +73,8 @@ pub struct Setup {
     pub nhelpers: Option<u32>,
     /// `pfkeygroup=`: the group that may speak PF_KEY besides root.
     pub pfkeygroup: Option<String>,
+    /// `shareport=`: UDP 4500 is that of a key manager other than ours.
+    pub shareport: bool,
     /// Every setting as it stands, for those that are text: `klipsdebug`, `plutodebug`, `syslog`, `virtual_private` ….
     pub settings: Vec<Setting>,
 }
@@ -113,6 +115,7 @@ impl Setup {
             oe: false,
             nhelpers: None,
             pfkeygroup: None,
+            shareport: false,
             settings: settings.to_vec(),
         };
         for setting in settings {
@@ -160,6 +163,7 @@ impl Setup {
             }
             "crlcheckinterval" => self.crlcheckinterval = span()?,
             "nhelpers" => self.nhelpers = Some(value.parse().map_err(|_| "value must be a number")?),
+            "shareport" => self.shareport = yes()?,
             "pfkeygroup" => self.pfkeygroup = Some(value.to_owned()),
             key if TEXT.contains(&key) => {}
             key if IGNORED.contains(&key) => {

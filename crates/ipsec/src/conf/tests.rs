@@ -145,7 +145,7 @@ fn setup_has_defaults() {
 fn setup_is_typed() {
     let text = "config setup\n\tinterfaces=\"ipsec0=eth0 ipsec1=wlan0.5\"\n\tprotostack=klips\n\tpluto=no\n\
                 \thidetos=off\n\tfragicmp=N\n\tcopydf=yes\n\toverridemtu=1400\n\tkeep_alive=1m\n\tsyslog=daemon.debug\n\
-                \tpfkeygroup=ipsec\n\trp_filter=0\n";
+                \tpfkeygroup=ipsec\n\trp_filter=0\n\tshareport=yes\n";
     let conf = conf_of(text);
     let pair = |name: &str, physical: &str| Interface::Pair { name: name.into(), physical: physical.into() };
     assert_eq!(conf.setup.interfaces, [pair("ipsec0", "eth0"), pair("ipsec1", "wlan0.5")]);
@@ -154,7 +154,7 @@ fn setup_is_typed() {
     assert_eq!((conf.setup.copydf, conf.setup.overridemtu), (true, Some(1400)));
     assert_eq!(conf.setup.keep_alive, Duration::from_secs(60));
     assert_eq!(conf.setup.get("syslog"), Some("daemon.debug"));
-    assert_eq!(conf.setup.pfkeygroup.as_deref(), Some("ipsec"));
+    assert_eq!((conf.setup.pfkeygroup.as_deref(), conf.setup.shareport), (Some("ipsec"), true));
     assert_eq!(conf.warnings[0].to_string(), "f:12: parameter has no effect any more [rp_filter]");
     assert!(conf_of("config setup\n\tinterfaces=%none\n").setup.interfaces.is_empty());
 }

@@ -59,6 +59,9 @@ is taken out, as in --offload=-uso,-merge_udp.  What is in use `ipsec tncfg --js
     /// Seconds that a packet waits at `%trap` for an SA, or at `%hold` for another eroute, before it is dropped
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
     hold: u64,
+    /// UDP 4500 is a key manager's that binds it, as OpenIKED does: take ESP in UDP beside it
+    #[arg(long)]
+    share_port: bool,
     /// End when standard input does: for a parent that may be killed
     #[arg(long)]
     until_eof: bool,
@@ -106,7 +109,12 @@ pub fn main() -> ExitCode {
         let options = Options {
             rundir,
             trust: Trust { group },
-            interfaces: Settings { workers: args.workers, owner, ..args.offload.unwrap_or_default() },
+            interfaces: Settings {
+                workers: args.workers,
+                owner,
+                share_port: args.share_port,
+                ..args.offload.unwrap_or_default()
+            },
             hold: Duration::from_secs(args.hold),
             until_eof: args.until_eof && args.foreground,
         };

@@ -52,6 +52,8 @@ pub struct Settings {
     pub override_mtu: Option<u32>,
     /// Our UDP port.
     pub port: u16,
+    /// It is a key manager's, and ESP in UDP is taken beside it.
+    pub share_port: bool,
     /// What to ask of the TUN device.
     pub offloads: Offloads,
     /// Send runs with `UDP_SEGMENT`.
@@ -77,6 +79,7 @@ impl Default for Settings {
             copy_df: false,
             override_mtu: None,
             port: 4500,
+            share_port: false,
             offloads: Offloads::ALL,
             segment: true,
             receive_merged: true,
@@ -406,6 +409,7 @@ impl Interfaces {
             gro: self.settings.receive_merged,
             gso: self.settings.segment,
             steer: self.settings.steer,
+            beside: self.settings.share_port,
         };
         let wires: Vec<Arc<Wire>> = Wire::open(&plan)?.into_iter().map(Arc::new).collect();
         let wanted = self.wanted(addresses, physical.index)?;

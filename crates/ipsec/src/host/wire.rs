@@ -4,8 +4,10 @@
 //! Nothing is encapsulated or decapsulated by the kernel here: UDP 4500 and protocol 50 arrive as they came. While a raw ESP
 //! socket is open the kernel does not answer ESP with "protocol unreachable".
 
+pub(super) mod beside;
+
 use super::mmsg::{self, Destination, Instruction, MAX, Scratch};
-use klips::{Path, Route, Run};
+use klips::{Encapsulation, Path, Route, Run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -83,6 +85,8 @@ pub struct Plan<'a> {
     pub gso: bool,
     /// Have the kernel steer by SPI.
     pub steer: bool,
+    /// The UDP port is a key manager's: see [`beside`].
+    pub beside: bool,
 }
 
 /// How received packets find their worker. Any worker may open any packet: this is about speed and about the order of
@@ -122,6 +126,7 @@ pub struct Port {
 #[derive(Debug)]
 pub struct Wire {
     port: u16,
+    beside: bool,
     udp4: Port,
     udp6: Option<Port>,
     esp4: Port,
@@ -176,12 +181,13 @@ impl Wire {
     /// *k* modulo the number of workers. Where the kernel refuses, see [`Steering`].
     pub fn open(plan: &Plan<'_>) -> Result<Vec<Self>, WireError> {
         let shared = plan.workers > 1;
-        if shared {
+        if shared && !plan.beside {
             // A socket that does not share its port finds out whether anybody else has it.
             drop(udp(Domain::IPV4, plan, false)?);
         }
-        let mut wires =
-            (0..plan.workers.max(1)).map(|_| Self::open_one(plan, shared)).collect::<Result<Vec<_>, _>>()?;
+        let mut wires = (0..plan.workers.max(1))
+            .map(|k| Self::open_one(plan, shared, k))
+            .collect::<Result<Vec<_>, _>>()?;
         // Every raw socket gets a copy of every packet, and AH is hardly ever what a peer sends most of.
         if let Some(first) = wires.first_mut() {
             first.ah4 = Some(raw(Domain::IPV4, plan.device, AH)?.socket);
@@ -192,7 +198,10 @@ impl Wire {
         if shared {
             let steered = |done: &dyn Fn() -> io::Result<()>| plan.steer && done().is_ok();
             let first = wires.first().into_iter();
-            let udp = if steered(&|| first.clone().try_for_each(|wire| wire.steer_udp(plan.workers))) {
+            // Their filters are steering.
+            let udp = if plan.beside
+                || steered(&|| first.clone().try_for_each(|wire| wire.steer_udp(plan.workers)))
+            {
                 Steering::Spi
             } else {
                 Steering::Flow
@@ -213,18 +222,25 @@ impl Wire {
         Ok(wires)
     }
 
-    fn open_one(plan: &Plan<'_>, shared: bool) -> Result<Self, WireError> {
-        let udp4 = udp(Domain::IPV4, plan, shared)?;
+    fn open_one(plan: &Plan<'_>, shared: bool, index: usize) -> Result<Self, WireError> {
+        let udp = |domain| match plan.beside {
+            true => beside::open(domain, plan, index),
+            false => udp(domain, plan, shared),
+        };
+        let udp4 = udp(Domain::IPV4)?;
         Ok(Self {
             port: plan.port,
+            beside: plan.beside,
             // A kernel without the option would send the whole run as one datagram.
             gso: AtomicBool::new(
-                plan.gso && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
+                plan.gso
+                    && !plan.beside
+                    && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok(),
             ),
             // Older kernels have none; every datagram then comes alone.
-            gro: plan.gro && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok(),
+            gro: plan.gro && !plan.beside && mmsg::set(&udp4.socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok(),
             udp4,
-            udp6: if_supported(udp(Domain::IPV6, plan, shared))?,
+            udp6: if_supported(udp(Domain::IPV6))?,
             esp4: raw(Domain::IPV4, plan.device, ESP)?,
             esp6: if_supported(raw(Domain::IPV6, plan.device, ESP))?,
             ah4: None,
@@ -320,6 +336,11 @@ impl Wire {
         self.port
     }
 
+    /// Whether the UDP port is a key manager's, and datagrams come with their UDP headers.
+    pub const fn is_beside(&self) -> bool {
+        self.beside
+    }
+
     /// Whether runs still leave as one segmented send.
     pub fn segments(&self) -> bool {
         self.gso.load(Relaxed)
@@ -360,8 +381,13 @@ impl Wire {
         if port.set_dont_fragment(path.dont_fragment, v4).is_err() {
             return packets(run);
         }
-        let to =
+        let mut to =
             Destination { to: SocketAddr::new(path.dst, remote), from: Some(path.src), tos: Some(path.tos) };
+        if let Some(udp) = path.encapsulation.filter(|_| self.beside) {
+            let (octets, stride) = beside::join(run, udp, (path.src, path.dst));
+            to.to.set_port(0);
+            return each(&port.socket, &Run { octets: &octets, stride, ..*run }, &to, scratch);
+        }
         if path.encapsulation.is_some() && run.octets.len() > run.stride && self.gso.load(Relaxed) {
             self.segmented(port, run, &to, scratch)
         } else {
@@ -400,7 +426,16 @@ impl Wire {
     pub fn send_udp(&self, from: Option<IpAddr>, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let port = if to.is_ipv4() { Some(&self.udp4) } else { self.udp6.as_ref() };
         let port = port.ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let to_peer = Destination { to, from, tos: None };
+        let mut to_peer = Destination { to, from, tos: None };
+        let mut whole = Vec::new();
+        if self.beside {
+            let from = from.ok_or(io::ErrorKind::AddrNotAvailable)?;
+            let udp = Encapsulation { local: self.port, remote: to.port() };
+            whole.extend_from_slice(&beside::header(payload, udp, (from, to.ip())));
+            whole.extend_from_slice(payload);
+            to_peer.to.set_port(0);
+        }
+        let payload = if self.beside { &whole } else { payload };
         let send = || Scratch::default().send(&port.socket, payload, &to_peer, None);
         match send() {
             // The worker whose socket this is wants its packets whole; a message that is too long for that goes in fragments.
@@ -624,7 +659,6 @@ mod tests {
     use super::*;
     use crate::host::mmsg::Slots;
     use crate::host::netns::{End, Namespace, available, connect};
-    use klips::Encapsulation;
 
     const LEFT: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
     const RIGHT: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
@@ -648,7 +682,7 @@ mod tests {
     }
 
     fn plan(workers: usize) -> Plan<'static> {
-        Plan { device: "eth0", port: 4500, workers, gro: true, gso: true, steer: true }
+        Plan { device: "eth0", port: 4500, workers, gro: true, gso: true, steer: true, beside: false }
     }
 
     fn open(namespace: &Namespace, plan: &Plan<'_>) -> Vec<Wire> {
@@ -872,6 +906,66 @@ mod tests {
         let mut got = [0; 64];
         let (n, from) = listener.recv_from(&mut got).unwrap();
         assert_eq!((&got[..n], from), (&[1, 2, 3, 4][..], "192.0.2.1:5000".parse().unwrap()));
+    }
+
+    #[test]
+    fn esp_in_udp_is_taken_and_sent_beside_a_key_manager_that_has_the_port() {
+        let Some((left, right)) = cable() else { return };
+        let theirs = open(&left, &plan(1));
+        for workers in [1, 3] {
+            let ours = open(&right, &Plan { beside: true, ..plan(workers) });
+            for family in [0, 1] {
+                let any = ["0.0.0.0:4500", "[::]:4500"][family];
+                let daemon = right.run(|| std::net::UdpSocket::bind(any)).unwrap().unwrap();
+                daemon.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+                let source = [Source::Udp4, Source::Udp6][family];
+                let to: SocketAddr = SocketAddr::new(RIGHT[family].parse().unwrap(), 4500);
+                // IKE, a keepalive and what is too short are the daemon's alone; ESP comes to both.
+                theirs[0].send_udp(None, to, &[0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+                theirs[0].send_udp(None, to, &[0xff]).unwrap();
+                theirs[0].send_udp(None, to, &[0, 0, 1, 0, 5, 6, 7]).unwrap();
+                let packet = [&300_u32.to_be_bytes()[..], &octets(61)].concat();
+                assert_eq!(theirs[0].send(&run(path(family, true), &packet, 65), &mut Scratch::default()), 0);
+                let mut got = [0; 100];
+                for len in [12, 1, 7, 65] {
+                    assert_eq!(daemon.recv_from(&mut got).unwrap().0, len);
+                }
+                let socket = ours[0].socket(source).unwrap();
+                let (mut slots, mut buffer) = (Slots::default(), vec![0; 70_000 * MAX]);
+                let wait = Timespec { tv_sec: 10, tv_nsec: 0 };
+                assert!(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait)).unwrap() > 0);
+                assert_eq!(slots.receive(socket, &mut buffer, 70_000, MAX).unwrap(), 1, "nothing else");
+                let message = slots.message(0).unwrap();
+                let header = if family == 0 { 20 } else { 0 };
+                let datagram = &buffer[message.start + header..message.start + message.len];
+                assert_eq!(beside::split(datagram), Some((4500, &packet[..])));
+                assert_eq!(beside::split(&datagram[..datagram.len() - 1]), None);
+                for other in ours.iter().skip(1) {
+                    let socket = other.socket(source).unwrap();
+                    assert_eq!(
+                        poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::default())).unwrap(),
+                        0
+                    );
+                }
+                // And back, in several packets, with a keepalive: from that port, whole, and with a checksum over IPv6.
+                let back = Path {
+                    src: RIGHT[family].parse().unwrap(),
+                    dst: LEFT[family].parse().unwrap(),
+                    ..path(family, true)
+                };
+                let octets = octets(3 * 1001 - 5);
+                assert_eq!(ours[0].send(&run(back, &octets, 1001), &mut Scratch::default()), 0);
+                let (packets, _) = receive(&theirs[0], source, 3);
+                assert_eq!(packets.iter().map(Vec::len).collect::<Vec<_>>(), [1001, 1001, 996]);
+                assert_eq!(packets.concat(), octets);
+                ours[0].send_udp(Some(to.ip()), SocketAddr::new(back.dst, 4500), &[0xff]).unwrap();
+                let socket = theirs[0].socket(source).unwrap();
+                assert!(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait)).unwrap() > 0);
+                assert_eq!(slots.receive(socket, &mut buffer, 70_000, MAX).unwrap(), 1);
+                let message = slots.message(0).unwrap();
+                assert_eq!((&buffer[message.start..][..message.len], message.from), (&[0xff][..], to));
+            }
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::clock;
 use super::mmsg::{MAX, Message, Scratch, Slots};
 use super::tun::{Offloads, Queue};
-use super::wire::{Source, Wire};
+use super::wire::{Source, Wire, beside};
 use ipsec_core::Time;
 use klips::{
     Arrival, Carrier, Counters, Discard, Gso, Inbound, Link, Opened, Outbound, Plane, Route, Run, Sealed,
@@ -473,6 +473,9 @@ impl Receive {
             Err(Discard::Malformed)
         } else {
             match source {
+                Source::Udp4 | Source::Udp6 if self.wire.is_beside() => {
+                    from_beside(&self.buffer, message, slot, self.wire.port()).ok_or(Discard::Malformed)
+                }
                 Source::Udp4 | Source::Udp6 => Ok(from_udp(message, slot, self.wire.port())),
                 Source::Esp4 => from_raw4(&self.buffer, slot, Carrier::Esp).ok_or(Discard::Malformed),
                 Source::Ah4 => from_raw4(&self.buffer, slot, Carrier::Ah).ok_or(Discard::Malformed),
@@ -541,6 +544,24 @@ fn from_raw4(buffer: &[u8], slot: Range<usize>, carrier: Carrier) -> Option<(Arr
     let arrival = Arrival { src: address(12)?, dst: address(16)?, carrier, tos: header[1], header: length };
     let start = slot.start.checked_add(length).filter(|start| *start <= slot.end)?;
     Some((arrival, start..slot.end))
+}
+
+/// Raw sockets for UDP beside a key manager's.
+fn from_beside(
+    buffer: &[u8],
+    message: &Message,
+    slot: Range<usize>,
+    local: u16,
+) -> Option<(Arrival, Range<usize>)> {
+    let none = Carrier::Udp { local, remote: 0 };
+    let (arrival, datagram) = match message.from.is_ipv4() {
+        true => from_raw4(buffer, slot, none)?,
+        false => from_raw6(message, slot, none),
+    };
+    let (remote, packet) = beside::split(buffer.get(datagram.clone())?)?;
+    let start = datagram.start.checked_add(beside::HEADER)?;
+    let range = start..start.checked_add(packet.len())?;
+    Some((Arrival { carrier: Carrier::Udp { local, remote }, header: 0, ..arrival }, range))
 }
 
 /// Raw IPv6 sockets keep the header to themselves.

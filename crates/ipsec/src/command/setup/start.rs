@@ -27,6 +27,7 @@ pub(super) struct Wanted {
     settings: Settings,
     debug: Vec<String>,
     pfkeygroup: Option<String>,
+    shareport: bool,
     syslog: String,
     /// `pluto`: the key daemon is started, too.
     pub(super) pluto: bool,
@@ -174,6 +175,9 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
     if let Err(why) = program::group(setup.pfkeygroup.as_deref()) {
         complain("pfkeygroup", why);
     }
+    if setup.shareport && setup.pluto {
+        complain("shareport", "pluto has its messages from klips: write pluto=no, or shareport=no".into());
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -191,6 +195,7 @@ fn wanted(conf: &Conf) -> Result<Wanted, Vec<String>> {
         },
         debug,
         pfkeygroup: setup.pfkeygroup.clone(),
+        shareport: setup.shareport,
         syslog,
         pluto: setup.pluto,
         supervised: setup.plutorestartoncrash && (setup.pluto || std::env::var_os("NOTIFY_SOCKET").is_some()),
@@ -295,6 +300,9 @@ fn spawn(name: &str, command: io::Result<Command>, wanted: &Wanted, voice: &Voic
     if let Some(group) = wanted.pfkeygroup.as_ref().filter(|_| name == program::NAME) {
         command.arg("--pfkeygroup").arg(group);
     }
+    if wanted.shareport && name == program::NAME {
+        command.arg("--share-port");
+    }
     let out =
         command.stderr(Stdio::piped()).output().map_err(|error| Failed::new(format!("{name}: {error}")))?;
     let said = String::from_utf8_lossy(&out.stderr);
@@ -343,17 +351,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_said_all_at_once_with_line_word_and_remedy() {
-        let text = "\tpluto=yes\n\tprotostack=netkey\n\tsyslog=nowhere\n\tklipsdebug=\"pfkey frob\"\n\tpfkeygroup=no:such\n";
+        let text = "\tpluto=yes\n\tprotostack=netkey\n\tsyslog=nowhere\n\tklipsdebug=\"pfkey frob\"\n\tpfkeygroup=no:such\n\tshareport=yes\n";
         let Err(why) = conf(text) else { panic!() };
         for (line, place, remedy) in [
             (0, "ipsec.conf:3: ", "write protostack=klips [protostack=netkey]"),
             (1, "ipsec.conf:4: ", "such as daemon.error [syslog=nowhere]"),
             (2, "ipsec.conf:5: no debug flag frob: there are tunnel, ", "all, none [klipsdebug=pfkey frob]"),
             (3, "ipsec.conf:6: ", "`getent group` lists them [pfkeygroup=no:such]"),
+            (4, "ipsec.conf:7: ", "write pluto=no, or shareport=no [shareport=yes]"),
         ] {
             assert!(why[line].starts_with(place) && why[line].ends_with(remedy), "{}", why[line]);
         }
-        assert_eq!(why.len(), 4);
+        assert_eq!(why.len(), 5);
     }
 
     #[test]
