@@ -18,7 +18,7 @@ use crate::host::interfaces::clear::Guarded;
 use crate::host::interfaces::{self, Addresses, AttachError, Interfaces, Physical};
 use crate::keysock::KeySockets;
 use crate::peer::Trust;
-use crate::process::Process;
+use crate::process::{Process, keep_memory_private};
 use crate::rundir::Rundir;
 use crate::table::{Device, Klipsdebug, Snapshot, Table};
 use crate::{command::version, ikesock, proc_fs};
@@ -33,7 +33,7 @@ use pfkey::dialect::Dialect;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
@@ -112,15 +112,6 @@ pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
 fn more_files() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-}
-
-/// What is in our memory opens other people's traffic: it goes into no core file, and no debugger of another user reads it.
-fn keep_memory_private() {
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // A handler that core_pattern pipes to is given cores whatever the limit says (core(5)).
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!("core files cannot be switched off: {error}");
-    }
 }
 
 struct Daemon {

@@ -217,10 +217,7 @@ impl KeySockets {
             let fd = match net::accept_with(listener, flags) {
                 Ok(fd) => fd,
                 Err(Errno::AGAIN) => return,
-                Err(error) => {
-                    tracing::warn!("PF_KEY socket: accept: {error}");
-                    return;
-                }
+                Err(error) => return self.log_refusal(now, &format!("accept: {error}")),
             };
             let refuse = |pid, why| {
                 let _ = net::send(&fd, &refusal(pid, why), SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
@@ -239,7 +236,7 @@ impl KeySockets {
                 }
                 Ok(peer) => peer,
                 Err(error) => {
-                    tracing::warn!("PF_KEY socket: peer credentials: {error}");
+                    self.log_refusal(now, &format!("peer credentials: {error}"));
                     continue;
                 }
             };
@@ -247,7 +244,7 @@ impl KeySockets {
             let _ = sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER);
             let number = self.next;
             if let Err(error) = epoll::add(&self.epoll, &fd, EventData::new_u64(number), EventFlags::IN) {
-                tracing::warn!("PF_KEY socket: epoll: {error}");
+                self.log_refusal(now, &format!("epoll: {error}"));
                 continue;
             }
             self.next = self.next.saturating_add(1);
@@ -259,6 +256,7 @@ impl KeySockets {
         }
     }
 
+    /// Anybody can connect as often as he likes: what is said of those who are sent away has an end.
     fn log_refusal(&mut self, now: Time, what: &str) {
         let (last, more) = &mut self.refused;
         if last.is_some_and(|last| now < last.after(QUIET)) {

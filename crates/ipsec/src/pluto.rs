@@ -9,6 +9,7 @@ mod journal;
 pub mod kernel;
 mod leases;
 mod manage;
+mod names;
 mod policy;
 pub mod pool;
 pub mod ports;
@@ -23,7 +24,7 @@ use crate::conf::connection::{Here, Planned};
 use crate::host::clock;
 use crate::host::netlink::Watch;
 use crate::ikesock::{self, Kind, Record, client::Client};
-use crate::process::Process;
+use crate::process::{Process, keep_memory_private};
 use crate::rundir::{self, Rundir};
 use ctl::Inbox;
 use ike::event::Event;
@@ -83,8 +84,7 @@ impl Random for SystemRandom {
 /// Runs until told to stop. `ready` is called once the daemon can be asked; what is returned as an error was not logged.
 pub fn run(options: &Options, ready: impl FnOnce()) -> Result<(), String> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // Secrets are in memory: no core dump, no debugger of another user.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    keep_memory_private();
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         signals.add(signal);
@@ -181,6 +181,7 @@ struct Pluto {
     options: Options,
     endpoint: Endpoint,
     planned: BTreeMap<String, Planned>,
+    hosts: names::Hosts,
     policy: Policy,
     leases: Leases,
     plane: Option<Plane>,
@@ -228,6 +229,7 @@ impl Pluto {
             endpoint,
             leases,
             planned: BTreeMap::new(),
+            hosts: names::Hosts::default(),
             policy: Policy::new(options.rundir.clone()),
             plane: None,
             searched: Time::ZERO,
@@ -256,14 +258,8 @@ impl Pluto {
             tracing::error!("{why}");
         }
         match self.reload(false) {
-            Ok(lines) => lines.iter().for_each(|line| tracing::info!("{line}")),
-            Err(why) => {
-                tracing::error!("{why}");
-                return;
-            }
-        }
-        if let Some(plane) = &mut self.plane {
-            self.policy.bury(&mut plane.kernel, |name| self.planned.contains_key(name));
+            Ok(_) => self.look_up_again(),
+            Err(why) => tracing::error!("{why}"),
         }
     }
 
@@ -297,6 +293,9 @@ impl Pluto {
                 self.policy.expire(&mut plane.kernel, Some(now));
             }
             self.find_plane(now);
+            if self.hosts.again.is_some_and(|due| due <= now) {
+                self.look_up_again();
+            }
         }
         Ok(())
     }
@@ -310,6 +309,7 @@ impl Pluto {
             (Some(_), Some(over)) => due = due.min(over),
             (Some(_), None) => {}
         }
+        due = due.min(self.hosts.again.unwrap_or(Time::FOREVER));
         let wait = due.since(now).min(Duration::from_secs(60));
         let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
         let signals = self.signals.as_fd();
@@ -343,7 +343,7 @@ impl Pluto {
                 Ok(Signal::SIGHUP) => {
                     let done = self.read_secrets().and_then(|_| self.reload(false));
                     match done {
-                        Ok(lines) => lines.iter().for_each(|line| tracing::info!("SIGHUP: {line}")),
+                        Ok(_) => self.look_up_again(),
                         Err(why) => tracing::error!("SIGHUP: {why}"),
                     }
                 }

@@ -5,7 +5,10 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal,
+    set_dumpable_behavior, setrlimit,
+};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -158,6 +161,15 @@ fn ended(fd: &OwnedFd, at_most: Duration) -> io::Result<bool> {
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// What is in our memory opens other people's traffic: it goes into no core file, and no debugger of another user reads it.
+pub fn keep_memory_private() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // A handler that core_pattern pipes to is given cores whatever the limit says (core(5)).
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("core files cannot be switched off: {error}");
     }
 }
 

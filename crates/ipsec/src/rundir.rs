@@ -16,6 +16,16 @@ pub fn confs() -> PathBuf {
     env::var_os("IPSEC_CONFS").filter(|dir| !dir.is_empty()).map_or_else(|| "/etc".into(), PathBuf::from)
 }
 
+/// Where the host's name servers stand.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The file that a peer's name servers are written to: `IPSEC_RESOLV_CONF`, else that of the host. A network namespace may
+/// have its own.
+pub fn resolv_conf() -> PathBuf {
+    let file = env::var_os("IPSEC_RESOLV_CONF").filter(|file| !file.is_empty());
+    file.map_or_else(|| RESOLV_CONF.into(), PathBuf::from)
+}
+
 /// The run directory of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rundir(PathBuf);

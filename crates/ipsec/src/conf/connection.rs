@@ -24,6 +24,10 @@ pub trait Here {
     fn has(&self, address: IpAddr) -> bool;
     /// Which of our addresses packets to `peer` leave from; without a peer, those of the default route.
     fn address_towards(&self, peer: Option<IpAddr>) -> Option<IpAddr>;
+    /// The address that a name stands for. Where nobody else waits, it is looked up on the spot.
+    fn resolve(&self, name: &str) -> Option<IpAddr> {
+        look_up(name)
+    }
     /// The directory of ipsec.conf, with certificates below it.
     fn confs(&self) -> std::path::PathBuf {
         crate::rundir::confs()
@@ -104,6 +108,19 @@ const UNSUPPORTED_SIDE: [(&str, &str); 2] = [
     ("ckaid", "name the key's file: cert= or rsasigkey="),
     ("subnetwithin", "write the subnet itself with subnet="),
 ];
+
+/// Asks the system's resolver, which may take its time: half a minute where no name server answers.
+pub fn look_up(name: &str) -> Option<IpAddr> {
+    (name, 0).to_socket_addrs().ok()?.next().map(|found| found.ip())
+}
+
+/// The names in `left=` and `right=` for which addresses have to be found.
+pub fn names(conn: &Conn) -> impl Iterator<Item = &str> {
+    let values = ["left", "right"].into_iter().filter_map(|side| conn.setting(side));
+    values
+        .map(|setting| setting.value.as_str())
+        .filter(|word| !word.starts_with('%') && word.parse::<IpAddr>().is_err())
+}
 
 /// What a section means on this host.
 pub fn plan(conn: &Conn, here: &dyn Here, warnings: &mut Vec<Problem>) -> Result<Vec<Planned>, Vec<Problem>> {
@@ -186,7 +203,7 @@ impl<'c> Plan<'c> {
         self.version();
         let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;
         let (left, right) = (Side { conn, name: "left" }, Side { conn, name: "right" });
-        let (left_host, right_host) = (self.host(&left)?, self.host(&right)?);
+        let (left_host, right_host) = (self.host(&left, here)?, self.host(&right, here)?);
         // Both ends are read by one rule; which is which is this host's addresses' business.
         let is_here = |host: &Host| matches!(host, Host::Address(address) if here.has(*address));
         let left_is_us = match (is_here(&left_host), is_here(&right_host)) {
@@ -442,7 +459,7 @@ impl<'c> Plan<'c> {
         number
     }
 
-    fn host(&mut self, side: &Side<'c>) -> Option<Host> {
+    fn host(&mut self, side: &Side<'c>, here: &dyn Here) -> Option<Host> {
         let Some(setting) = side.setting("") else {
             self.error(&format!("{}= is missing", side.name));
             return None;
@@ -456,8 +473,8 @@ impl<'c> Plan<'c> {
             }
             word => match word.parse() {
                 Ok(address) => Some(Host::Address(address)),
-                Err(_) => match (word, 0).to_socket_addrs().ok().and_then(|mut found| found.next()) {
-                    Some(found) => Some(Host::Address(found.ip())),
+                Err(_) => match here.resolve(word) {
+                    Some(found) => Some(Host::Address(found)),
                     None => {
                         self.refuse(setting, "neither an address nor a name that can be resolved");
                         None

@@ -4,6 +4,8 @@
 //! thread, nothing is allocated, locked or timed per packet. The two halves share nothing but descriptors, so that
 //! [`Shape::Split`] can give each its own thread. Nothing is ever held back to make a batch larger.
 
+mod end;
+
 use super::clock;
 use super::mmsg::{MAX, Message, Scratch, Slots};
 use super::tun::{Offloads, Queue};
@@ -168,7 +170,7 @@ impl Workers {
             for (transmit, receive, suffix) in halves {
                 let turns = Loop::new(Arc::clone(shared), transmit, receive)?;
                 let thread = thread::Builder::new().name(format!("{name}.{index}{suffix}"));
-                workers.threads.push(thread.spawn(move || turns.run_or_end())?);
+                workers.threads.push(thread.spawn(move || end::or_end(|| turns.run()))?);
             }
         }
         Ok(workers)
@@ -223,20 +225,6 @@ impl Loop {
             }
         }
         Ok(Self { shared, epoll, transmit, receive })
-    }
-
-    /// A worker that fails must not leave a device that looks attached and carries nothing: the daemon ends, its devices stay
-    /// closed, and whoever looks after it starts another.
-    fn run_or_end(self) {
-        let name = thread::current().name().unwrap_or("a worker").to_owned();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run()));
-        let why = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it panicked".into(),
-        };
-        tracing::error!("worker {name} has failed, ending: {why}");
-        std::process::abort();
     }
 
     fn run(mut self) -> io::Result<()> {

@@ -71,6 +71,10 @@ impl Server {
 
     /// Handles events until there are none.
     fn turn(&mut self) {
+        self.turn_at(Time::ZERO);
+    }
+
+    fn turn_at(&mut self, now: Time) {
         loop {
             let mut events = Vec::with_capacity(16);
             let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -81,8 +85,8 @@ impl Server {
             }
             for event in events {
                 let (number, flags) = (event.data.u64(), event.flags);
-                self.sockets.event(&mut self.service, number, flags, Time::ZERO, |_, _| {});
-                self.sockets.deliver(&mut self.service, Time::ZERO);
+                self.sockets.event(&mut self.service, number, flags, now, |_, _| {});
+                self.sockets.deliver(&mut self.service, now);
             }
         }
     }
@@ -220,6 +224,41 @@ fn a_stranger_is_told_eperm_and_is_gone() {
     assert!(net::send(&stranger, b"hello", SendFlags::NOSIGNAL).is_err(), "the connection is still there");
     server.turn();
     assert!(server.sockets.is_empty() && server.service.queues.is_empty() && server.service.seen.is_empty());
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn strangers_who_come_again_and_again_do_not_fill_the_log() {
+    let mut server = Server::new(Trust::default());
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for _ in 0..200 {
+        let Some(stranger) = client_as(&server, 65534, &[]) else { return };
+        server.turn();
+        assert_eq!(hear(&stranger).len(), 1);
+    }
+    let later = Time::ZERO.after(QUIET);
+    let Some(_stranger) = client_as(&server, 65534, &[]) else { return };
+    server.turn_at(later);
+    let said = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("may not use it; 199 refusals before it were not logged"), "{said}");
 }
 
 /// What lies unread when a socket closes makes the other side's next read say ECONNRESET, which says nothing.

@@ -15,7 +15,9 @@ use crate::peer::Trust;
 use rustix::fs::{Mode, chmod};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -106,12 +108,31 @@ pub struct Asked {
     pub request: Request,
     /// Each answer is an object with `say`, or with `ok` or `error` as the last.
     pub reply: Sender<Value>,
+    /// What the names that it is about stand for, once they have been looked up.
+    pub found: Option<BTreeMap<String, Option<IpAddr>>>,
+}
+
+/// Where requests are handed in.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    sender: Sender<Asked>,
+    waker: Waker,
+}
+
+impl Desk {
+    /// Hands one in; false if nobody takes them any more.
+    pub fn ask(&self, asked: Asked) -> bool {
+        let taken = self.sender.send(asked).is_ok();
+        self.waker.wake();
+        taken
+    }
 }
 
 /// The main loop's end.
 #[derive(Debug)]
 pub struct Inbox {
     receiver: Receiver<Asked>,
+    desk: Desk,
     /// Readable when there are requests.
     pub waker: Waker,
 }
@@ -121,6 +142,11 @@ impl Inbox {
     pub fn next(&self) -> Option<Asked> {
         self.receiver.try_recv().ok()
     }
+
+    /// Where requests of our own are handed in.
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
 }
 
 /// Listens at `path`, which must not exist, and serves until the process ends.
@@ -129,12 +155,13 @@ pub fn spawn(path: &Path) -> io::Result<Inbox> {
     chmod(path, Mode::from_raw_mode(0o600))?;
     let (sender, receiver) = channel();
     let waker = Waker::new()?;
-    let wake = waker.clone();
-    thread::Builder::new().name("ctl".into()).spawn(move || accept(&listener, &sender, &wake))?;
-    Ok(Inbox { receiver, waker })
+    let desk = Desk { sender, waker: waker.clone() };
+    let ours = desk.clone();
+    thread::Builder::new().name("ctl".into()).spawn(move || accept(&listener, &desk))?;
+    Ok(Inbox { receiver, desk: ours, waker })
 }
 
-fn accept(listener: &UnixListener, sender: &Sender<Asked>, waker: &Waker) {
+fn accept(listener: &UnixListener, desk: &Desk) {
     let slots = Arc::new(());
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else {
@@ -153,9 +180,9 @@ fn accept(listener: &UnixListener, sender: &Sender<Asked>, waker: &Waker) {
             let _ = send(&mut stream, &json!({ "id": null, "error": why }));
             continue;
         }
-        let (slot, sender, waker) = (Arc::clone(&slots), sender.clone(), waker.clone());
+        let (slot, desk) = (Arc::clone(&slots), desk.clone());
         let served = thread::Builder::new().name("ctl-client".into()).spawn(move || {
-            let _ = serve(stream, &sender, &waker);
+            let _ = serve(stream, &desk);
             drop(slot);
         });
         if let Err(error) = served {
@@ -177,7 +204,7 @@ struct Envelope {
     request: Request,
 }
 
-fn serve(stream: UnixStream, sender: &Sender<Asked>, waker: &Waker) -> io::Result<()> {
+fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut out = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
@@ -198,10 +225,9 @@ fn serve(stream: UnixStream, sender: &Sender<Asked>, waker: &Waker) -> io::Resul
             }
         };
         let (reply, answers) = channel();
-        if sender.send(Asked { request, reply }).is_err() {
+        if !desk.ask(Asked { request, reply, found: None }) {
             return Ok(());
         }
-        waker.wake();
         let mut ended = false;
         for mut answer in answers {
             ended = answer.get("say").is_none();

@@ -2,6 +2,7 @@
 
 use super::ctl::{Asked, Request};
 use super::kernel::Kernel;
+use super::names::Known;
 use super::{Pluto, Watcher, status};
 use crate::command::version;
 use crate::conf::connection::{self, Auto, Planned};
@@ -13,8 +14,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Pluto {
-    pub(super) fn act(&mut self, Asked { request, reply }: Asked) {
+    pub(super) fn act(&mut self, asked: Asked) {
         let now = clock::now();
+        let Asked { request, reply, found } = match asked.found {
+            Some(_) => asked,
+            None => match self.names_for(&asked.request) {
+                none if none.is_empty() => asked,
+                names => return self.look_up(names, asked),
+            },
+        };
+        if let Some(found) = found {
+            self.hosts.take(found, now);
+        }
         let done = match request {
             Request::Up { name, asynchronous } => {
                 let Ok(names) = self.loaded(&name) else {
@@ -134,8 +145,8 @@ impl Pluto {
         let conn =
             conf.conn(section).ok_or_else(|| format!("no conn section \"{section}\" in ipsec.conf"))?;
         let mut warnings = Vec::new();
-        let planned =
-            connection::plan(conn, &self.ports, &mut warnings).map_err(|problems| lines(&problems))?;
+        let planned = connection::plan(conn, &Known(&self.ports, &self.hosts), &mut warnings)
+            .map_err(|problems| lines(&problems))?;
         let now = clock::now();
         let keep: Vec<String> = planned.iter().map(|planned| planned.ike.name.clone()).collect();
         for name in self.names(section).iter().filter(|name| !keep.contains(name)) {
@@ -191,7 +202,7 @@ impl Pluto {
     pub(super) fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
         let conf = self.conf()?;
         let (mut warnings, mut errors) = (conf.warnings.clone(), Vec::new());
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut waits, mut done) = (BTreeMap::new(), Vec::new(), Vec::new());
         for conn in &conf.conns {
             match connection::auto(conn) {
                 Ok(Auto::Ignore) => continue,
@@ -201,7 +212,18 @@ impl Pluto {
                     continue;
                 }
             }
-            match connection::plan(conn, &self.ports, &mut warnings) {
+            if let Some(name) = self.hosts.missing(conn).first() {
+                // All others are loaded, and this one once its name is known; what it was before, it stays meanwhile.
+                done.push(format!("\"{}\": waits until it is known which address {name} has", conn.name));
+                waits.push(conn.name.as_str());
+                let before = self.names(&conn.name);
+                wanted.extend(before.into_iter().filter_map(|name| {
+                    let planned = self.planned.get(&name)?.clone();
+                    Some((name, planned))
+                }));
+                continue;
+            }
+            match connection::plan(conn, &Known(&self.ports, &self.hosts), &mut warnings) {
                 Ok(planned) => wanted.extend(planned.into_iter().map(|one| (one.ike.name.clone(), one))),
                 Err(problems) => errors.extend(problems),
             }
@@ -210,7 +232,6 @@ impl Pluto {
             return Err(lines(&errors));
         }
         warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
-        let mut done = Vec::new();
         let now = clock::now();
         let gone =
             self.planned.iter().filter(|(name, old)| old.auto != Auto::Ignore && !wanted.contains_key(*name));
@@ -244,6 +265,18 @@ impl Pluto {
             };
             if let Err(why) = begun {
                 tracing::warn!("\"{name}\": {why}");
+            }
+        }
+        if !dry_run {
+            done.iter().for_each(|line| tracing::info!("{line}"));
+            if let Some(plane) = &mut self.plane {
+                let is_of = |section: &str, name: &str| {
+                    name.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                };
+                let alive = |name: &str| {
+                    self.planned.contains_key(name) || waits.iter().any(|section| is_of(section, name))
+                };
+                self.policy.bury(&mut plane.kernel, alive);
             }
         }
         Ok(done)

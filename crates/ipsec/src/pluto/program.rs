@@ -22,9 +22,10 @@ use std::process::{Command, ExitCode};
 Exit codes: 0 stopped as asked, 1 failed (the reason is on stderr), 2 usage.
 
 Environment:
-  IPSEC_CONFS   directory of ipsec.conf, ipsec.secrets  [/etc]
-  IPSEC_RUNDIR  directory of sockets, pid file          [/var/run/pluto]
-  IPSEC_LOG     what to log, as info or ike=debug       [info]"
+  IPSEC_CONFS        directory of ipsec.conf, ipsec.secrets  [/etc]
+  IPSEC_RUNDIR       directory of sockets, pid file          [/var/run/pluto]
+  IPSEC_RESOLV_CONF  where a peer's name servers go          [/etc/resolv.conf]
+  IPSEC_LOG          what to log, as info or ike=debug       [info]"
 )]
 struct Args {
     /// Stay in the foreground and log to stderr

@@ -4,12 +4,14 @@
 //! or when told to. Elsewhere /etc/resolv.conf is written, and what was there before is kept in the run directory, so that
 //! `ipsec setup stop` puts it back even after a crash. A file that somebody changed meanwhile is that person's, and stays.
 
+use super::updown::Runner;
+use crate::rundir;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// By which we know a file that we wrote.
 const MARK: &str = "# by tulips (ipsec): what was here before is back when the connection is down";
@@ -32,13 +34,18 @@ pub(crate) struct Resolver {
     resolved: bool,
     file: PathBuf,
     backup: PathBuf,
+    /// resolvectl(1) asks a daemon over a bus, and either may take its time: nobody waits for it.
+    runner: Runner,
 }
 
 impl Resolver {
     /// Of this host; the file that was there before is kept at `backup`.
     pub(crate) fn of_host(backup: PathBuf) -> Self {
-        let resolved = Path::new("/run/systemd/resolve/io.systemd.Resolve").exists();
-        Self { given: BTreeMap::new(), resolved, file: "/etc/resolv.conf".into(), backup }
+        let file = rundir::resolv_conf();
+        // It serves the host, and knows nothing of a file that is only ours.
+        let resolved = file == Path::new(rundir::RESOLV_CONF)
+            && Path::new("/run/systemd/resolve/io.systemd.Resolve").exists();
+        Self { given: BTreeMap::new(), resolved, file, backup, runner: Runner::new() }
     }
 
     /// Sets what a connection was given.
@@ -82,30 +89,20 @@ impl Resolver {
         }
     }
 
-    fn apply(&self, device: &str) {
-        let done = if self.resolved {
-            self.tell_resolved(device)
-        } else {
-            self.write().map_err(|error| format!("{}: {error}", self.file.display()))
-        };
-        if let Err(why) = done {
-            tracing::warn!("name servers: {why}");
+    fn apply(&mut self, device: &str) {
+        if self.resolved {
+            self.tell("resolvectl", device);
+        } else if let Err(error) = self.write() {
+            tracing::warn!("name servers: {}: {error}", self.file.display());
         }
     }
 
-    fn tell_resolved(&self, device: &str) -> Result<(), String> {
+    fn tell(&mut self, program: &str, device: &str) {
         for words in self.words(device) {
-            let output = Command::new("resolvectl").args(&words).stdin(Stdio::null()).output();
-            let output = output.map_err(|error| format!("resolvectl: {error}"))?;
-            if !output.status.success() {
-                return Err(format!(
-                    "resolvectl {}: {}",
-                    words.join(" "),
-                    String::from_utf8_lossy(&output.stderr).trim()
-                ));
-            }
+            let mut command = Command::new(program);
+            command.args(&words);
+            self.runner.run(format!("name servers: {program} {}", words.join(" ")), command);
         }
-        Ok(())
     }
 
     /// What resolvectl(1) is to be told of a device.
@@ -199,7 +196,8 @@ mod tests {
     fn host(dir: &tempfile::TempDir) -> Resolver {
         let file = dir.path().join("resolv.conf");
         fs::write(&file, BEFORE).unwrap();
-        Resolver { given: BTreeMap::new(), resolved: false, file, backup: dir.path().join("before") }
+        let backup = dir.path().join("before");
+        Resolver { given: BTreeMap::new(), resolved: false, file, backup, runner: Runner::new() }
     }
 
     const BEFORE: &str = "search home.example\nnameserver 192.0.2.53\noptions edns0\n";
@@ -272,6 +270,31 @@ mod tests {
         let text = fs::read_to_string(&host.file).unwrap();
         assert!(text.contains("search good.example\n") && !text.contains("6.6.6.6"), "{text}");
         assert_eq!(host.words("ipsec0")[1], ["domain", "ipsec0", "good.example"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_resolved_and_it_hears_everything_in_order() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = host(&dir);
+        // Says what it was told once it is let go, or that this took too long: whoever waits for it cannot let it go.
+        let program = dir.path().join("resolvectl");
+        let at = dir.path().display();
+        let text = format!(
+            "#!/bin/sh\nn=0; while [ ! -e {at}/go ]; do n=$((n+1)); [ $n -gt 200 ] && {{ echo late >>{at}/out; exit; }}; sleep 0.05; done\necho $* >>{at}/out\n"
+        );
+        fs::write(&program, text).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = program.display().to_string();
+        let given = Given { device: "ipsec0".into(), servers: servers("10.1.0.53"), domains: Vec::new() };
+        host.given.insert("a".into(), given);
+        host.tell(&program, "ipsec0");
+        host.given.clear();
+        host.tell(&program, "ipsec0");
+        fs::write(dir.path().join("go"), "").unwrap();
+        drop(host);
+        let out = fs::read_to_string(dir.path().join("out")).unwrap();
+        assert_eq!(out, "dns ipsec0 10.1.0.53\ndomain ipsec0 ~.\nrevert ipsec0\n");
     }
 
     #[test]

@@ -89,8 +89,9 @@ impl Told {
 
 /// One run of a program.
 struct Run {
-    program: String,
-    environment: Vec<(&'static str, String)>,
+    /// What is said of it, in the log.
+    what: String,
+    command: Command,
 }
 
 /// Runs programs one after the other.
@@ -107,16 +108,25 @@ impl Runner {
         if program.trim().is_empty() {
             return;
         }
+        let environment = told.environment(verb);
+        let verb = environment.iter().find(|(name, _)| *name == "PLUTO_VERB").map_or("", |(_, verb)| verb);
+        let what = format!("leftupdown={program} {verb}");
+        if let Some(command) = command(program, &environment) {
+            self.run(what, command);
+        }
+    }
+
+    /// Has a command run after all those before it.
+    pub(super) fn run(&mut self, what: String, command: Command) {
         if self.0.is_none() {
             let (sender, receiver) = channel();
             match thread::Builder::new().name("updown".into()).spawn(move || work(&receiver)) {
                 Ok(thread) => self.0 = Some((sender, thread)),
-                Err(error) => return tracing::warn!("leftupdown={program}: no thread: {error}"),
+                Err(error) => return tracing::warn!("{what}: no thread: {error}"),
             }
         }
-        let run = Run { program: program.to_owned(), environment: told.environment(verb) };
         if let Some((sender, _)) = &self.0 {
-            let _ = sender.send(run);
+            let _ = sender.send(Run { what, command });
         }
     }
 }
@@ -132,19 +142,22 @@ impl Drop for Runner {
 }
 
 fn work(receiver: &Receiver<Run>) {
-    for Run { program, environment } in receiver {
-        let verb = environment.iter().find(|(name, _)| *name == "PLUTO_VERB").map_or("", |(_, verb)| verb);
-        if let Err(why) = run(&program, &environment) {
-            tracing::warn!("leftupdown={program} {verb}: {why}");
+    for Run { what, command } in receiver {
+        if let Err(why) = run(command) {
+            tracing::warn!("{what}: {why}");
         }
     }
 }
 
-fn run(program: &str, environment: &[(&'static str, String)]) -> Result<(), String> {
+/// What `leftupdown=` says, with what it is told and nothing else around it.
+fn command(program: &str, environment: &[(&'static str, String)]) -> Option<Command> {
     let mut words = program.split_whitespace();
-    let Some(file) = words.next() else { return Ok(()) };
-    let mut command = Command::new(file);
+    let mut command = Command::new(words.next()?);
     command.args(words).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+    Some(command)
+}
+
+fn run(mut command: Command) -> Result<(), String> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
     let stderr = child.stderr.take();
@@ -288,9 +301,10 @@ mod tests {
     fn one_that_fails_or_never_ends_is_said_to() {
         let dir = tempfile::tempdir().unwrap();
         let failing = script(&dir, "echo no such bridge >&2; exit 3");
-        assert_eq!(run(&failing, &[]), Err("exit status: 3: no such bridge".to_owned()));
-        assert!(run("/nowhere/updown", &[]).is_err());
-        assert_eq!(run("  ", &[]), Ok(()));
+        let run = |program: &str| command(program, &[]).map(run);
+        assert_eq!(run(&failing), Some(Err("exit status: 3: no such bridge".to_owned())));
+        assert!(run("/nowhere/updown").is_some_and(|said| said.is_err()));
+        assert_eq!(run("  "), None);
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         assert!(within(&mut child, Duration::from_millis(50)).is_err());
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub(crate) const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
 pub(crate) const KLIPS: &str = env!("CARGO_BIN_EXE_klips");
+pub(crate) const PLUTO: &str = env!("CARGO_BIN_EXE_pluto");
 
 /// A host of its own: a network namespace with an interface `eth7`, a run directory, a configuration.
 pub(crate) struct Host {

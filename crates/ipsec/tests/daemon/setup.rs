@@ -1,10 +1,11 @@
 //! `ipsec setup` and the daemon, run as a person runs them.
 
-use crate::host::{Host, IPSEC, KLIPS, Said};
+use crate::host::{Host, IPSEC, KLIPS, PLUTO, Said};
 use ipsec::process::Process;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -400,11 +401,23 @@ fn a_restart_with_a_configuration_that_cannot_be_used_stops_nothing() {
 #[test]
 fn a_daemon_with_keys_leaves_no_core() {
     let Some(host) = Host::new("%none") else { return };
-    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
-    let limits = fs::read_to_string(format!("/proc/{}/limits", host.daemon().pid)).expect("limits");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("core");
-    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
-    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    for (program, pid) in [(KLIPS, host.rundir.klips_pid()), (PLUTO, host.rundir.pluto_pid())] {
+        // Whoever starts it would have them, and this one dies as badly as one can.
+        let mut command =
+            host.command("sh", &["-c", "ulimit -c unlimited; exec \"$0\" --foreground", program]);
+        command.current_dir(host.dir.path()).stderr(Stdio::null());
+        let mut child = host.namespace.spawn(&mut command).expect("a shell");
+        while Process::read(&pid).is_none() {
+            assert!(child.try_wait().expect("wait").is_none(), "{program} ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).expect("limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("core");
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{program}");
+        assert!(Process::now(child.id()).expect("alive").signal(Signal::ABORT).expect("signal"));
+        let status = child.wait().expect("wait");
+        assert_eq!((status.signal(), status.core_dumped()), (Some(libc::SIGABRT), false), "{program}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod charon;
 mod inside;
 mod moves;
 mod operate;
+mod outside;
 mod ppk;
 mod record;
 mod schema;
@@ -82,6 +83,8 @@ impl Gateway {
     fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).env("IPSEC_RUNDIR", self.rundir.path()).env("IPSEC_CONFS", self.dir.path());
+        // Name servers are the host's, and no test is to change those of the machine it runs on.
+        command.env("IPSEC_RESOLV_CONF", self.dir.path().join("resolv.conf"));
         command.stdin(Stdio::null());
         command
     }
