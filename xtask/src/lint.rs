@@ -38,7 +38,7 @@ pub(crate) fn lint() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Every path that the map names is there (style.md R22: a map that lies is worse than none).
+/// Every path that the map names is there: a map that lies is worse than none.
 fn paths_exist(document: &str) -> Result<(), Failed> {
     println!("=== paths in {document}");
     let text = fs::read_to_string(root().join(document)).map_err(|e| Failed(format!("{document}: {e}")))?;

@@ -1,4 +1,4 @@
-//! `klips.ctl`: one JSON object per line, each request with its id (design.md §2.9).
+//! `klips.ctl`: one JSON object per line, each request with its id.
 //!
 //! ```text
 //! → {"id":1,"do":"table","table":"eroute","form":"man"}

@@ -1,4 +1,4 @@
-//! The PF_KEY socket: `AF_UNIX`, `SOCK_SEQPACKET`; one record is one message (design.md §2.3).
+//! The PF_KEY socket: `AF_UNIX`, `SOCK_SEQPACKET`; one record is one message.
 //!
 //! Reads when a client has written, writes when it can take more. What a client is to receive stays in [`Service`] until
 //! then, so a client that does not read costs one message here and holds nobody up. A request is answered before the

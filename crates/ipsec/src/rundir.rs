@@ -1,4 +1,4 @@
-//! Where the files of one instance are (design.md §2.2): the configuration and the run directory.
+//! Where the files of one instance are: the configuration and the run directory.
 //!
 //! Two instances with different directories never meet. Everything of an instance is named here and nowhere else.
 

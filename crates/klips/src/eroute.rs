@@ -1,7 +1,7 @@
 //! Eroutes: the ordered policy (RFC 4301 §4.4.1).
 //!
 //! Among the eroutes that match a packet the one decides that has the longest source prefix; among those the longest
-//! destination prefix; then one with a protocol, a source port, a destination port before one without (design.md §2.4).
+//! destination prefix; then one with a protocol, a source port, a destination port before one without.
 //! Eroutes of dialects that rank their policies come in the order of their priorities, and of their age (`Rank`).
 //!
 //! How they are searched is in [`space`].
@@ -293,7 +293,7 @@ mod tests {
     use ipnet::IpNet;
     use proptest::prelude::*;
 
-    /// The rule of design.md §2.4, as it is written there.
+    /// The rule of the first lines of this file, written as plainly as it can be.
     fn naive<'t>(table: &'t [Selector], flow: &Flow) -> Option<&'t Selector> {
         table.iter().filter(|s| s.matches(flow)).max_by_key(|s| {
             (s.src.prefix_len(), s.dst.prefix_len(), s.proto != 0, s.sport != 0, s.dport != 0)

@@ -25,7 +25,7 @@
 //! What goes past the C library goes past this: a program that makes its system calls itself, and `fread` and `fwrite`,
 //! whose calls are inside it (they work, but a service that has gone is the end of a file to them).
 #![cfg(target_os = "linux")]
-#![allow(unsafe_code, reason = "a C library's functions, called by C and calling C (design.md §1)")]
+#![allow(unsafe_code, reason = "a C library's functions, called by C and calling C")]
 
 mod end;
 mod ours;

@@ -1,4 +1,4 @@
-//! Which eroute decides about a packet, and why (design.md §2.4).
+//! Which eroute decides about a packet, and why.
 
 use crate::table::Form;
 use crate::table::eroute::Line;

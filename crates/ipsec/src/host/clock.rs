@@ -3,7 +3,7 @@
 use ipsec_core::Time;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// Now, on `CLOCK_BOOTTIME`: lifetimes go on while the machine sleeps (style.md R3).
+/// Now, on `CLOCK_BOOTTIME`: lifetimes go on while the machine sleeps.
 pub fn now() -> Time {
     Time::from_nanos(nanos(clock_gettime(ClockId::Boottime)))
 }

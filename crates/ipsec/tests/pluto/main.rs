@@ -32,8 +32,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
@@ -283,7 +283,7 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
     // What is kept for a thread that does not run for a while is not lost: by itself the kernel keeps some 250 of these.
     let size = 8 << 20;
     ipsec::host::mmsg::set(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).expect("a larger buffer");
-    let going = AtomicBool::new(true);
+    let (going, counted) = (AtomicBool::new(true), AtomicU32::new(0));
     let sent = OnceLock::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -291,6 +291,7 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
             while going.load(Relaxed) {
                 sender.send_to(&n.to_be_bytes(), (to.inside, 7778)).expect("sent");
                 n += 1;
+                counted.store(n, Relaxed);
                 std::thread::sleep(Duration::from_millis(1));
             }
             let _ = sent.set((n, clock::now()));
@@ -313,7 +314,8 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
         });
         change();
         // The last ones on what came of it.
-        std::thread::sleep(Duration::from_millis(200));
+        let before = counted.load(Relaxed);
+        wait("more datagrams", || counted.load(Relaxed) > before + 100);
         going.store(false, Relaxed);
         let received = received.join().expect("receiver");
         let (sent, _) = *sent.get().expect("the receiver waits for it");

@@ -119,8 +119,15 @@ fn a_negotiation_has_one_number_in_log_progress_and_monitor() {
     monitor.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut monitor = west.namespace.spawn(&mut monitor).expect("monitor");
     let lines = BufReader::new(monitor.stdout.take().expect("pipe")).lines();
-    // It finds pluto within a second.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let connected = || {
+        let sockets = west.namespace.run(|| fs::read_to_string("/proc/thread-self/net/unix"));
+        let sockets = sockets.expect("namespace").expect("sockets");
+        // The other end of a connection has the name, too, and is connected (03).
+        sockets.lines().any(|line| line.contains(" 03 ") && line.ends_with("/pluto.ctl"))
+    };
+    wait("the monitor at pluto", connected);
+    // What it asks for is heard before this.
+    west.status();
     crosses(&west, &east);
     let mut number = None;
     for line in lines {
