@@ -9,9 +9,9 @@
 //! | X_SPDGET, X_SPDDELETE2 | GETFLOW, then DELFLOW |
 //! | X_SPDFLUSH, X_SPDDUMP | FLUSHFLOWS, DUMPFLOWS |
 //! | X_NAT_T_NEW_MAPPING | NEWMAPPING |
-//! | X_MIGRATE, X_KMADDRESS, what is not in this table | refused: EOPNOTSUPP |
+//! | X_MIGRATE, X_KMADDRESS, a DUMP with X_FILTER, what is not in this table | refused: EOPNOTSUPP |
 //!
-//! Errno values are Linux's. The reason that pf_key(7P) has for a refusal is in `sadb_msg_reserved`, where others have 0.
+//! What Linux's own af_key answers, and where we differ and why, is a table: `crates/klips/tests/af_key.rs`. Errno values are Linux's. The reason that pf_key(7P) has for a refusal is in `sadb_msg_reserved`, where others have 0.
 
 pub mod number;
 mod policy;
@@ -35,6 +35,8 @@ struct Asked {
     satype: u8,
     seq: u32,
     pid: u32,
+    /// The mode of a GETSPI, which its answer repeats.
+    mode: u8,
 }
 
 /// One socket of the dialect.
@@ -108,7 +110,10 @@ impl Translator for Linux {
             }
             MessageType::Dump => self.dumped(&message, sa::tell),
             // A reserved SPI is told to its asker alone.
-            MessageType::GetSpi if asked.is_none() => Turn::default(),
+            MessageType::GetSpi => match asked {
+                Some(asked) => told(sa::tell_reserved(&message, spoken(&message.base), asked.mode)),
+                None => Turn::default(),
+            },
             MessageType::Register => told(sa::tell_supported(&message, spoken(&message.base))),
             MessageType::Flush | MessageType::Promisc => told(bare(&message.base, asked)),
             MessageType::Acquire => {
@@ -116,8 +121,7 @@ impl Translator for Linux {
             }
             MessageType::UpdatePair => told(sa::tell(&message, named(&message.base, MessageType::Update))),
             MessageType::DelPair => told(sa::tell(&message, named(&message.base, MessageType::Delete))),
-            MessageType::GetSpi
-            | MessageType::Update
+            MessageType::Update
             | MessageType::Add
             | MessageType::Delete
             | MessageType::Get
@@ -130,6 +134,9 @@ impl Translator for Linux {
 impl Linux {
     fn translate(&mut self, octets: &[u8]) -> Result<Turn, Fault> {
         let record = Record::parse(octets)?;
+        if !(1..=number::message::MIGRATE).contains(&record.base.number) {
+            return Err(Fault { errno: Errno::EINVAL, diagnostic: D::UnknownMsg });
+        }
         if let Some(kind) = spd(record.base.number) {
             #[expect(clippy::wildcard_enum_match_arm, reason = "the two others are their header alone")]
             let message = match kind {
@@ -138,7 +145,7 @@ impl Linux {
                 MessageType::GetFlow => policy::get(&record)?,
                 _ => header(&Base::request(kind, SaType::Unspec, record.base.seq, record.base.pid)),
             };
-            self.expect(&record.base, kind);
+            self.expect(&record, kind);
             return Ok(Turn::ask(message));
         }
         let kind = record.base.kind().filter(|kind| kind.number() <= MessageType::Promisc.number());
@@ -158,14 +165,19 @@ impl Linux {
                 return Ok(Turn::ask(header(&Base { satype_number: self.satype(&record)?, ..base })));
             }
             MessageType::Expire => return Err(unsupported),
+            // Who asks for some SAs is not to be shown all.
+            MessageType::Dump if record.raw(number::ext::FILTER).is_some() => return Err(unsupported),
             MessageType::Register => {
                 self.register(record.base.satype_number)?;
                 header(&Base { satype_number: self.satype(&record)?, ..base })
             }
+            MessageType::Promisc if record.base.satype_number > 1 => {
+                return Err(Fault::errno(Errno::EINVAL));
+            }
             MessageType::Promisc => header(&base),
             _ => header(&Base { satype_number: self.satype(&record)?, ..base }),
         };
-        self.expect(&record.base, kind);
+        self.expect(&record, kind);
         Ok(Turn::ask(message))
     }
 
@@ -196,13 +208,15 @@ impl Linux {
         Ok(())
     }
 
-    fn expect(&mut self, base: &Base, native: MessageType) {
+    fn expect(&mut self, record: &Record<'_>, native: MessageType) {
+        let base = &record.base;
         self.asked.push(Asked {
             native: native.number(),
             number: base.number,
             satype: base.satype_number,
             seq: base.seq,
             pid: base.pid,
+            mode: record.sa2().0,
         });
     }
 
@@ -225,7 +239,10 @@ impl Linux {
         }
         let base = Base { number: asked.number, satype_number: asked.satype, ..message.base };
         let diagnostic = D::from_number(message.base.diagnostic).unwrap_or(D::None);
-        Turn::say(refusal(&base, Fault { errno: message.base.errno, diagnostic }))
+        // No SPI is left in the range.
+        let exhausted = asked.native == MessageType::GetSpi.number() && base.errno == Errno::EEXIST;
+        let errno = if exhausted { Errno::ENOENT } else { base.errno };
+        Turn::say(refusal(&base, Fault { errno, diagnostic }))
     }
 
     /// One message of a DUMP, or its end. The dialect numbers them, and the last is 0.
@@ -306,7 +323,6 @@ fn refusal(base: &Base, Fault { errno, diagnostic }: Fault) -> Vec<u8> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "most of them are EINVAL there, too")]
     let errno = match diagnostic {
         D::SaNotfound | D::SaExpired | D::PairSaNotfound => Errno::ESRCH,
-        D::UnknownMsg => Errno::EOPNOTSUPP,
         _ => errno,
     };
     header(&Base { errno, diagnostic: diagnostic.number(), version: 2, ..*base })

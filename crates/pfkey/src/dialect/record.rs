@@ -93,6 +93,10 @@ impl<'m, L: Layout> Record<'m, L> {
     /// A key, if it is there.
     pub fn key(&self, kind: ExtType, malformed: D) -> Result<Option<Key<'m>>, Fault> {
         let Some(octets) = self.raw(kind.number()) else { return Ok(None) };
+        // What Linux wants of NULL, and no key.
+        if octets.get(4..6) == Some(&[0; 2]) {
+            return Ok(None);
+        }
         // What follows the bits is reserved here, and an initial IV on our side.
         let key = message::key(octets, false).ok_or(Fault::invalid(malformed))?;
         Ok(Some(Key { reserved: 0, ..key }))

@@ -53,14 +53,30 @@ pub mod ext {
 /// `sadb_msg_satype`: IPComp, which is 10 on our side; 9 is IP in IP there.
 pub const SATYPE_IPCOMP: u8 = 9;
 
+/// DEFLATE, the one compression that there is (`SADB_X_CALG_DEFLATE`).
+pub const DEFLATE: u8 = 2;
+
 /// `IPSEC_MODE_*`.
 pub mod mode {
+    use crate::{Diagnostic as D, Errno, Fault};
+
     /// Whatever; an SA that says so is a transport one.
     pub const ANY: u8 = 0;
     /// Transport.
     pub const TRANSPORT: u8 = 1;
     /// Tunnel.
     pub const TUNNEL: u8 = 2;
+    /// BEET, the last that Linux knows in PF_KEY.
+    const BEET: u8 = 3;
+
+    /// Refuses a mode that is none, and the one that is not here.
+    pub(crate) const fn known(mode: u8) -> Result<(), Fault> {
+        match mode {
+            ANY | TRANSPORT | TUNNEL => Ok(()),
+            BEET => Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode }),
+            _ => Err(Fault { errno: Errno::EINVAL, diagnostic: D::BadMode }),
+        }
+    }
 }
 
 pub use crate::dialect::parts::ESP_IN_UDP;

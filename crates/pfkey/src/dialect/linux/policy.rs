@@ -12,7 +12,7 @@
 //! | several requests, protocols other than ESP and AH | refused: EOPNOTSUPP |
 //! | types entrust and bypass, no request, a lifetime of the policy | refused: EINVAL, EOPNOTSUPP |
 
-use super::number::ext;
+use super::number::{ext, mode};
 use super::record::Record;
 use super::sa;
 use crate::dialect::parts;
@@ -27,6 +27,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const DISCARD: u16 = 0;
 const NONE: u16 = 1;
 const IPSEC: u16 = 2;
+/// ESP, AH and IPComp.
+const PROTOCOLS: [u8; 3] = [50, 51, 108];
 /// `IPSEC_ULPROTO_ANY`.
 const ANY: u8 = 255;
 /// `struct sadb_x_ipsecrequest` without its addresses.
@@ -111,6 +113,11 @@ impl Policy {
             [request] => request,
             _ => return Err(unsupported(D::BadPolicy)),
         };
+        mode::known(request.mode)?;
+        let none = request.mode == mode::TUNNEL && request.ends.is_none();
+        if none || !PROTOCOLS.contains(&request.protocol) {
+            return Err(Fault::invalid(D::BadPolicy));
+        }
         // In transport mode they are those of the packet, which are known where the policy is about two hosts.
         let (src, dst) = match request.ends {
             Some(ends) => ends,
@@ -280,7 +287,7 @@ fn extension(w: &mut Writer, message: &Message<'_>) {
     let named = message.sa.is_some() && message.flow_policy.is_none();
     let request = policy.wanted.or(named.then_some(Wanted {
         protocol: protocol(message.base.satype_number),
-        mode: super::number::mode::TUNNEL,
+        mode: mode::TUNNEL,
         level: Level::Require,
         reqid: 0,
     }));
@@ -290,8 +297,7 @@ fn extension(w: &mut Writer, message: &Message<'_>) {
         let anywhere =
             if dst.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let Wanted { protocol, mode, level, reqid } = wanted;
-        let ends =
-            (mode == super::number::mode::TUNNEL).then_some((ip(message.src).unwrap_or(anywhere), dst));
+        let ends = (mode == mode::TUNNEL).then_some((ip(message.src).unwrap_or(anywhere), dst));
         Request { protocol, mode, level: Some(level), reqid, ends }
     });
     let (direction, index) = (policy.direction.number(), policy.index);

@@ -34,7 +34,12 @@ impl<'m> Record<'m> {
     pub fn parse(octets: &'m [u8]) -> Result<Self, Fault> {
         let (head, rest) = octets.split_first_chunk().ok_or(Fault::errno(Errno::EMSGSIZE))?;
         let base = Base::parse(head);
-        if base.version != 2 || usize::from(base.words).saturating_mul(8) != octets.len() {
+        let words = octets.len() / 8;
+        if usize::from(base.words) != words {
+            return Err(Fault::errno(Errno::EMSGSIZE));
+        }
+        // Its reserved field is 0.
+        if base.version != 2 || base.diagnostic != 0 || !octets.len().is_multiple_of(8) {
             return Err(Fault::errno(Errno::EINVAL));
         }
         Self::read(base, rest, |_| true)
@@ -47,6 +52,10 @@ impl<'m> Record<'m> {
         let four = |address: &Address| address.socket.is_some_and(|socket| socket.is_ipv4());
         if four(&src) != four(&dst) {
             return Err(Fault::invalid(D::AfMismatch));
+        }
+        let most = if four(&src) { 32 } else { 128 };
+        if src.prefix > most || dst.prefix > most {
+            return Err(Fault::errno(Errno::EINVAL));
         }
         Ok((src, dst))
     }

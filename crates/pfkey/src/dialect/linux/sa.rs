@@ -60,9 +60,7 @@ pub(super) fn request(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>,
         return finish(w);
     }
     let (mode, reqid) = record.sa2();
-    if mode > mode::TUNNEL {
-        return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode });
-    }
+    mode::known(mode)?;
     w.sa_policy(&SaPolicy { reqid, by_policy: true });
     finish(w)
 }
@@ -88,7 +86,8 @@ fn our_sa(record: &Record<'_>, kind: MessageType) -> Result<Sa, Fault> {
     let ipcomp = record.base.satype_number == number::SATYPE_IPCOMP;
     let encrypt = match sa.encrypt {
         0 => 0,
-        deflate if ipcomp => deflate,
+        number::DEFLATE if ipcomp => number::DEFLATE,
+        _ if ipcomp => return Err(Fault::invalid(D::BadEalg)),
         encrypt => number::ours(ENCRYPTION, encrypt).ok_or(unknown(D::BadEalg))?,
     };
     let tunnel = if record.sa2().0 == mode::TUNNEL { crate::flags::TUNNEL } else { 0 };
@@ -119,6 +118,12 @@ fn complete(w: &mut Writer, record: &Record<'_>, dst: &Address) -> Result<(), Fa
 
 /// An SA as the service tells of it, in an answer or a notice. `None` for what has no words here.
 pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
+    let tunnel =
+        message.inner_src.is_some() || message.sa.is_some_and(|sa| sa.flags & crate::flags::TUNNEL != 0);
+    describe(message, base, tunnel)
+}
+
+fn describe(message: &Message<'_>, base: Base, tunnel: bool) -> Option<Vec<u8>> {
     let satype_number = their_satype(message.base.satype()?)?;
     let mut w = Writer::with_capacity(&Base { satype_number, ..base }, 1024);
     let sa = message.sa?;
@@ -144,7 +149,7 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
         w.address(ExtType::AddressInnerSrc, &inner);
     }
     parts::tell_keys(&mut w, message);
-    sa2(&mut w, message);
+    sa2(&mut w, message, tunnel);
     parts::tell_ports::<Layout>(&mut w, message, sa.flags);
     w.finish().ok()
 }
@@ -154,9 +159,12 @@ pub(super) const fn whole(ip: IpAddr) -> Address {
     Address { prefix: if ip.is_ipv4() { 32 } else { 128 }, ..Address::host(ip) }
 }
 
-fn sa2(w: &mut Writer, message: &Message<'_>) {
-    let tunnel =
-        message.inner_src.is_some() || message.sa.is_some_and(|sa| sa.flags & crate::flags::TUNNEL != 0);
+/// A reserved SPI, for which the program has named a mode.
+pub(super) fn tell_reserved(message: &Message<'_>, base: Base, mode: u8) -> Option<Vec<u8>> {
+    describe(message, base, mode == mode::TUNNEL)
+}
+
+fn sa2(w: &mut Writer, message: &Message<'_>, tunnel: bool) {
     let mode = if tunnel { mode::TUNNEL } else { mode::TRANSPORT };
     let reqid = message.sa_policy.unwrap_or_default().reqid;
     w.numbered(ext::SA2, |octets| {

@@ -180,6 +180,16 @@ fn refusals_are_linux_ones_and_the_askers_alone() {
 }
 
 #[test]
+fn a_register_that_was_refused_may_be_tried_again() {
+    let mut linux = Linux::default();
+    let register = record(7, 3, &[]);
+    let turn = linux.request(&register);
+    let refused = answer(&turn, |base| *base = Base { errno: Errno::ENOMEM, words: 2, ..*base });
+    assert_eq!(said(&linux.notice(&refused[..16])), (7, Errno::ENOMEM.0, 3, 0));
+    assert_eq!(linux.request(&register).ask.len(), 1);
+}
+
+#[test]
 fn a_socket_registers_once_for_an_sa_type() {
     let mut linux = Linux::default();
     let register = record(7, 3, &[]);
