@@ -375,6 +375,13 @@ impl PublicKey {
         Self::of(KeyKind::Rsa, &key.to_der().map_err(|_| SignError::Malformed)?)
     }
 
+    /// The same form of an RSA key; `None` of any other.
+    pub fn to_rfc3110(&self) -> Option<Vec<u8>> {
+        let key = RsaPublicKeyRef::from_der(&self.key).ok().filter(|_| self.kind == KeyKind::Rsa)?;
+        let (exponent, modulus) = (key.public_exponent.as_bytes(), key.modulus.as_bytes());
+        Some([&[u8::try_from(exponent.len()).ok().filter(|length| *length > 0)?], exponent, modulus].concat())
+    }
+
     /// What it can do.
     pub const fn kind(&self) -> KeyKind {
         self.kind

@@ -99,6 +99,10 @@ enum Command {
     Completion(command::completion::Args),
     /// Two hosts, two gateways, a tunnel, traffic and proof; touches nothing of this machine
     Demo(command::demo::Args),
+    /// Make a private key for this host
+    Newhostkey(command::hostkey::NewArgs),
+    /// Show the public half of this host's key
+    Showhostkey(command::hostkey::ShowArgs),
     /// Print the version of the data plane
     Version(command::version::Args),
 }
@@ -153,6 +157,8 @@ fn main() -> ExitCode {
         Some(Command::Completion(args)) => command::completion::run(&args, Cli::command()),
         Some(Command::Tncfg(args)) => command::tncfg::run(args),
         Some(Command::Demo(args)) => command::demo::run(&args),
+        Some(Command::Newhostkey(args)) => command::hostkey::new(&args),
+        Some(Command::Showhostkey(args)) => command::hostkey::show(&args),
         Some(Command::Version(args)) => command::version::run(args),
         None => facts(&cli),
     }

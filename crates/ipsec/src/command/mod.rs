@@ -13,6 +13,7 @@ pub mod barf;
 pub mod completion;
 pub mod demo;
 pub mod eroute;
+pub mod hostkey;
 pub mod key;
 pub mod klipsdebug;
 pub mod listing;

@@ -4,6 +4,7 @@
 //! Certificates and lists are PEM, as many as a file holds, or one in DER. A private key is PKCS#8, PKCS#1 or SEC 1, PEM or
 //! DER, not encrypted, and nobody's to read but its owner's.
 
+use base64ct::{Base64, Encoding};
 use ike::x509::path::{Crl, Trust};
 use ike::x509::{Certificate, date};
 use ipsec_core::sign::PrivateKey;
@@ -20,6 +21,22 @@ use zeroize::{Zeroize, Zeroizing};
 const LONGEST: u64 = 4 << 20;
 /// Files of one directory that are read.
 const MOST: usize = 1024;
+
+/// What is in DER as PEM.
+pub fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let coded = Zeroizing::new(Base64::encode_string(der));
+    let mut text = Zeroizing::new(String::with_capacity(coded.len().saturating_mul(2).saturating_add(128)));
+    text.push_str(&format!("-----BEGIN {label}-----\n"));
+    let mut rest = coded.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
 
 /// Reads a file, at most [`LONGEST`] octets of it.
 fn octets(path: &Path) -> io::Result<Vec<u8>> {

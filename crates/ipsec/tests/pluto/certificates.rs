@@ -324,3 +324,42 @@ fn a_wrong_password_is_said_by_either_side() {
     assert!(!charon.swanctl(&["--initiate", "--child", "net", "--timeout", "20"]).status.success());
     wait("ours to say why", || gateway.said().contains("alice could not prove who it is"));
 }
+
+/// Each side makes its key by the command, and the other has the line that it prints.
+#[test]
+fn two_gateways_know_each_other_by_keys_that_the_commands_make() {
+    let Some([left, _router, right]) = scene() else { return };
+    let mut west = Gateway::new(left, "10.1.0.1", "", "");
+    let mut east = Gateway::new(right, "10.2.0.1", "", "");
+    let mut lines = Vec::new();
+    for (gateway, kind, side) in [(&west, "ed25519", "--left"), (&east, "rsa", "--right")] {
+        let said = gateway.done(&["newhostkey", "--keytype", kind]);
+        assert!(said.contains("mode 0600"), "{said}");
+        let file = gateway.dir.path().join("ipsec.d/private/host.key");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(&file), mode(file.parent().expect("above"))), (0o600, 0o700));
+        let key = fs::read(&file).expect("key");
+        for path in ["../host.key", "/tmp/host.key", ".key"] {
+            let refused = gateway.ipsec(&["newhostkey", "--keytype", kind, "--output", path]);
+            assert_eq!(refused.status.code(), Some(1), "{path}");
+        }
+        let again = gateway.ipsec(&["newhostkey", "--keytype", kind]);
+        let said = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(again.status.code() == Some(1) && said.contains("there is a key already"), "{said}");
+        assert!(fs::read(&file).expect("key") == key, "it was replaced");
+        let line = gateway.done(&["showhostkey", side]);
+        assert_eq!(gateway.done(&["showhostkey"]).lines().next(), Some("-----BEGIN PUBLIC KEY-----"));
+        lines.push(line);
+    }
+    let conf = format!("{CONN}\tauthby=pubkey\n\tleftid=@west\n\trightid=@east\n{}", lines.concat());
+    for gateway in [&mut west, &mut east] {
+        gateway.write("ipsec.conf", &conf);
+        gateway.write("ipsec.secrets", ": PKCS8 host.key\n");
+        gateway.start_klips();
+        gateway.start_pluto();
+    }
+    let said = west.done(&["auto", "--up", "west-east"]);
+    assert!(said.contains("IKE SA established with @east"), "{said}");
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
