@@ -2,6 +2,7 @@
 //! ours most likely drops them; more than that only a packet can find out.
 
 use super::Check;
+use crate::host::interfaces::keep::TABLE;
 use std::process::Command;
 
 /// The rule set of nftables, which shows that of iptables-nft as well; else iptables'.
@@ -65,7 +66,15 @@ fn names(text: &str, word: &str) -> bool {
 
 fn nftables(text: &str) -> Rules {
     let mut rules = Rules::default();
+    // Our own table names ESP and these ports, too, and what it lets pass the host's tables may still drop.
+    let mut ours = false;
     for line in text.lines() {
+        if let Some(table) = line.strip_prefix("table ") {
+            ours = table.starts_with(&format!("inet {TABLE}"));
+        }
+        if ours {
+            continue;
+        }
         // `type filter hook input priority filter; policy drop;`, or a last rule that drops all.
         rules.closed |= line.contains("hook input") && line.contains("policy drop");
         let accepts = names(line, "accept");
@@ -107,6 +116,16 @@ mod tests {
         let other = format!("{closed}  udp dport 5001 accept\n  udp dport 500 drop\n");
         assert!(!nftables(&other).ike);
         assert_eq!(judge(&nftables(""), "").grade, Grade::Good);
+    }
+
+    #[test]
+    fn our_own_table_is_no_rule_of_the_hosts() {
+        let guard = "table inet tulips_1a2b3c4d {\n\tchain judged {\n\t\tfib daddr type local meta l4proto esp accept\n\t\tudp dport 500 accept\n\t\tudp dport 4500 accept\n\t}\n}\n";
+        let closed = "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n}\n";
+        for text in [format!("{guard}{closed}"), format!("{closed}{guard}")] {
+            let check = judge(&nftables(&text), "");
+            assert!(check.found.ends_with("none names UDP 500, UDP 4500, ESP"), "{}", check.found);
+        }
     }
 
     #[test]

@@ -210,6 +210,7 @@ fn header(octets: &[u8]) -> Option<(usize, u16)> {
 mod tests {
     use super::*;
     use crate::command::verify::Grade;
+    use crate::host::netns::{End, Namespace, available, connect};
 
     fn sysctl(values: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -227,8 +228,6 @@ mod tests {
         Configured::read(dir.path())
     }
 
-    const NET: &str = "conn a\n\tleft=127.0.0.1\n\tleftsubnet=10.1.0.0/16\n\tright=192.0.2.9\n\tauthby=secret\n\tauto=add\n";
-
     #[test]
     fn forwarding_is_asked_for_only_where_there_is_something_to_forward() {
         let off = sysctl(&[("ipv4/ip_forward", "0")]);
@@ -244,9 +243,52 @@ mod tests {
         conf.forwards.1 = true;
         let six = sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "0")]);
         assert_eq!(forwarding(six.path(), &conf)[1].grade, Grade::Fail);
-        // A connection is what says so.
-        let of_file = configured(NET);
-        assert!(of_file.forwards == (false, false) || of_file.forwards == (true, false));
+    }
+
+    #[test]
+    fn a_connection_for_a_network_behind_us_is_what_asks_for_forwarding() {
+        if let Err(why) = available() {
+            return eprintln!("skipped: {why}");
+        }
+        let (namespace, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+        let ours = ["192.0.2.1/24".parse().unwrap()];
+        let end = |namespace, addresses| End { namespace, name: "eth0", addresses };
+        connect(end(&namespace, &ours), end(&other, &[])).unwrap();
+        let asked = |ours: &str, theirs: &str, auto: &str| {
+            let conn = format!(
+                "conn a\n\tleft=192.0.2.1\n\tleftsubnet={ours}\n\tright=192.0.2.9\n\trightsubnet={theirs}\n\tauthby=secret\n\tauto={auto}\n"
+            );
+            namespace.run(|| configured(&conn).forwards).unwrap()
+        };
+        assert_eq!(asked("10.1.0.0/16", "10.2.0.0/16", "add"), (true, false));
+        assert_eq!(asked("fd00:1::/32", "fd00:2::/32", "start"), (false, true));
+        assert_eq!(asked("10.1.0.1/32", "10.2.0.0/16", "add"), (false, false));
+        assert_eq!(asked("10.1.0.0/16", "10.2.0.0/16", "ignore"), (false, false));
+    }
+
+    /// A remedy that is typed as it stands mends what it is beside.
+    #[test]
+    fn a_remedy_names_the_setting_that_is_wrong() {
+        let remedy = |checks: Vec<Check>, id: &str| {
+            let check = checks.into_iter().find(|check| check.id == id).unwrap_or_else(|| panic!("{id}"));
+            check.remedy.unwrap_or_else(|| panic!("{id} has no remedy"))
+        };
+        let off = sysctl(&[("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0")]);
+        let mut conf = configured("");
+        conf.forwards = (true, true);
+        assert!(
+            remedy(forwarding(off.path(), &conf), "ip_forward").contains("sysctl -w net.ipv4.ip_forward=1 ")
+        );
+        let six = remedy(forwarding(off.path(), &conf), "ip6_forward");
+        assert!(six.contains("sysctl -w net.ipv6.conf.all.forwarding=1 "), "{six}");
+        let strict = sysctl(&[("all/rp_filter", "1")]);
+        let strict = remedy(reverse_path(strict.path(), &conf), "rp_filter");
+        assert!(strict.contains("sysctl -w net.ipv4.conf.all.rp_filter=2 "), "{strict}");
+        let told = sysctl(&[("all/send_redirects", "1"), ("all/accept_redirects", "1")]);
+        for id in ["send_redirects", "accept_redirects"] {
+            let said = remedy(redirects(told.path()), id);
+            assert!(said.contains(&format!("net.ipv4.conf.all.{id}=0")), "{said}");
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::Check;
 use crate::rundir::Rundir;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// A bound UDP socket, as /proc/net/udp has it.
@@ -32,7 +31,9 @@ fn owner(inode: u64) -> Option<(u32, String)> {
         |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
     let has = |pid: &u32| {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.into_iter().any(|fd| fs::metadata(fd.path()).is_ok_and(|at| at.ino() == inode))
+        // By name: a file on a disk may have the same number.
+        let socket = format!("socket:[{inode}]");
+        open.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == &*socket))
     };
     pids.find(has).map(|pid| (pid, name(pid)))
 }

@@ -11,6 +11,9 @@ use ipnet::IpNet;
 use std::io;
 use std::path::Path;
 
+/// How the names of our tables of nf_tables begin.
+pub const TABLE: &str = "tulips_";
+
 /// Who keeps a device: the run directory of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -39,7 +42,8 @@ impl Mark {
 
     /// The table of nf_tables that refuses what comes in clear ([`crate::host::guard`]).
     pub fn table(&self) -> String {
-        self.alias.split(' ').take(2).collect::<Vec<_>>().join("_")
+        let hash = self.alias.split(' ').nth(1).unwrap_or_default();
+        format!("{TABLE}{hash}")
     }
 
     /// What `ip link` shows of it.
