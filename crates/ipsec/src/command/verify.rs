@@ -65,7 +65,7 @@ impl Check {
         Self { id, grade: Grade::Unknown, found: found.into(), remedy: Some(remedy.into()) }
     }
 
-    const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self.grade {
             Grade::Good => "OK",
             Grade::Warn => "WARN",
@@ -113,6 +113,12 @@ pub(crate) fn all() -> Vec<Check> {
     all.push(firewall::look());
     all.push(host::running(&rundir));
     all
+}
+
+/// The checks of what the operator has written, for a test of who passes them on.
+#[cfg(test)]
+pub(crate) fn of_files(confs: &std::path::Path) -> [Check; 2] {
+    [host::configuration(&host::Configured::read(confs)), host::secrets(confs)]
 }
 
 /// Runs the command.
