@@ -4,9 +4,11 @@
 //! and with whom is nobody else's business, and there is no password.
 
 use super::{Failure, finish};
+use crate::host::clock;
 use crate::print;
 use crate::rundir::{Rundir, confs};
 use crate::watch::{Snapshot, metrics};
+use ipsec_core::Time;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,7 +37,7 @@ pub struct Args {
 
 /// Scrapes at a time.
 const CLIENTS: usize = 8;
-/// How long one may take to ask, and to read.
+/// How long one may take to ask and to read, altogether: whoever is slower gives its place to the next.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest request that is read.
 const LONGEST: u64 = 8192;
@@ -120,9 +122,38 @@ fn forever<S: Read + Write + Send + 'static>(
         }
         let slot = Arc::clone(&slots);
         let _ = thread::Builder::new().name("scrape".into()).spawn(move || {
-            let _ = answer(stream);
+            let _ = answer(Hurried { stream, until: clock::now().after(PATIENCE) });
             drop(slot);
         });
+    }
+}
+
+/// A stream that is over at some moment. The time limit of a socket begins anew with every octet, and a client that sends one
+/// now and then would keep its place for hours.
+struct Hurried<S> {
+    stream: S,
+    until: Time,
+}
+
+impl<S> Hurried<S> {
+    fn hurry(&mut self) -> io::Result<&mut S> {
+        if clock::now() < self.until { Ok(&mut self.stream) } else { Err(io::ErrorKind::TimedOut.into()) }
+    }
+}
+
+impl<S: Read> Read for Hurried<S> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.hurry()?.read(into)
+    }
+}
+
+impl<S: Write> Write for Hurried<S> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.hurry()?.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hurry()?.flush()
     }
 }
 
@@ -216,6 +247,40 @@ mod tests {
         assert!(ask(&format!("GET /metrics HTTP/1.1\r\n{}", "x: y\r\n".repeat(5000))).is_err());
         assert!(ask(&"G".repeat(100_000)).is_err());
         assert!(ask("").is_err());
+    }
+
+    /// A client that sends an octet whenever it is about to be given up.
+    #[test]
+    fn who_dawdles_loses_its_place() {
+        let dawdle = |patience: Duration| {
+            let text = b"GET /metrics HTTP/1.1\r\n\r\n".to_vec();
+            let mut wire = Slow(Wire { asked: Cursor::new(text), said: Vec::new() });
+            let done = answer(Hurried { stream: &mut wire, until: clock::now().after(patience) });
+            (done.map_err(|error| error.kind()), wire.0.said.len())
+        };
+        assert_eq!(dawdle(Duration::from_millis(50)), (Err(io::ErrorKind::TimedOut), 0));
+        let (done, said) = dawdle(Duration::from_secs(600));
+        assert!(done.is_ok() && said > 100, "{done:?} {said}");
+    }
+
+    struct Slow(Wire);
+
+    impl Read for &mut Slow {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            thread::sleep(Duration::from_millis(10));
+            let one = into.len().min(1);
+            self.0.read(&mut into[..one])
+        }
+    }
+
+    impl Write for &mut Slow {
+        fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+            self.0.write(octets)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
