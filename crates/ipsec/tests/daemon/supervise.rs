@@ -1,9 +1,12 @@
 //! `plutorestartoncrash` and `forwardcontrol`, with real daemons that are killed.
 
 use crate::host::Host;
+use ipsec::host::clock;
 use ipsec::process::Process;
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 fn started() -> Option<Host> {
@@ -192,4 +195,95 @@ fn forwarding_is_on_while_it_runs_and_as_before_after_it() {
     assert!(said.code == 0 && !said.out.contains("off again"), "{said:?}");
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
     assert_eq!(read("ip_forward"), "1");
+}
+
+/// What systemd is told, each word with its value.
+struct Systemd(UnixDatagram);
+
+impl Systemd {
+    fn hears(&self) -> Option<BTreeMap<String, String>> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        let text = String::from_utf8(buffer[..length].to_vec()).expect("text");
+        let word = |line: &str| line.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Some(text.lines().map(|line| word(line).expect("key=value")).collect())
+    }
+
+    /// The next of these; what comes before it is nothing but the watchdog's.
+    fn next(&self, key: &str) -> BTreeMap<String, String> {
+        loop {
+            let heard = self.hears().unwrap_or_else(|| panic!("waited in vain for {key}"));
+            if heard.contains_key(key) {
+                return heard;
+            }
+            assert!(heard.keys().all(|other| other == "WATCHDOG"), "{heard:?} before {key}");
+        }
+    }
+}
+
+#[test]
+fn systemd_hears_who_the_service_is_that_it_is_ready_that_it_watches_and_that_it_ends() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    host.configure("\tinterfaces=\"ipsec0=eth7\"\n");
+    let at = host.dir.path().join("notify");
+    let systemd = Systemd(UnixDatagram::bind(&at).expect("socket"));
+    systemd.0.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    let ipsec = |args: &[&str]| {
+        let mut command = host.command(crate::host::IPSEC, args);
+        command.env("NOTIFY_SOCKET", &at).env("WATCHDOG_USEC", "600000").env("WATCHDOG_PID", "1");
+        let output = host.namespace.run(|| command.output()).expect("namespace").expect("ipsec");
+        assert!(output.status.success(), "{output:?}");
+    };
+    ipsec(&["setup", "start"]);
+    let supervisor = Process::read(&host.rundir.supervisor_pid()).expect("supervisor.pid");
+    let told = systemd.hears().expect("the first word");
+    assert_eq!(told["MAINPID"], supervisor.pid.to_string());
+    assert_eq!((&*told["READY"], &*told["STATUS"]), ("1", "klips and pluto run"));
+    let began = clock::now();
+    for _ in 0..5 {
+        assert_eq!(systemd.next("WATCHDOG").len(), 1);
+    }
+    // A third of what systemd waits, so that one may be late; and not without a pause.
+    let took = clock::now().since(began);
+    assert!(took > Duration::from_millis(700), "five in {took:?}");
+
+    // Another program in the same process is the same service.
+    ipsec(&["setup", "restart", "--pluto"]);
+    let told = systemd.next("MAINPID");
+    assert_eq!((&*told["MAINPID"], &*told["READY"]), (&*supervisor.pid.to_string(), "1"));
+    systemd.next("WATCHDOG");
+    assert!(supervisor.is_alive());
+
+    // One that hangs says nothing any more, for which systemd kills it.
+    assert!(supervisor.signal(Signal::STOP).expect("stop"));
+    systemd.0.set_nonblocking(true).expect("non-blocking");
+    while systemd.hears().is_some() {}
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(systemd.hears(), None);
+    assert!(supervisor.signal(Signal::CONT).expect("cont"));
+    systemd.0.set_nonblocking(false).expect("blocking");
+    systemd.next("WATCHDOG");
+
+    ipsec(&["setup", "stop"]);
+    systemd.next("STOPPING");
+    assert_eq!(host.left(), [""; 0]);
+}
+
+/// Zero is how systemd says that it has no watchdog: not that it wants to hear without a pause.
+#[test]
+fn a_watchdog_of_no_time_is_none() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    host.configure("\tinterfaces=\"ipsec0=eth7\"\n");
+    let at = host.dir.path().join("notify");
+    let systemd = Systemd(UnixDatagram::bind(&at).expect("socket"));
+    systemd.0.set_read_timeout(Some(Duration::from_secs(30))).expect("timeout");
+    let mut command = host.command(crate::host::IPSEC, &["setup", "start"]);
+    command.env("NOTIFY_SOCKET", &at).env("WATCHDOG_USEC", "0");
+    let output = host.namespace.run(|| command.output()).expect("namespace").expect("ipsec");
+    assert!(output.status.success(), "{output:?}");
+    systemd.next("READY");
+    systemd.0.set_read_timeout(Some(Duration::from_secs(1))).expect("timeout");
+    assert_eq!(systemd.hears(), None);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    assert_eq!(systemd.next("STOPPING").len(), 1);
 }

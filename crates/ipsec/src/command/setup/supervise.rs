@@ -138,6 +138,15 @@ impl Ward {
         Self { name, alive: None, silent: None, due: None, backoff: Backoff::default(), record }
     }
 
+    /// Whether it has not answered for too long, now that it was asked again.
+    fn hangs(&mut self, answered: bool, now: Time) -> bool {
+        if answered {
+            self.silent = None;
+            return false;
+        }
+        now.since(*self.silent.get_or_insert(now)) >= HANGS
+    }
+
     fn has_ended(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         self.alive.as_ref().is_some_and(|(_, fd)| {
@@ -175,7 +184,9 @@ impl Supervisor {
         let lock = rundir::lock(&rundir.supervisor_lock())?
             .ok_or_else(|| io::Error::other("there is one already"))?;
         Process::me()?.write(&rundir.supervisor_pid())?;
+        // Zero is none, and not a reason to do nothing else.
         let usec = std::env::var("WATCHDOG_USEC").ok().and_then(|usec| usec.parse().ok());
+        let usec = usec.filter(|usec: &u64| *usec > 0);
         // What an earlier program of this process has done, or one that was killed.
         let mut said = Record::read(&rundir.supervisor_state());
         let names = [KLIPS, PLUTO].into_iter().take(if wanted.pluto { 2 } else { 1 });
@@ -292,12 +303,9 @@ impl Supervisor {
     fn ask(&mut self, at: usize, now: Time) {
         let Some(ward) = self.wards.get_mut(at) else { return };
         let Some((process, _)) = &ward.alive else { return };
-        if answers(&self.rundir, ward.name) {
-            ward.silent = None;
-            return;
-        }
-        let since = *ward.silent.get_or_insert(now);
-        if now.since(since) >= HANGS {
+        let process = *process;
+        let answered = answers(&self.rundir, ward.name);
+        if ward.hangs(answered, now) {
             self.voice.say(&format!(
                 "{} (pid {}) has not answered for {} s: ending it",
                 ward.name,
@@ -393,5 +401,21 @@ fn answers(rundir: &Rundir, name: &str) -> bool {
     } else {
         let client = pluto::ctl::Client::connect(rundir).and_then(|client| Ok(client.within(PATIENCE)?));
         client.and_then(|mut client| client.call(&pluto::ctl::Request::Ping, |_| Ok(()))).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_silent_for_a_minute_hangs_and_who_answers_once_between_does_not() {
+        let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
+        let mut ward = Ward::new(KLIPS, Record::default());
+        assert!(!ward.hangs(false, at(100)), "the first time is not long");
+        assert!(!ward.hangs(false, at(159)));
+        assert!(!ward.hangs(true, at(160)));
+        assert!(!ward.hangs(false, at(170)) && !ward.hangs(false, at(229)));
+        assert!(ward.hangs(false, at(230)));
     }
 }
