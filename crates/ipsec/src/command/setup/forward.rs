@@ -162,6 +162,15 @@ mod tests {
         assert_eq!(main_is(&host), "1", "the boot turned it on, not we");
         host.turn_on().unwrap();
         assert!(!host.file.exists());
+        // Somebody turned it off meanwhile, which took what hung on it along.
+        fs::write(host.sysctl.join(MAIN), "0\n").unwrap();
+        host.turn_on().unwrap();
+        fs::write(host.sysctl.join(MAIN), "0\n").unwrap();
+        let leaf = host.sysctl.join("conf/eth0/accept_redirects");
+        fs::write(&leaf, "1\n").unwrap();
+        host.restore().unwrap();
+        assert_eq!(fs::read_to_string(leaf).unwrap(), "1\n", "theirs is the last word");
+        assert!(!host.file.exists());
     }
 
     #[test]
