@@ -1,8 +1,9 @@
 //! Certificates (RFC 5280) as IKE needs them: the key, the names it is vouched for under, and what it may be used for.
 //!
-//! [`path`] leads from a certificate to an authority that is trusted.
+//! [`path`] leads from a certificate to an authority that is trusted, [`request`] asks one for a certificate.
 
 pub mod path;
+pub mod request;
 
 use crate::dn::Dn;
 use crate::identity::Id;

@@ -103,6 +103,8 @@ enum Command {
     Newhostkey(command::hostkey::NewArgs),
     /// Show the public half of this host's key
     Showhostkey(command::hostkey::ShowArgs),
+    /// Take this host's certificate, its key and its authorities out of a PKCS#12 file
+    Import(command::import::Args),
     /// Print the version of the data plane
     Version(command::version::Args),
 }
@@ -159,6 +161,7 @@ fn main() -> ExitCode {
         Some(Command::Demo(args)) => command::demo::run(&args),
         Some(Command::Newhostkey(args)) => command::hostkey::new(&args),
         Some(Command::Showhostkey(args)) => command::hostkey::show(&args),
+        Some(Command::Import(args)) => command::import::run(&args),
         Some(Command::Version(args)) => command::version::run(args),
         None => facts(&cli),
     }

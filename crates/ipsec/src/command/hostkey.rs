@@ -6,10 +6,12 @@ use crate::print;
 use crate::rundir::confs;
 use base64ct::{Base64, Encoding};
 use clap::ValueEnum;
+use ike::dn::Dn;
+use ike::identity::Id;
+use ike::x509::request::request;
 use ipsec_core::sign::{Curve, KeyKind, PrivateKey};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Kinds of keys.
@@ -24,10 +26,11 @@ enum KeyType {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  ipsec newhostkey                            an ECDSA key: ipsec.d/private/host.key
+  ipsec newhostkey                          ECDSA, in ipsec.d/private/host.key
   ipsec newhostkey --keytype rsa --bits 3072 --output west.key
 
-A key that is there is never replaced. `ipsec showhostkey' prints its public half.
+A key that is there is never replaced. `ipsec showhostkey' prints its public
+half.
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage.")]
 pub struct NewArgs {
     /// The kind of key
@@ -47,6 +50,8 @@ pub struct NewArgs {
 Examples:
   ipsec showhostkey                 the public half of ipsec.d/private/host.key
   ipsec showhostkey --left west.key a line for ipsec.conf, here and at the peer
+  ipsec showhostkey --request 'O=Example, CN=west' --san @west.example.org
+                                    what an authority is asked to sign
 
 Nothing of the private half is printed.
 Exit codes: 0 done, 1 failed (the reason is on stderr), 2 usage.")]
@@ -60,6 +65,12 @@ pub struct ShowArgs {
     /// The same, for the right side
     #[arg(long)]
     right: bool,
+    /// As a request for a certificate (PKCS#10, PEM) with this subject
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["left", "right", "json"])]
+    request: Option<String>,
+    /// An identity that the certificate asked for is to vouch for: @host, user@host or an address; may be repeated
+    #[arg(long, value_name = "ID", requires = "request")]
+    san: Vec<String>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -75,18 +86,27 @@ pub fn show(args: &ShowArgs) -> ExitCode {
     finish("showhostkey", tell(args))
 }
 
+/// Which word ipsec.secrets has for a key.
+pub(super) const fn word(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Rsa => "RSA",
+        KeyKind::Ec(_) => "ECDSA",
+        KeyKind::Ed25519 => "ED25519",
+    }
+}
+
 fn make(args: &NewArgs) -> Result<(), Failure> {
     let bits = args.bits;
     let wrong = |sizes: &str| Failure::new(format_args!("--bits {}: write {sizes}", bits.unwrap_or(0)));
-    let (kind, bits, word) = match (args.keytype, bits) {
-        (KeyType::Rsa, None) => (KeyKind::Rsa, 3072, "RSA"),
-        (KeyType::Rsa, Some(bits @ (2048 | 3072 | 4096 | 8192))) => (KeyKind::Rsa, bits, "RSA"),
+    let (kind, bits) = match (args.keytype, bits) {
+        (KeyType::Rsa, None) => (KeyKind::Rsa, 3072),
+        (KeyType::Rsa, Some(bits @ (2048 | 3072 | 4096 | 8192))) => (KeyKind::Rsa, bits),
         (KeyType::Rsa, Some(_)) => return Err(wrong("2048, 3072, 4096 or 8192 for RSA")),
-        (KeyType::Ecdsa, None | Some(256)) => (KeyKind::Ec(Curve::P256), 0, "ECDSA"),
-        (KeyType::Ecdsa, Some(384)) => (KeyKind::Ec(Curve::P384), 0, "ECDSA"),
-        (KeyType::Ecdsa, Some(521)) => (KeyKind::Ec(Curve::P521), 0, "ECDSA"),
+        (KeyType::Ecdsa, None | Some(256)) => (KeyKind::Ec(Curve::P256), 0),
+        (KeyType::Ecdsa, Some(384)) => (KeyKind::Ec(Curve::P384), 0),
+        (KeyType::Ecdsa, Some(521)) => (KeyKind::Ec(Curve::P521), 0),
         (KeyType::Ecdsa, Some(_)) => return Err(wrong("256, 384 or 521 for ECDSA")),
-        (KeyType::Ed25519, None) => (KeyKind::Ed25519, 0, "ED25519"),
+        (KeyType::Ed25519, None) => (KeyKind::Ed25519, 0),
         (KeyType::Ed25519, Some(_)) => return Err(Failure::new("--bits: an Ed25519 key has one size")),
     };
     if args.output.starts_with('.') || args.output.contains('/') {
@@ -96,17 +116,9 @@ fn make(args: &NewArgs) -> Result<(), Failure> {
     }
     let directory = confs().join("ipsec.d/private");
     let path = directory.join(&args.output);
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::AlreadyExists => Failure::new(format_args!(
-            "{}: there is a key already, and peers may know it: name another file with --output",
-            path.display()
-        )),
-        _ => Failure::new(format_args!("{}: {error}", path.display())),
-    };
-    DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
     // First the file, which nobody else can open, then the key.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    let mut file = file.map_err(failed)?;
+    let mut file = files::new_file(&path, 0o600)
+        .map_err(|why| Failure::new(format_args!("{why}; --output names another")))?;
     let written =
         PrivateKey::generate(kind, bits).map_err(|error| error.to_string()).and_then(|(key, pkcs8)| {
             let pem = files::pem("PRIVATE KEY", &pkcs8);
@@ -122,8 +134,8 @@ fn make(args: &NewArgs) -> Result<(), Failure> {
             return Err(Failure::new(format_args!("{}: {why}", path.display())));
         }
     };
-    print::line(format_args!("{}: the new {word} key, mode 0600", path.display()))?;
-    print::line(format_args!("ipsec.secrets: : {word} {}", args.output))?;
+    print::line(format_args!("{}: the new {} key, mode 0600", path.display(), word(kind)))?;
+    print::line(format_args!("ipsec.secrets: : {} {}", word(kind), args.output))?;
     print::line(format_args!("ipsec.conf:    left{}", public(&key)))?;
     Ok(())
 }
@@ -139,6 +151,12 @@ fn public(key: &PrivateKey) -> String {
 
 fn tell(args: &ShowArgs) -> Result<(), Failure> {
     let key = files::private_key(&confs(), &args.file).map_err(Failure::new)?;
+    if let Some(subject) = &args.request {
+        let subject = Dn::parse(subject).map_err(Failure::new)?;
+        let names = args.san.iter().map(|name| Id::parse(name)).collect::<Result<Vec<_>, _>>();
+        let der = request(&key, &subject, &names.map_err(Failure::new)?).map_err(Failure::new)?;
+        return Ok(print::text(&*files::pem("CERTIFICATE REQUEST", &der))?);
+    }
     let line = public(&key);
     if args.json {
         let kind = match key.public().kind() {

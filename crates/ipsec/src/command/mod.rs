@@ -14,6 +14,7 @@ pub mod completion;
 pub mod demo;
 pub mod eroute;
 pub mod hostkey;
+pub mod import;
 pub mod key;
 pub mod klipsdebug;
 pub mod listing;

@@ -10,9 +10,9 @@ use ike::x509::{Certificate, date};
 use ipsec_core::sign::PrivateKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use std::fs::File;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
@@ -38,8 +38,24 @@ pub fn pem(label: &str, der: &[u8]) -> Zeroizing<String> {
     text
 }
 
+/// Makes a file of this mode, in a directory that is made with it, never in the place of one that is there.
+pub fn new_file(path: &Path, mode: u32) -> Result<File, String> {
+    let failed = |error: io::Error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return format!("{}: there is such a file already, and it is never replaced", path.display());
+        }
+        format!("{}: {error}", path.display())
+    };
+    if let Some(directory) = path.parent() {
+        // Who may look into a directory of keys is who may read them.
+        let closed = if mode & 0o077 == 0 { 0o700 } else { 0o755 };
+        DirBuilder::new().recursive(true).mode(closed).create(directory).map_err(failed)?;
+    }
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(failed)
+}
+
 /// Reads a file, at most [`LONGEST`] octets of it.
-fn octets(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn octets(path: &Path) -> io::Result<Vec<u8>> {
     let mut octets = Vec::new();
     File::open(path)?.take(LONGEST).read_to_end(&mut octets)?;
     Ok(octets)

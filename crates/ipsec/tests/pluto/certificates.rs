@@ -1,13 +1,14 @@
 //! Certificates and raw keys, between two of ours and with strongSwan.
 
 use super::charon::{self, Charon, Children, both_ways};
-use super::{Gateway, crosses, scene, wait};
+use super::{Gateway, IPSEC, crosses, scene, wait};
 use base64ct::{Base64, LineEnding};
 use ike::x509::Certificate;
 use ipsec_core::sign::{Curve, KeyKind};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 #[path = "../../../ike/tests/sim/pki.rs"]
 mod pki;
@@ -345,7 +346,7 @@ fn two_gateways_know_each_other_by_keys_that_the_commands_make() {
         }
         let again = gateway.ipsec(&["newhostkey", "--keytype", kind]);
         let said = String::from_utf8_lossy(&again.stderr).into_owned();
-        assert!(again.status.code() == Some(1) && said.contains("there is a key already"), "{said}");
+        assert!(again.status.code() == Some(1) && said.contains("never replaced"), "{said}");
         assert!(fs::read(&file).expect("key") == key, "it was replaced");
         let line = gateway.done(&["showhostkey", side]);
         assert_eq!(gateway.done(&["showhostkey"]).lines().next(), Some("-----BEGIN PUBLIC KEY-----"));
@@ -362,4 +363,71 @@ fn two_gateways_know_each_other_by_keys_that_the_commands_make() {
     assert!(said.contains("IKE SA established with @east"), "{said}");
     crosses(&west, &east);
     crosses(&east, &west);
+}
+
+/// What an operator does: a key and a request here, a certificate from somebody else's authority, and for the other side one file.
+#[test]
+fn a_request_is_signed_and_a_file_of_an_authority_imported_by_commands_alone() {
+    let Some([left, _router, right]) = scene() else { return };
+    let mut west = Gateway::new(left, "10.1.0.1", "", "");
+    let mut east = Gateway::new(right, "10.2.0.1", "", "");
+    let office = tempfile::tempdir().expect("directory");
+    let openssl = |words: &str| {
+        let output = Command::new("openssl").args(words.split(' ')).current_dir(office.path()).output();
+        output.ok().filter(|output| output.status.success() || !words.starts_with("version"))
+    };
+    if openssl("version").is_none() {
+        return eprintln!("skipped: no openssl (apt-get install openssl)");
+    }
+    let sign = |words: &str| {
+        let output = openssl(words).expect("openssl");
+        assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    sign(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 30 -subj /O=Example/CN=Root",
+    );
+    west.done(&["newhostkey", "--keytype", "ecdsa"]);
+    let asked = west.done(&["showhostkey", "--request", "O=Example, CN=west", "--san", "@west.example.org"]);
+    fs::write(office.path().join("west.csr"), asked).expect("request");
+    sign("req -verify -noout -in west.csr");
+    sign("x509 -req -in west.csr -CA ca.pem -CAkey ca.key -days 30 -copy_extensions copy -out west.pem");
+    sign(
+        "req -newkey rsa:2048 -nodes -keyout east.key -out east.csr -subj /O=Example/CN=east -addext subjectAltName=DNS:east.example.org",
+    );
+    sign("x509 -req -in east.csr -CA ca.pem -CAkey ca.key -days 30 -copy_extensions copy -out east.pem");
+    sign("pkcs12 -export -inkey east.key -in east.pem -certfile ca.pem -passout pass:tulip -out east.p12");
+    let read = |name: &str| fs::read_to_string(office.path().join(name)).expect("file");
+    write(&west.dir.path().join("ipsec.d/certs/host.pem"), &read("west.pem"));
+    write(&west.dir.path().join("ipsec.d/cacerts/root.pem"), &read("ca.pem"));
+    let file = office.path().join("east.p12");
+    let import = |password: &str| {
+        use std::io::Write;
+        let mut command = east.command(IPSEC, &["import", file.to_str().expect("path")]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("ipsec");
+        writeln!(child.stdin.take().expect("pipe"), "{password}").expect("password");
+        child.wait_with_output().expect("ended")
+    };
+    let refused = import("rose");
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(1) && why.contains("the password does not open it"), "{why}");
+    assert!(!east.dir.path().join("ipsec.d").exists());
+    let done = import("tulip");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success() && said.contains(": RSA east.key"), "{done:?}");
+    assert!(said.contains("leftcert=east.pem") && said.contains("leftid=@east.example.org"), "{said}");
+    let conf = |own: &str| {
+        format!("{CONN}\tauthby=pubkey\n\tleftid=@west.example.org\n\trightid=@east.example.org\n\t{own}\n")
+    };
+    west.write("ipsec.conf", &conf("leftcert=host.pem"));
+    west.write("ipsec.secrets", ": ECDSA host.key\n");
+    east.write("ipsec.conf", &conf("rightcert=east.pem"));
+    east.write("ipsec.secrets", ": RSA east.key\n");
+    for gateway in [&mut west, &mut east] {
+        gateway.start_klips();
+        gateway.start_pluto();
+    }
+    let said = west.done(&["auto", "--up", "west-east"]);
+    assert!(said.contains("IKE SA established with @east.example.org"), "{said}");
+    crosses(&west, &east);
 }
