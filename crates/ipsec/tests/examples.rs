@@ -8,6 +8,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A host with one address, and the directory of its files.
 struct At(IpAddr, PathBuf);
@@ -128,5 +129,39 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
                 "{name}: it lets users in, and there are none"
             );
         }
+    }
+}
+
+/// What both know libreswan takes as it stands, too; what it does not know (ML-KEM, users with passwords) it refuses.
+#[test]
+fn examples_load_in_libreswan_where_the_keywords_are_common() {
+    let program =
+        std::env::var("LIBRESWAN_ADDCONN").unwrap_or_else(|_| "/usr/libexec/ipsec/addconn".to_owned());
+    if !Path::new(&program).exists() {
+        return eprintln!(
+            "skipped: no {program} (apt-get install libreswan, or say LIBRESWAN_ADDCONN=/where/addconn)"
+        );
+    }
+    for (name, common) in [
+        ("site-to-site-psk", true),
+        ("site-to-site-certificates", true),
+        ("strongswan", true),
+        ("aws", true),
+        ("azure", true),
+        ("gcp", true),
+        ("road-warrior-client", true),
+        ("post-quantum", false),
+        ("windows-clients", false),
+    ] {
+        let file = example(name).join("ipsec.conf");
+        let output = Command::new(&program).arg("--checkconfig").arg("--config").arg(&file).output();
+        let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.success() && !said.contains("ERROR"), common, "{name}: {said}");
+        // Everything was understood, and not passed over.
+        let passed_over =
+            said.lines().filter(|line| line.contains("keyword") && !line.contains("'interfaces'"));
+        assert!(!common || passed_over.count() == 0, "{name}: {said}");
     }
 }

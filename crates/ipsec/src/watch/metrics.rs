@@ -29,20 +29,20 @@ pub fn text(seen: &Snapshot) -> Result<String, fmt::Error> {
     };
     let one = |value: u64| vec![(Labels::new(), value)];
     let by = |label: &'static str, value: &str| vec![(label, value.to_owned())];
-    gauge("build", "The version of the programs.", vec![(by("version", VERSION), 1)]);
+    gauge("build", "The version of the programs", vec![(by("version", VERSION), 1)]);
     gauge(
         "daemon_up",
-        "Whether a daemon answers.",
+        "Whether a daemon answers",
         vec![(by("daemon", "klips"), seen.klips.into()), (by("daemon", "pluto"), seen.pluto.into())],
     );
-    gauge("uptime_seconds", "Seconds since klips was started.", one(seen.uptime));
-    gauge("ike_sas", "IKE SAs that are established.", one(seen.ike_sas));
-    gauge("sas", "SAs in the data plane, of each direction.", one(seen.sas));
-    gauge("eroutes", "Entries of the policy.", one(seen.eroutes));
+    gauge("uptime_seconds", "Seconds since klips was started", one(seen.uptime));
+    gauge("ike_sas", "IKE SAs that are established", one(seen.ike_sas));
+    gauge("sas", "SAs in the data plane, of each direction", one(seen.sas));
+    gauge("eroutes", "Entries of the policy", one(seen.eroutes));
     let all = || seen.connections.iter().map(|one| (vec![("connection", one.name.clone())], one));
     gauge(
         "connection_up",
-        "Whether a connection that is configured has its SAs.",
+        "Whether a connection that is configured has its SAs",
         all().map(|(labels, one)| (labels, u64::from(one.state == "up"))).collect(),
     );
     let mut states = Vec::new();
@@ -53,15 +53,15 @@ pub fn text(seen: &Snapshot) -> Result<String, fmt::Error> {
             states.push((labels, u64::from(one.state == state)));
         }
     }
-    gauge("connection_state", "The state a connection is in.", states);
+    gauge("connection_state", "The state a connection is in", states);
     gauge(
         "connection_rekey_seconds",
-        "Seconds until new SAs are negotiated.",
+        "Seconds until new SAs are negotiated",
         all().filter_map(|(labels, one)| Some((labels, one.rekey?))).collect(),
     );
     gauge(
         "connection_idle_seconds",
-        "Seconds since a packet came through a connection.",
+        "Seconds since a packet came through a connection",
         all().filter_map(|(labels, one)| Some((labels, one.idle?))).collect(),
     );
 
@@ -89,24 +89,24 @@ pub fn text(seen: &Snapshot) -> Result<String, fmt::Error> {
     };
     counter(
         "connection",
-        "Octets through the SAs a connection has now; a rekeying begins at zero.",
+        "Octets through the SAs a connection has now; a rekeying begins at zero",
         Some(Unit::Bytes),
         both(|one| one.bytes),
     );
     counter(
         "connection_packets",
-        "Packets through the SAs a connection has now; a rekeying begins at zero.",
+        "Packets through the SAs a connection has now; a rekeying begins at zero",
         None,
         both(|one| one.packets),
     );
     let named = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
         values.iter().map(|(name, count)| (by(label, name), *count)).collect()
     };
-    counter("discards", "Packets the data plane refused.", None, named("reason", &seen.discards));
-    counter("ike_discards", "IKE messages pluto refused.", None, named("reason", &seen.ike_dropped));
+    counter("discards", "Packets the data plane refused", None, named("reason", &seen.discards));
+    counter("ike_discards", "IKE messages pluto refused", None, named("reason", &seen.ike_dropped));
     counter(
         "daemon_deaths",
-        "Times a daemon died and was started again.",
+        "Times a daemon died and was started again",
         None,
         named("daemon", &seen.deaths),
     );
@@ -227,6 +227,7 @@ mod tests {
             ..Snapshot::default()
         };
         let text = text(&seen).unwrap();
+        assert!(!text.contains("..\n"), "a help text has two full stops: {text}");
         let samples = read(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
         let is = |name: &str, labels: &[(&str, &str)]| {
             value(&samples, name, labels).unwrap_or_else(|| panic!("{name} {labels:?}\n{text}"))

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 /// The value of a metric whose line begins with this.
 fn metric(text: &str, head: &str) -> Option<f64> {
@@ -38,6 +38,26 @@ fn an_updown_program_is_told_what_happens_in_its_order() {
     assert_eq!(said(), expected.concat());
 }
 
+/// The rules of Prometheus' own tool, where it is there.
+fn promtool(text: &str) {
+    let program = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let mut command = Command::new(&program);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        return eprintln!(
+            "not asked: no {program} (apt-get install prometheus, or say PROMTOOL=/where/promtool)"
+        );
+    };
+    child.stdin.take().expect("pipe").write_all(text.as_bytes()).expect("metrics");
+    let output = child.wait_with_output().expect("promtool");
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    // It reads the older format, where the help of a counter has its whole name; in OpenMetrics `_total` belongs to the sample.
+    let amiss: Vec<_> =
+        said.lines().filter(|line| !line.is_empty() && !line.ends_with("_total no help text")).collect();
+    assert!(matches!(output.status.code(), Some(0 | 3)) && amiss.is_empty(), "{said}");
+}
+
 #[test]
 fn metrics_and_top_show_the_counters_and_a_connection_that_is_down() {
     let Some((mut west, east, _router)) = both() else { return };
@@ -48,6 +68,7 @@ fn metrics_and_top_show_the_counters_and_a_connection_that_is_down() {
     crosses(&west, &east);
     crosses(&east, &west);
     let text = metrics(&west);
+    promtool(&text);
     assert_eq!(metric(&text, up), Some(1.0));
     assert_eq!(metric(&text, "ipsec_daemon_up{daemon=\"klips\"}"), Some(1.0));
     assert_eq!(metric(&text, "ipsec_ike_sas"), Some(1.0));
