@@ -8,6 +8,7 @@
 mod certificates;
 mod charon;
 mod inside;
+mod many;
 mod moves;
 mod operate;
 mod outside;
@@ -442,43 +443,6 @@ fn what_is_protected_never_leaves_in_clear_before_during_or_after() {
         let _ = sender.send_to(b"open", (east.inside, 7777));
         heard()
     });
-}
-
-#[test]
-fn many_connections_of_one_peer_come_up_on_one_ike_sa_and_each_carries_its_own() {
-    const MANY: usize = 40;
-    let conns = |auto: &str| {
-        let mut text = format!("{CONN}\tauto={auto}\n");
-        for n in 1..MANY {
-            let net = format!("\tleftsubnet=10.1.{n}.0/24\n\trightsubnet=10.2.{n}.0/24\n\tauto={auto}\n");
-            text.push_str(&format!("conn more-{n}\n\talso=west-east\n{net}"));
-        }
-        text
-    };
-    let began = clock::now();
-    let Some((west, east, _router)) = pair((&conns("start"), SECRET), (&conns("add"), SECRET)) else {
-        return;
-    };
-    let up = |gateway: &Gateway| {
-        let all = gateway.status()["connections"].as_array().cloned().unwrap_or_default();
-        all.iter().filter(|one| one["state"] == "up").count()
-    };
-    wait("all of them", || up(&west) == MANY && up(&east) == MANY);
-    eprintln!("{MANY} connections up within {:?} of the start of the daemons", clock::now().since(began));
-    assert_eq!(west.status()["ike_sas"].as_array().map(Vec::len), Some(1));
-    assert_eq!((sas(&west), sas(&east)), (2 * MANY, 2 * MANY));
-    for n in [0, 1, 17, MANY - 1] {
-        let inside = |side: u8| IpAddr::from([10, side, u8::try_from(n).expect("small"), 1]);
-        for (gateway, side) in [(&west, 1), (&east, 2)] {
-            let added = gateway.namespace.run(|| {
-                let mut netlink = Netlink::open()?;
-                let lo = netlink.link("lo")?.expect("lo").index;
-                if n == 0 { Ok(()) } else { netlink.add_address(lo, inside(side).into()) }
-            });
-            added.expect("namespace").expect("address");
-        }
-        passes((&west.namespace, inside(1)), (&east.namespace, inside(2)));
-    }
 }
 
 #[test]
