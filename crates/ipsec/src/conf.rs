@@ -119,6 +119,30 @@ impl Conf {
         self.conns.iter().find(|conn| conn.name == name)
     }
 
+    /// The file as it was understood, which read again is understood the same: includes, `also=` and defaults resolved, each
+    /// value in quotes. Values of keys that `shown` does not want to be seen are left out.
+    pub fn text(&self, shown: impl Fn(&str) -> bool) -> String {
+        let mut text = String::from("config setup\n");
+        let mut section = |header: &str, settings: &[Setting]| {
+            text.push_str(header);
+            for Setting { key, value, .. } in settings {
+                text.push_str(&if !shown(key) {
+                    format!("\t# {key} is left out\n")
+                } else if value.contains('"') {
+                    // It stood in braces, and has none itself.
+                    format!("\t{key}={{{value}}}\n")
+                } else {
+                    format!("\t{key}=\"{value}\"\n")
+                });
+            }
+        };
+        section("", &self.setup.settings);
+        for conn in &self.conns {
+            section(&format!("\nconn {}\n", conn.name), &conn.settings);
+        }
+        text
+    }
+
     fn from_sections(sections: read::Sections) -> Result<Self, Vec<Problem>> {
         let read::Sections { setup, defaults, conns, mut errors, mut warnings } = sections;
         let setup = Setup::from_settings(&setup, &mut errors, &mut warnings);

@@ -1,7 +1,7 @@
 //! `ipsec auto` and `ipsec whack`: steer pluto.
 
 use super::{Failure, Usage};
-use crate::conf::{Conf, Problem, connection, files};
+use crate::conf::{Conf, Conn, Problem, connection, files};
 use crate::host::clock;
 use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
@@ -9,6 +9,8 @@ use crate::print;
 use crate::rundir::{Rundir, confs};
 use clap::Args as ClapArgs;
 use serde_json::Value;
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Arguments of `ipsec auto`.
@@ -41,6 +43,9 @@ pub struct Args {
     /// With --status: an object for programs
     #[arg(long)]
     json: bool,
+    /// Print ipsec.conf as it is understood, `also=' and defaults resolved, instead of checking more
+    #[arg(long, requires = "check")]
+    print: bool,
     /// Show everything pluto says
     #[arg(long)]
     verbose: bool,
@@ -160,7 +165,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     let of = &args.operation;
     if of.check {
-        return super::finish("auto", check(args.name.as_deref()));
+        return super::finish("auto", if args.print { shown() } else { check(args.name.as_deref()) });
     }
     let request = if of.add || of.replace {
         named("add").map(|name| Request::Add { name })
@@ -248,6 +253,61 @@ fn ask(request: &Request) -> Result<Value, Failure> {
     client
         .call(request, |text| print::line(text))
         .map_err(|why| if let Unanswered::Unwritten(error) = why { error.into() } else { Failure::new(why) })
+}
+
+/// Prints ipsec.conf as it is understood. Keys by hand are as secret as a file that others cannot read: they stay there.
+fn shown() -> Result<(), Failure> {
+    let conf = Conf::load(&confs()).map_err(|problems| {
+        Failure::new(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    let is_public = |key: &str| !key.ends_with("key") || key.ends_with("sigkey") || key.ends_with("pubkey");
+    Ok(print::text(conf.text(is_public))?)
+}
+
+/// A host that looks no name up: whoever only starts things does not wait for a name server.
+struct Unnamed(Local);
+
+impl connection::Here for Unnamed {
+    fn has(&self, address: IpAddr) -> bool {
+        self.0.has(address)
+    }
+
+    fn address_towards(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+        self.0.address_towards(peer)
+    }
+
+    fn resolve(&self, _: &str) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// What pluto will complain of in its log when it reads the two files, for whoever starts it at a terminal.
+pub(crate) fn amiss(confs: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Ok(conf), Ok(here)) = (Conf::load(confs), Local::now()) {
+        let (here, mut refused, mut any) = (Unnamed(here), false, false);
+        let loaded = |conn: &&Conn| connection::auto(conn).is_ok_and(|auto| auto != connection::Auto::Ignore);
+        for conn in conf.conns.iter().filter(loaded) {
+            any = true;
+            let Err(why) = connection::plan_now(conn, &here, &mut Vec::new()) else { continue };
+            if !why.passing || connection::names(conn).is_empty() {
+                refused |= !why.passing;
+                let waits = if why.passing { "waits: " } else { "" };
+                lines.extend(why.problems.iter().map(|problem| format!("{waits}{problem}")));
+            }
+        }
+        if !any {
+            return lines;
+        }
+        if refused {
+            lines.push("no connection is loaded: mend ipsec.conf, then `ipsec auto --reload'".to_owned());
+        }
+    }
+    if let Err(problems) = crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
+        lines.extend(problems.iter().map(ToString::to_string));
+        lines.push("there are no secrets: mend that, then `ipsec auto --rereadsecrets'".to_owned());
+    }
+    lines
 }
 
 /// Reads both files, and says everything that is wrong in them.

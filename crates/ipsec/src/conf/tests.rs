@@ -33,6 +33,16 @@ fn the_verified_vectors_of_the_old_reader() {
     assert_eq!(a("\tleft=1.2.3.4"), "left=1.2.3.4");
     assert_eq!(a("\tleft=1.2.3.4\n\t\n\tright=5.6.7.8"), "left=1.2.3.4 right=5.6.7.8");
     assert_eq!(a("\tleft=1.2.3.4\n\t# hi\n\tright=5.6.7.8"), "left=1.2.3.4 right=5.6.7.8");
+    assert_eq!(a("\tleft=1.2.3.4\n# hi\n\tright=5.6.7.8"), "left=1.2.3.4 right=5.6.7.8");
+    // A file without a version is one of 2.6.
+    assert_eq!(values("conn a\n\tleft=1", "a").len(), 1);
+    // Of defaults the last one counts, of what `also=` brings the section's own.
+    assert_eq!(
+        values("conn %default\n\tauto=add\nconn %default\n\tauto=start\nconn a\n", "a"),
+        [("auto".into(), "start".into())]
+    );
+    assert_eq!(values("conn a\n\talso=b\n\tleft=1\nconn b\n\tleft=2", "a"), [("left".into(), "1".into())]);
+    assert!(conf_of("conn a\n").conn("b").is_none());
     assert_eq!(a("\tleft=1.2.3.4 # hi = there"), "left=1.2.3.4");
     assert_eq!(a("\tleftid=@x#y"), "leftid=@x#y");
     assert_eq!((a("\tleftid=#x"), a("\tleftid= # x")), ("leftid=#x".into(), String::new()));
@@ -275,6 +285,25 @@ mod files {
 mod properties {
     use super::*;
     use proptest::prelude::*;
+    use proptest::test_runner::TestCaseError;
+
+    /// Files that are mostly right: sections that pull each other in, values with and without quotes, comments.
+    const FILE: &str = "(config setup\n(\tuniqueids=(yes|no)\n|\tinterfaces=\"%defaultroute\"\n|\tx-y=z\n){0,3})?\
+        (conn %default\n(\t(auto=add|mtu=1400|keyingtries=3)\n){0,2})?\
+        (conn a\n(\t(left|RIGHT|leftid|rightsubnet|also)=([b-d]|\"[ -!#-~]{1,9}\"|\\{[0-9a-z #\"]{1,9}\\}|@x#y|\\PC{1,3})( # why)?\r?\n){0,5})?\
+        (conn b\n(\t(left|leftsourceip|alsoflip|auto)=(start|[c-d]|1\\.2\\.3\\.4)\n|\n|# no\n){0,5})?\
+        conn c\n(\tpfs=no\n)?conn d\n(\tleftsubnets=\\{10\\.0\\.0\\.0/8 10\\.1\\.0\\.0/16\\}\n)?";
+
+    type Settings = Vec<(String, String)>;
+
+    /// All of it but where it stands.
+    fn meaning(conf: &Conf) -> (Settings, Vec<(String, Settings)>) {
+        let settings = |all: &[Setting]| -> Settings {
+            all.iter().map(|Setting { key, value, .. }| (key.clone(), value.clone())).collect()
+        };
+        let conns = conf.conns.iter().map(|conn| (conn.name.clone(), settings(&conn.settings)));
+        (settings(&conf.setup.settings), conns.collect())
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
@@ -284,6 +313,17 @@ mod properties {
             let _ = Conf::parse("f", &text);
             let _ = value::braces(&text);
             let _ = time(&text);
+        }
+
+        #[test]
+        fn what_is_printed_is_read_as_what_it_was(text in FILE) {
+            let Ok(read) = Conf::parse("f", &text) else { return Ok(()) };
+            let printed = read.text(|_| true);
+            let again = Conf::parse("f", &printed);
+            let again = again.map_err(|why| TestCaseError::fail(format!("{why:?}\n{printed}")))?;
+            prop_assert_eq!(meaning(&again), meaning(&read), "{}", &printed);
+            prop_assert_eq!(again.text(|_| true), printed);
+            prop_assert!(again.warnings.len() <= read.warnings.len());
         }
 
         #[test]

@@ -4,6 +4,7 @@ use crate::host::{Host, IPSEC, KLIPS, PLUTO, Said};
 use ipsec::process::Process;
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -228,7 +229,6 @@ fn a_daemon_leaves_nothing_in_a_run_directory_given_relatively_either() {
 
 #[test]
 fn files_are_nobody_elses_to_write_whatever_the_umask() {
-    use std::os::unix::fs::PermissionsExt;
     let Some(host) = Host::new("ipsec0=eth7") else { return };
     let run = |program: &str| -> Said {
         let mut command = host.command("sh", &["-c", &format!("umask 0; exec {program}")]);
@@ -455,5 +455,36 @@ fn a_device_without_an_address_is_refused_and_so_is_a_directory_in_the_place_of_
         let said = host.ipsec(&["setup", "start"]);
         assert!(said.code == 1 && said.out.contains(&socket.display().to_string()), "{said:?}");
         fs::remove_dir(&socket).expect("still there");
+    }
+}
+
+/// What pluto would say in its log alone, whoever types `start` reads at once; what is running by then goes on.
+#[test]
+fn a_start_says_what_pluto_will_not_read() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    let conn = "conn a\n\tleft=192.0.2.7\n\tright=192.0.2.9\n\tauthby=secret\n\tauto=add\n";
+    host.configure(&format!("\tinterfaces=\"ipsec0=eth7\"\n{conn}"));
+    let secrets = host.dir.path().join("ipsec.secrets");
+    fs::write(&secrets, ": PSK \"crocus\"\n").expect("secrets");
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o644)).expect("mode");
+    let start = host.ipsec(&["setup", "start"]);
+    assert!(
+        start.code == 0 && start.out.contains("chmod 600") && !start.out.contains("crocus"),
+        "{}",
+        start.out
+    );
+    assert!(start.out.contains("ipsec auto --rereadsecrets"), "{}", start.out);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).expect("mode");
+    let start = host.ipsec(&["setup", "start"]);
+    assert_eq!((start.code, start.out.lines().count()), (0, 1), "{}", start.out);
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+    for (line, said) in
+        [("\tesp=rot13\n", "no connection is loaded: mend ipsec.conf"), ("\tleft=192.0.2.77\n", "waits: ")]
+    {
+        host.configure(&format!("\tinterfaces=\"ipsec0=eth7\"\n{conn}{line}"));
+        let start = host.ipsec(&["setup", "start"]);
+        assert!(start.code == 0 && start.out.contains(said), "{}", start.out);
+        assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::forward::Forwarding;
 use super::{End, NAME, Turn, Voice, configuration, is_root, stop, supervise};
+use crate::command::auto::amiss;
 use crate::command::version::VERSION;
 use crate::conf::{Conf, Interface, Protostack, Setting};
 use crate::ctl::{Client, CtlError, Request, Settings};
@@ -11,7 +12,7 @@ use crate::host::netlink::Netlink;
 use crate::log::Priority;
 use crate::pluto;
 use crate::process::Process;
-use crate::rundir::Rundir;
+use crate::rundir::{Rundir, confs};
 use crate::table::{Device, Klipsdebug};
 use nix::sys::signal::{SigSet, Signal};
 use serde_json::Value;
@@ -228,6 +229,8 @@ fn bring_up(rundir: &Rundir, file: Option<&Path>, wanted: &Wanted, voice: &Voice
     }
     if wanted.pluto {
         key_daemon(wanted, voice)?;
+        // It goes on without, for what it has to say of its files it says in its log; here somebody may be looking.
+        amiss(&confs()).iter().for_each(|line| voice.say(line));
     }
     if wanted.supervised {
         supervise::spawn(file, voice).map_err(Failed::new)?;
