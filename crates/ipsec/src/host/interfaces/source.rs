@@ -11,6 +11,7 @@ use ipsec_core::Flow;
 use klips::{Action, Eroute, Eroutes};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// With more eroutes than these only those are asked that match all of a route's destinations.
 const FEW: usize = 4096;
@@ -20,9 +21,14 @@ impl Interfaces {
     pub(super) fn give_sources(&mut self) -> io::Result<Vec<String>> {
         let mut log = Vec::new();
         for (name, attached) in &mut self.attached {
+            if attached.routes.iter().all(|route| route.src.is_some()) {
+                continue;
+            }
+            let plain: Vec<IpAddr> = attached.addresses.iter().map(IpNet::addr).collect();
+            // Once for all routes: of many eroutes few are for an address of this host.
+            let nets = protected(&self.plane.eroutes(), plain.iter().chain(&self.own));
             for route in attached.routes.iter_mut().filter(|route| route.src.is_none()) {
-                let plain = attached.addresses.iter().map(IpNet::addr);
-                let source = source(&self.plane.eroutes(), route, plain, &self.own);
+                let source = source(&self.plane.eroutes(), &nets, route, &plain, &self.own);
                 let Some(source) = source else { continue };
                 if self.netlink.give_source(route, source)? {
                     route.src = Some(source);
@@ -34,24 +40,33 @@ impl Interfaces {
     }
 }
 
+/// What policy protects between one of these addresses and others: source and destination.
+fn protected<'a>(
+    eroutes: &Eroutes,
+    addresses: impl Iterator<Item = &'a IpAddr> + Clone,
+) -> Vec<(IpNet, IpNet)> {
+    let all = if eroutes.len() <= FEW { eroutes.list() } else { Vec::new() };
+    let ours = |eroute: &&Arc<Eroute>| {
+        protects(eroute) && addresses.clone().any(|address| eroute.selector.src.contains(address))
+    };
+    all.iter().filter(ours).map(|eroute| (eroute.selector.src, eroute.selector.dst)).collect()
+}
+
 /// The source a route needs: none if policy protects one the device has.
 fn source(
     eroutes: &Eroutes,
+    nets: &[(IpNet, IpNet)],
     route: &Route,
-    mut plain: impl Iterator<Item = IpAddr>,
+    plain: &[IpAddr],
     own: &[IpAddr],
 ) -> Option<IpAddr> {
-    let all = if eroutes.len() <= FEW { eroutes.list() } else { Vec::new() };
     let overlaps = |net: &IpNet| net.contains(&route.dst) || route.dst.contains(net);
     let protected = |src: IpAddr| {
-        let matches = |eroute: &Eroute| {
-            protects(eroute) && eroute.selector.src.contains(&src) && overlaps(&eroute.selector.dst)
-        };
         let flow = Flow { src, dst: route.dst.network(), proto: 0, sport: 0, dport: 0 };
         eroutes.lookup(&flow).is_some_and(|eroute| protects(eroute))
-            || all.iter().any(|eroute| matches(eroute))
+            || nets.iter().any(|(from, to)| from.contains(&src) && overlaps(to))
     };
-    if eroutes.is_empty() || plain.any(protected) {
+    if eroutes.is_empty() || plain.iter().copied().any(protected) {
         return None;
     }
     own.iter().copied().find(|src| src.is_ipv4() == route.dst.addr().is_ipv4() && protected(*src))
@@ -75,7 +90,7 @@ mod tests {
         let own = ["192.0.2.7", "172.16.0.1", "10.1.0.1", "10.3.0.1", "fd00:1::1"].map(ip);
         let asked = |eroutes: &Eroutes, dst: &str| {
             let route = Route { dst: net(dst), via: None, link: Some(9), src: None, metric: 0 };
-            source(eroutes, &route, outer.into_iter(), &own)
+            source(eroutes, &protected(eroutes, outer.iter().chain(&own)), &route, &outer, &own)
         };
         assert_eq!(asked(&eroutes, "10.2.0.0/16"), None);
         for (src, dst, action) in [
