@@ -260,8 +260,12 @@ fn shown() -> Result<(), Failure> {
     let conf = Conf::load(&confs()).map_err(|problems| {
         Failure::new(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
-    let is_public = |key: &str| !key.ends_with("key") || key.ends_with("sigkey") || key.ends_with("pubkey");
     Ok(print::text(conf.text(is_public))?)
+}
+
+/// Whether everybody may see the value of a key of ipsec.conf.
+fn is_public(key: &str) -> bool {
+    !key.ends_with("key") || ["sigkey", "pubkey", "rekey"].iter().any(|public| key.ends_with(public))
 }
 
 /// A host that looks no name up: whoever only starts things does not wait for a name server.
@@ -290,7 +294,7 @@ pub(crate) fn amiss(confs: &Path) -> Vec<String> {
         for conn in conf.conns.iter().filter(loaded) {
             any = true;
             let Err(why) = connection::plan_now(conn, &here, &mut Vec::new()) else { continue };
-            if !why.passing || connection::names(conn).is_empty() {
+            if !why.passing || connection::names(conn).next().is_none() {
                 refused |= !why.passing;
                 let waits = if why.passing { "waits: " } else { "" };
                 lines.extend(why.problems.iter().map(|problem| format!("{waits}{problem}")));
@@ -346,5 +350,42 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
             Err(Failure::new(format_args!("no conn section \"{name}\" in ipsec.conf")))
         }
         _ => Ok(print::line(format_args!("{count} connections, nothing wrong"))?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_by_hand_are_not_printed_and_everything_else_is() {
+        let text = "conn a\n\tleft=192.0.2.1\n\tespenckey=0x6372_6f63\n\tespauthkey=0x6372_6f63\n\tleftrsasigkey=0sAQ\n\tright=192.0.2.9\n\trekey=no\n";
+        let said = Conf::parse("f", text).unwrap().text(is_public);
+        assert!(!said.contains("6372") && said.contains("# espenckey is left out"), "{said}");
+        assert!(said.contains("leftrsasigkey=\"0sAQ\"") && said.contains("rekey=\"no\""), "{said}");
+    }
+
+    #[test]
+    fn what_is_amiss_is_said_without_looking_names_up() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let said = |conf: &str| {
+            std::fs::write(dir.path().join("ipsec.conf"), conf).unwrap();
+            amiss(dir.path())
+        };
+        let secrets = dir.path().join("ipsec.secrets");
+        std::fs::write(&secrets, ": PSK \"crocus\"\n").unwrap();
+        std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let named =
+            "conn a\n\tleft=%defaultroute\n\tleftid=@a\n\tright=east.invalid\n\trightid=@b\n\tauto=add\n";
+        assert_eq!(said(named), [""; 0], "it may be found by and by");
+        let wrong = said(&format!("{named}\tesp=rot13\n"));
+        assert!(wrong.last().is_some_and(|line| line.starts_with("no connection is loaded")), "{wrong:?}");
+        // Not here is no reason not to load the others.
+        let away = said("conn a\n\tleft=203.0.113.1\n\tright=203.0.113.2\n\tauto=add\n");
+        assert!(away.len() == 1 && away[0].starts_with("waits: "), "{away:?}");
+        std::fs::remove_file(&secrets).unwrap();
+        assert!(said(named).iter().any(|line| line.contains("there are no secrets")));
+        assert_eq!(said("conn a\n\tleft=203.0.113.1\n"), [""; 0], "nothing is to be loaded");
     }
 }

@@ -122,18 +122,38 @@ pub fn names(conn: &Conn) -> impl Iterator<Item = &str> {
         .filter(|word| !word.starts_with('%') && word.parse::<IpAddr>().is_err())
 }
 
+/// Why a section means nothing on this host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unplanned {
+    /// Everything that stands in the way.
+    pub problems: Vec<Problem>,
+    /// It may be otherwise in a moment, without a change of the file.
+    pub passing: bool,
+}
+
 /// What a section means on this host.
 pub fn plan(conn: &Conn, here: &dyn Here, warnings: &mut Vec<Problem>) -> Result<Vec<Planned>, Vec<Problem>> {
-    let mut plan = Plan { conn, errors: Vec::new(), warnings };
+    plan_now(conn, here, warnings).map_err(|unplanned| unplanned.problems)
+}
+
+/// The same, for who tells what passes from what has to be mended.
+pub fn plan_now(
+    conn: &Conn,
+    here: &dyn Here,
+    warnings: &mut Vec<Problem>,
+) -> Result<Vec<Planned>, Unplanned> {
+    let mut plan = Plan { conn, errors: Vec::new(), passing: 0, warnings };
     let planned = plan.all(here);
-    let errors = plan.errors;
+    let (mut problems, passing) = (plan.errors, plan.passing);
     match planned {
-        Some(planned) if errors.is_empty() => Ok(planned),
-        _ if errors.is_empty() => {
-            Err(vec![Problem::new(&conn.at, format!("not understood [{}]", conn.name))])
+        Some(planned) if problems.is_empty() => return Ok(planned),
+        _ if problems.is_empty() => {
+            problems.push(Problem::new(&conn.at, format!("not understood [{}]", conn.name)));
         }
-        _ => Err(errors),
+        _ => {}
     }
+    let passing = passing == problems.len();
+    Err(Unplanned { problems, passing })
 }
 
 /// What `auto=` says; an error if it is no word for it.
@@ -173,6 +193,8 @@ const NO_EFFECT: [&str; 9] = [
 struct Plan<'c> {
     conn: &'c Conn,
     errors: Vec<Problem>,
+    /// How many of them may pass without a change of the file.
+    passing: usize,
     warnings: &'c mut Vec<Problem>,
 }
 
@@ -217,6 +239,7 @@ impl<'c> Plan<'c> {
                 (Host::DefaultRoute, _) | (Host::Any, Host::Any | Host::Address(_)) => true,
                 (_, Host::DefaultRoute | Host::Any) => false,
                 (Host::Address(one), Host::Address(other)) => {
+                    self.passing += 1;
                     self.error(&format!(
                         "we cannot identify ourselves with either end: neither {one} nor {other} is an address of this host"
                     ));
@@ -242,6 +265,7 @@ impl<'c> Plan<'c> {
             Host::DefaultRoute => match here.address_towards(remote_address) {
                 Some(address) => Some(address),
                 None => {
+                    self.passing += 1;
                     self.error("there is no default route, %defaultroute cannot be resolved");
                     return None;
                 }
@@ -476,6 +500,7 @@ impl<'c> Plan<'c> {
                 Err(_) => match here.resolve(word) {
                     Some(found) => Some(Host::Address(found)),
                     None => {
+                        self.passing += 1;
                         self.refuse(setting, "neither an address nor a name that can be resolved");
                         None
                     }
