@@ -435,11 +435,11 @@ impl Interfaces {
             shared,
             workers,
         };
-        attached.close_beneath(&self.settings, &mut self.netlink)?;
         attached.find_ways(name, &self.settings, &mut self.netlink)?;
         let mut log = Vec::new();
-        let defaults = self.netlink.default_routes()?;
-        attached.follow_ways(name, &defaults, &self.settings, &mut self.netlink, &mut log)?;
+        let all = self.netlink.best_routes()?;
+        attached.follow_ways(name, &all, &self.settings, &mut self.netlink, &mut log)?;
+        attached.close_beneath(&self.settings, &mut self.netlink)?;
         log.iter().for_each(|line| tracing::info!("{line}"));
         self.attached.insert(name.into(), attached);
         self.look_at_own()?;
@@ -550,16 +550,17 @@ impl Interfaces {
         for name in self.attached.keys().cloned().collect::<Vec<_>>() {
             self.follow_device(&name, &links, &mut log)?;
         }
-        let defaults = self.netlink.default_routes()?;
+        let all = self.netlink.best_routes()?;
         for (name, attached) in &mut self.attached {
             let found = links.iter().find(|link| link.name == attached.physical);
             let routes = attached.routes.clone();
             attached.follow_link(name, found, &self.settings, &mut self.netlink, &mut log)?;
             attached.shared.link.store(klips_link(attached.physical_mtu, &self.settings));
+            // Before what drops is laid beneath a route that leads to a peer.
+            attached.follow_ways(name, &all, &self.settings, &mut self.netlink, &mut log)?;
             if attached.there {
                 attached.follow_routes(&heard, routes, &self.settings, &mut self.netlink)?;
             }
-            attached.follow_ways(name, &defaults, &self.settings, &mut self.netlink, &mut log)?;
         }
         self.look_at_own()?;
         log.extend(self.give_sources()?);

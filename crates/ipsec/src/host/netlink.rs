@@ -225,11 +225,17 @@ impl Netlink {
         Ok(replies.iter().filter_map(route_of).collect())
     }
 
+    /// The routes of the main table, those of the least metric first; IPv4 before IPv6.
+    pub fn best_routes(&mut self) -> io::Result<Vec<Route>> {
+        let mut routes = self.routes()?;
+        routes.sort_by_key(|route| (route.dst.addr().is_ipv6(), route.metric));
+        Ok(routes)
+    }
+
     /// The default routes, the best one first; IPv4 before IPv6.
     pub fn default_routes(&mut self) -> io::Result<Vec<Route>> {
-        let mut routes = self.routes()?;
+        let mut routes = self.best_routes()?;
         routes.retain(|route| route.dst.prefix_len() == 0 && route.link.is_some());
-        routes.sort_by_key(|route| (route.dst.addr().is_ipv6(), route.metric));
         Ok(routes)
     }
 

@@ -80,10 +80,12 @@ fn look_up_all(names: &[String]) -> Found {
 impl Pluto {
     /// The names that a request is about.
     pub(super) fn names_for(&self, request: &Request) -> Vec<String> {
-        let section = match request {
-            Request::Add { name } => Some(name),
-            Request::Reload { .. } => None,
-            _ => return Vec::new(),
+        let section = if let Request::Add { name } = request {
+            Some(name)
+        } else if matches!(request, Request::Reload { .. }) {
+            None
+        } else {
+            return Vec::new();
         };
         // What is wrong with the file is said when it is acted on.
         let Ok(conf) = Conf::load(&self.options.confs) else { return Vec::new() };

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod charon;
+mod hosts;
 mod inside;
 mod many;
 mod moves;

@@ -2,6 +2,8 @@
 
 use super::{CONN, Gateway, SECRET, crosses, scene, wait};
 use ipsec::host::netlink::Netlink;
+use ipsec::process::Process;
+use rustix::process::Signal;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -136,6 +138,29 @@ fn a_full_disk_is_said_and_tunnels_come_up_all_the_same() {
     west.done(&["auto", "--rekey", "west-east"]);
     wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
     wait("the file", || fs::read_to_string(&sas).is_ok_and(|text| text.contains("\"west-east\"")));
+    crosses(&west, &east);
+}
+
+#[test]
+fn a_data_plane_that_stands_still_is_not_waited_for_for_ever() {
+    let Some([left, _router, right]) = scene() else { return };
+    let mut west = Gateway::new(left, "10.1.0.1", &format!("{CONN}\tauto=start\n"), SECRET);
+    let mut east = Gateway::new(right, "10.2.0.1", &format!("{CONN}\tauto=add\n"), SECRET);
+    for gateway in [&mut east, &mut west] {
+        gateway.start_klips();
+        gateway.start_pluto();
+    }
+    wait("the SAs", || west.said().contains("IPsec SA established"));
+    crosses(&west, &east);
+    let before = west.spis();
+    let klips = Process::read(&west.rundir.klips_pid()).expect("klips.pid");
+    assert!(klips.signal(Signal::STOP).expect("stop"));
+    west.done(&["auto", "--rekey", "west-east"]);
+    wait("pluto to wait no longer", || west.said().contains("klips did not answer within 10 seconds"));
+    // Commands are answered meanwhile, and what there was is still there.
+    assert_eq!(west.spis(), before);
+    assert!(klips.signal(Signal::CONT).expect("go on"));
+    wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
     crosses(&west, &east);
 }
 

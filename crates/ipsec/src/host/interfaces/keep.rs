@@ -81,7 +81,7 @@ pub(super) fn routes_into(netlink: &mut Netlink, device: u32) -> io::Result<Vec<
 }
 
 /// Not what every interface has for itself.
-fn is_kept(dst: IpNet) -> bool {
+pub(super) fn is_kept(dst: IpNet) -> bool {
     let own = match dst {
         IpNet::V4(net) => net.network().is_multicast(),
         IpNet::V6(net) => net.network().is_multicast() || net.network().is_unicast_link_local(),
