@@ -6,6 +6,7 @@
 //! that other implementations had was one of these left out, or an AUTH that nobody had asked for.
 
 mod believe;
+pub(crate) mod methods;
 pub(crate) mod signature;
 
 use crate::connection::{Connection, Secrets};

@@ -147,25 +147,33 @@ impl Schemes {
         numbers
     }
 
-    /// The scheme to sign with, for a peer that has announced these hashes; `None` where it has announced none is by the
-    /// methods of RFC 7296 and RFC 4754.
-    pub(crate) fn choose(&self, kind: KeyKind, theirs: Option<&[u16]>) -> Option<Scheme> {
+    /// The scheme to sign with, for a peer that has announced these hashes, and has said what it takes; `None` where it has
+    /// announced no hashes is by the methods of RFC 7296 and RFC 4754.
+    pub(crate) fn choose(
+        &self,
+        kind: KeyKind,
+        theirs: Option<&[u16]>,
+        takes: impl Fn(Scheme) -> bool,
+    ) -> Option<Scheme> {
+        let will_do = |scheme: &Scheme| self.allow(*scheme) && takes(*scheme);
         let Some(theirs) = theirs else {
             return match kind {
-                KeyKind::Ec(curve) => Some(Scheme::EcdsaRaw(curve)).filter(|scheme| self.allow(*scheme)),
+                KeyKind::Ec(curve) => Some(Scheme::EcdsaRaw(curve)).filter(will_do),
                 // RSA with SHA-1 is signed by nobody any more, and Ed25519 has no method of its own.
                 KeyKind::Rsa | KeyKind::Ed25519 => None,
             };
         };
         let mut known = self.hashes.iter().copied().filter(|hash| theirs.contains(&hash.number()));
         let scheme = match kind {
-            KeyKind::Rsa => known.find_map(|hash| {
-                [Scheme::RsaPss(hash), Scheme::RsaPkcs1(hash)].into_iter().find(|scheme| self.allow(*scheme))
-            }),
-            KeyKind::Ec(curve) => known.find(|hash| *hash == curve.hash()).map(Scheme::Ecdsa),
+            KeyKind::Rsa => known
+                .find_map(|hash| [Scheme::RsaPss(hash), Scheme::RsaPkcs1(hash)].into_iter().find(&will_do)),
+            KeyKind::Ec(curve) => {
+                let with = known.find(|hash| *hash == curve.hash()).map(Scheme::Ecdsa);
+                with.filter(&will_do).or(with.map(|_| Scheme::EcdsaRaw(curve)))
+            }
             KeyKind::Ed25519 => theirs.contains(&IDENTITY).then_some(Scheme::Ed25519),
         };
-        scheme.filter(|scheme| self.allow(*scheme))
+        scheme.filter(will_do)
     }
 }
 
@@ -180,20 +188,34 @@ mod tests {
     #[test]
     fn the_scheme_is_one_that_both_allow_and_never_sha_1() {
         let all = Schemes::default();
-        assert_eq!(all.choose(KeyKind::Rsa, Some(&[1, 2, 3])), Some(Scheme::RsaPss(SignatureHash::Sha256)));
-        assert_eq!(all.choose(KeyKind::Rsa, Some(&[3])), Some(Scheme::RsaPss(SignatureHash::Sha384)));
-        assert_eq!(all.choose(KeyKind::Rsa, Some(&[1])), None);
-        assert_eq!(all.choose(KeyKind::Rsa, None), None);
+        let any = |_: Scheme| true;
+        assert_eq!(
+            all.choose(KeyKind::Rsa, Some(&[1, 2, 3]), any),
+            Some(Scheme::RsaPss(SignatureHash::Sha256))
+        );
+        assert_eq!(all.choose(KeyKind::Rsa, Some(&[3]), any), Some(Scheme::RsaPss(SignatureHash::Sha384)));
+        assert_eq!(all.choose(KeyKind::Rsa, Some(&[1]), any), None);
+        assert_eq!(all.choose(KeyKind::Rsa, None, any), None);
         let old = Schemes { rsa_pss: false, rsa_sha1: true, ..all.clone() };
-        assert_eq!(old.choose(KeyKind::Rsa, Some(&[1, 2])), Some(Scheme::RsaPkcs1(SignatureHash::Sha256)));
-        assert_eq!(old.choose(KeyKind::Rsa, Some(&[1])), None);
+        assert_eq!(
+            old.choose(KeyKind::Rsa, Some(&[1, 2]), any),
+            Some(Scheme::RsaPkcs1(SignatureHash::Sha256))
+        );
+        assert_eq!(old.choose(KeyKind::Rsa, Some(&[1]), any), None);
         let p384 = KeyKind::Ec(Curve::P384);
-        assert_eq!(all.choose(p384, Some(&[2, 3])), Some(Scheme::Ecdsa(SignatureHash::Sha384)));
-        assert_eq!(all.choose(p384, Some(&[2])), None);
-        assert_eq!(all.choose(p384, None), Some(Scheme::EcdsaRaw(Curve::P384)));
-        assert_eq!(all.choose(KeyKind::Ed25519, Some(&[2, 5])), Some(Scheme::Ed25519));
-        assert_eq!(all.choose(KeyKind::Ed25519, Some(&[2])), None);
-        assert_eq!(Schemes::none().choose(p384, None), None);
+        assert_eq!(all.choose(p384, Some(&[2, 3]), any), Some(Scheme::Ecdsa(SignatureHash::Sha384)));
+        assert_eq!(all.choose(p384, Some(&[2]), any), None);
+        assert_eq!(all.choose(p384, None, any), Some(Scheme::EcdsaRaw(Curve::P384)));
+        assert_eq!(all.choose(KeyKind::Ed25519, Some(&[2, 5]), any), Some(Scheme::Ed25519));
+        assert_eq!(all.choose(KeyKind::Ed25519, Some(&[2]), any), None);
+        assert_eq!(Schemes::none().choose(p384, None, any), None);
         assert_eq!(all.announced(), [2, 3, 4, 5]);
+        // What the peer says it takes (RFC 9593) narrows that.
+        let pkcs1 = |scheme: Scheme| scheme == Scheme::RsaPkcs1(SignatureHash::Sha384);
+        let chosen = Some(Scheme::RsaPkcs1(SignatureHash::Sha384));
+        assert_eq!(all.choose(KeyKind::Rsa, Some(&[2, 3]), pkcs1), chosen);
+        let raw = |scheme: Scheme| scheme == Scheme::EcdsaRaw(Curve::P384);
+        assert_eq!(all.choose(p384, Some(&[2, 3]), raw), Some(Scheme::EcdsaRaw(Curve::P384)));
+        assert_eq!(all.choose(KeyKind::Ed25519, Some(&[2, 5]), raw), None);
     }
 }

@@ -751,6 +751,14 @@ impl Endpoint {
             self.with(key, now, |sa, cx| sa.next_task(cx));
         }
         for (from, to, tasks) in core::mem::take(&mut self.out.moved) {
+            if self.sas.get(to).is_none_or(IkeSa::is_closed) {
+                // The peer has deleted the one that stands while it was not known here, and all that it has with it.
+                self.with(from, now, |sa, cx| {
+                    let children: Vec<u32> = sa.children.iter().map(|child| child.spi_in).collect();
+                    children.into_iter().for_each(|spi_in| drop(sa.remove_child(cx, spi_in)));
+                });
+                continue;
+            }
             // Children that stayed while two rekeyings crossed go to the one that stands.
             let children =
                 self.sas.get_mut(from).map(|sa| core::mem::take(&mut sa.children)).unwrap_or_default();
@@ -758,7 +766,13 @@ impl Endpoint {
             self.with(to, now, |sa, cx| {
                 sa.awaits = false;
                 sa.children.extend(children);
-                tasks.into_iter().for_each(|task| sa.task(task));
+                for task in tasks {
+                    match task {
+                        // It has its time, there as well.
+                        Task::DeleteIke(Why::Superseded) => sa.later.push((cx.now.after(SUPERSEDED), task)),
+                        task => sa.task(task),
+                    }
+                }
                 sa.next_task(cx);
             });
         }
@@ -802,7 +816,11 @@ impl Endpoint {
     /// IKE SAs that are to be proved anew, and what becomes of the old ones.
     fn succeed(&mut self, now: Time) {
         for old in core::mem::take(&mut self.out.reauthenticate) {
-            let busy = self.sas.values().any(|sa| sa.succeeds == Some(old) && !sa.is_closed());
+            // One that was begun before this one took another's place is for this one.
+            let of_this = |sa: &IkeSa| {
+                sa.succeeds.is_some_and(|first| first == old || self.last_heir(first, sa.key) == old)
+            };
+            let busy = self.sas.values().any(|sa| !sa.is_closed() && of_this(sa));
             let Some(sa) = self.sas.get(old).filter(|_| !busy) else { continue };
             let first = sa.children.iter().find(|child| !child.replaced()).map(|child| &child.connection);
             let Some(connection) = first.or(sa.connection.as_ref()).cloned() else { continue };

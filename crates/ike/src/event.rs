@@ -212,6 +212,8 @@ pub enum Why {
     BadSignature(String),
     /// The peer signs by a scheme the connection does not allow.
     Scheme(Scheme),
+    /// The peer takes no shared secret.
+    SecretNotTaken,
     /// Nothing that the peer can verify is a scheme of our key.
     NoScheme(&'static str),
     /// The private half of our key is not there.
@@ -342,6 +344,9 @@ impl core::fmt::Display for Why {
             Self::Scheme(scheme) => write!(
                 f,
                 "the peer signs by {scheme}, and the connection does not take that: name it in authby="
+            ),
+            Self::SecretNotTaken => f.write_str(
+                "the peer lets nobody prove who it is by a shared secret: give this host a key and a certificate (leftcert=), or mend the peer's authby=",
             ),
             Self::NoScheme(ours) => write!(
                 f,

@@ -12,6 +12,7 @@
 mod timers;
 
 use crate::auth::Authenticated;
+use crate::auth::methods::Methods;
 use crate::connection::{Configured, Connection};
 use crate::event::{Event, Transmit, Why};
 use crate::exchange::followup::{Ours, Theirs};
@@ -184,6 +185,8 @@ pub(crate) struct Handshake {
     pub(crate) additional: VecDeque<Group>,
     /// The hashes the peer can verify signatures with, by number; `None` if it has not said so (RFC 7427 §4).
     pub(crate) hashes: Option<Vec<u16>>,
+    /// How the peer lets us prove who we are, if it has said so (RFC 9593).
+    pub(crate) methods: Option<Methods>,
     /// The peer asks for our certificate.
     pub(crate) asked: bool,
     /// Both sides can mix in a post-quantum preshared key.
@@ -576,6 +579,8 @@ impl IkeSa {
             header.id == self.expected
         };
         self.heard_at = (local, remote);
+        // Where an initiator is, its host says: an answer to where it was before does not take it back.
+        let local = if self.initiator && !self.is_established() { self.local } else { local };
         // Only what is newer than all before may move the peer: a recorded message is not.
         if news
             && (remote != self.remote || local != self.local)
@@ -636,8 +641,9 @@ impl IkeSa {
         if header.id != self.expected || self.is_closed() {
             return;
         }
-        // While a job of ours is under way the peer's request waits for its repetition.
-        if self.pending.is_some() {
+        // While a job of ours is under way the peer's request waits for its repetition. So does one that has overtaken the
+        // answer by which the responder proves who it is: until then it has nothing to ask, and then it may.
+        if self.pending.is_some() || (self.initiator && !self.is_established()) {
             return;
         }
         // What is here is still with the parent. The peer repeats itself, and by then it will be known who has it.

@@ -13,9 +13,9 @@ use ipsec_core::sign::{Curve, PublicKey, Scheme, SignatureHash};
 use std::sync::Arc;
 
 /// RSA with SHA-1 (IANA, IKEv2 Authentication Method).
-const RSA: u8 = 1;
+pub(super) const RSA: u8 = 1;
 /// ECDSA on a curve with its hash (RFC 4754).
-const ECDSA: [(u8, Curve); 3] = [(9, Curve::P256), (10, Curve::P384), (11, Curve::P521)];
+pub(super) const ECDSA: [(u8, Curve); 3] = [(9, Curve::P256), (10, Curve::P384), (11, Curve::P521)];
 /// Digital Signature (RFC 7427).
 const DIGITAL: u8 = 14;
 
@@ -52,6 +52,15 @@ fn decode(method: u8, data: &[u8]) -> Option<(Scheme, &[u8])> {
     let (length, rest) = data.split_first().filter(|_| method == DIGITAL)?;
     let (identifier, signature) = rest.split_at_checked(usize::from(*length))?;
     Some((Scheme::from_identifier(identifier)?, signature))
+}
+
+/// The scheme that an announcement names, by its method and, for RFC 7427, the identifier behind it (RFC 9593 §3.2).
+pub(super) fn scheme_of(method: u8, identifier: &[u8]) -> Option<Scheme> {
+    match (method, identifier) {
+        (DIGITAL, identifier) => Scheme::from_identifier(identifier),
+        (method, []) => decode(method, &[]).map(|(scheme, _)| scheme),
+        _ => None,
+    }
 }
 
 /// The certificates of a message as they came.

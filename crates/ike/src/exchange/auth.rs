@@ -2,6 +2,7 @@
 
 use super::child::{self, Pair};
 use super::{configuration, eap, mobike, notified, refused};
+use crate::auth::methods::{self, Methods};
 use crate::auth::signature::{certificates, encode, is_signature};
 use crate::auth::{Authenticated, Claim, SHARED_KEY, Signed, Verification, accept, shared_key};
 use crate::connection::Connection;
@@ -29,7 +30,9 @@ const MAX_AUTHORITIES: usize = 20;
 pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers) -> Result<(), Pause> {
     let Some(connection) = sa.connection.clone() else { return Ok(()) };
     let body = connection.local_id.body();
-    let asked = matches!(&sa.stage, Stage::Keyed(handshake) if handshake.asked);
+    let handshake = sa.handshake();
+    let methods = handshake.and_then(|handshake| handshake.methods.clone());
+    let said = (handshake.is_some_and(|handshake| handshake.asked), methods.as_ref());
     let peer = peer(sa, &connection);
     let (certificates, auth, named) = match &connection.local_auth {
         // Without AUTH the responder is asked for EAP (RFC 7296 §2.16).
@@ -41,9 +44,9 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
             let named = named(sa, cx, &connection, &peer).map_err(Pause::Fail)?;
             let keys = keys(sa).ok_or(Pause::Fail(Why::Internal("no keys")))?;
             let mixed = named.as_ref().map_or(&keys, |named| &named.keys);
-            let (certificates, auth) = prove(sa, cx, mixed, (&connection, &peer), 0, asked, answers)?;
+            let (certificates, auth) = prove(sa, cx, mixed, (&connection, &peer), 0, said, answers)?;
             let without = if named.is_some() && connection.ppk.need == PpkNeed::Propose {
-                Some(prove(sa, cx, &keys, (&connection, &peer), 0, asked, answers)?.1)
+                Some(prove(sa, cx, &keys, (&connection, &peer), 0, said, answers)?.1)
             } else {
                 None
             };
@@ -59,6 +62,9 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         payloads.push(Payload::IdR(id.body()));
     }
     payloads.extend(auth);
+    if methods.is_some() {
+        payloads.extend(methods::announce(core::iter::once(&*connection)));
+    }
     if sa.first_contact {
         payloads.push(crate::sa::notify(NotifyKind::InitialContact));
     }
@@ -133,7 +139,7 @@ fn prove(
     keys: &IkeKeys,
     (connection, peer): (&Connection, &Id),
     side: usize,
-    asked: bool,
+    (asked, methods): (bool, Option<&Methods>),
     answers: &mut Answers,
 ) -> Result<(Vec<Payload>, Payload), Pause> {
     let broken = || Pause::Fail(Why::Internal("AUTH could not be made"));
@@ -141,6 +147,9 @@ fn prove(
     let signed = signed(sa, keys, side, &int_auth).ok_or_else(broken)?;
     let prf = keys.prf;
     match &connection.local_auth {
+        LocalAuth::SharedKey if methods.is_some_and(|methods| !methods.shared_key) => {
+            Err(deny(side, Why::SecretNotTaken))
+        }
         LocalAuth::SharedKey => {
             let local = &connection.local_id;
             let key = cx.config.secrets.psk(local, peer);
@@ -151,7 +160,8 @@ fn prove(
         LocalAuth::Signature(local) => {
             let handshake = sa.handshake().ok_or_else(broken)?;
             let kind = local.public.kind();
-            let scheme = local.schemes.choose(kind, handshake.hashes.as_deref());
+            let takes = |scheme| methods.is_none_or(|methods| methods.take(scheme));
+            let scheme = local.schemes.choose(kind, handshake.hashes.as_deref(), takes);
             let scheme = scheme.ok_or_else(|| deny(side, Why::NoScheme(name(kind))))?;
             let missing = || deny(side, Why::NoPrivateKey(connection.local_id.to_string()));
             let key = cx.config.secrets.key(&local.public).ok_or_else(missing)?.clone();
@@ -479,13 +489,15 @@ pub(super) fn answer(
     let claim = claim(message, 0).map_err(deny)?;
     let claimed = Id::from_body(claim.id)
         .ok_or_else(|| deny(Why::Protocol("its identity is of no type that is known here")))?;
+    let methods = Methods::of(message);
+    let said = (asks(message), methods.as_ref());
     let (candidates, mix) = candidates(sa, cx, message, &claimed, claim.method).map_err(deny)?;
     let keys = keys(sa).ok_or_else(|| deny(Why::Internal("no keys")))?;
     let keys = mix.keys(&keys);
     let claim = if let Mix::Instead(data) = mix { Claim { data, ..claim } } else { claim };
     let (proved, connection) =
         check(sa, cx, &keys, (message, claim), &candidates, 0, answers)?.map_err(deny)?;
-    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, asks(message), answers)?;
+    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, said, answers)?;
     let mix = (keys, mix.id());
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
     payloads.extend(certificates);
@@ -505,10 +517,12 @@ fn ask_for_password(
     let claimed = id.and_then(Id::from_body);
     let claimed =
         claimed.ok_or_else(|| deny(1, Why::Protocol("it did not say who it is, or did not prove it")))?;
+    let methods = Methods::of(message);
+    let said = (asks(message), methods.as_ref());
     let (candidates, _) = candidates(sa, cx, message, &claimed, EAP).map_err(|why| deny(1, why))?;
     let Some(connection) = candidates.first().cloned() else { return Ok(()) };
     let keys = keys(sa).ok_or_else(|| deny(1, Why::Internal("no keys")))?;
-    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, asks(message), answers)?;
+    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, said, answers)?;
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
     payloads.extend(certificates);
     payloads.push(auth);

@@ -1,6 +1,7 @@
 //! IKE_SA_INIT (RFC 7296 §1.2, §2.6, §2.7, §2.23).
 
 use super::{ke, nonce, notifications, notified, proposals, refused};
+use crate::auth::methods::{self, Methods};
 use crate::connection::{Connection, Encapsulation};
 use crate::credential::Schemes;
 use crate::event::Why;
@@ -11,7 +12,7 @@ use crate::outbox::Context;
 use crate::ppk::{self, PpkNeed};
 use crate::proposal::{self, Chosen, Offer, Protocol};
 use crate::protect::{Opened, Opener, Sealer};
-use crate::sa::{Answers, Asked, Channel, Handshake, IkeSa, Nat, Pause, Stage, Task};
+use crate::sa::{Answers, Asked, Channel, DATAGRAM, Handshake, IkeSa, Nat, Pause, Stage, Task};
 use crate::tape::{Entry, Keys};
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -211,6 +212,7 @@ pub(crate) fn answered(
         int_auth: Default::default(),
         additional: chosen.additional.iter().copied().collect(),
         hashes: hashes(message),
+        methods: Methods::of(message),
         asked: super::auth::asks(message),
         can_ppk,
         named: None,
@@ -384,13 +386,23 @@ pub(crate) fn answer(
                 && ppk::can(&cx.config.secrets, connection)
         });
     payloads.extend(can_ppk.then(|| crate::sa::notify(NotifyKind::UsePpk)));
+    let of_ends =
+        cx.config.connections.values().filter(|one| one.fit(sa.local.ip(), sa.remote.ip()).is_some());
+    if let Some(methods) = methods::announce(of_ends.map(|one| &**one)) {
+        // What is not cut into fragments must fit into one datagram (RFC 9593 §3.1).
+        let header = sa.header(Exchange::IkeSaInit, true, 0);
+        let longer = Message { header, payloads: payloads.iter().cloned().chain([methods]).collect() };
+        if longer.emit().len() <= DATAGRAM {
+            payloads = longer.payloads;
+        }
+    }
     let response = sa.respond(cx, Exchange::IkeSaInit, 0, payloads);
     let additional = chosen.additional.iter().copied().collect();
     let int_auth = Default::default();
     let (hashes, asked) = (hashes(message), false);
-    let init_r = response.emit();
+    let (init_r, methods, named) = (response.emit(), None, None);
     let handshake =
-        Handshake { init_i, init_r, ni, nr, int_auth, additional, hashes, asked, can_ppk, named: None };
+        Handshake { init_i, init_r, ni, nr, int_auth, additional, hashes, methods, asked, can_ppk, named };
     keyed(sa, cx, *chosen, &shared, handshake)?;
     sa.fragmentation = theirs && policy.fragmentation;
     // Whose connection this is, only IKE_AUTH will say.

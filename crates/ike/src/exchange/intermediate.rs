@@ -1,6 +1,7 @@
 //! IKE_INTERMEDIATE (RFC 9242) with one additional key exchange each (RFC 9370 §2.2.2).
 
 use super::{ke, refused};
+use crate::auth::methods::Methods;
 use crate::event::Why;
 use crate::job::{Answer, Job};
 use crate::keys::Seed;
@@ -46,6 +47,10 @@ pub(super) fn answered(
     let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share.to_vec()))? else {
         return Err(wrong());
     };
+    // A list that is too long for the first message comes here (RFC 9593 §3.1).
+    if let (Stage::Keyed(handshake), Some(methods)) = (&mut sa.stage, Methods::of(&opened.message)) {
+        handshake.methods = Some(methods);
+    }
     cover(sa, &opened.message, opened.inner.clone(), 1);
     update(sa, cx, &shared)?;
     sa.granted();

@@ -116,6 +116,7 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
             int_auth: Default::default(),
             additional: std::iter::repeat_n(Group::MlKem768, left).collect(),
             hashes: None,
+            methods: None,
             asked: false,
             can_ppk: false,
             named: None,

@@ -10,8 +10,11 @@ use ipsec_core::Time;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Between two repetitions of a request there is no longer time than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// A peer that says it has moved must answer from there within this time.
+/// A peer that says it has moved must answer from there within this time, and is asked without a back-off, so that a few lost
+/// datagrams do not end its IKE SA.
 const ROUTABLE: Duration = Duration::from_secs(10);
+/// A request of a peer that is heard and does not answer it is repeated for so many times the time after which it is gone.
+const PATIENCE: u32 = 4;
 /// After so many repetitions a request goes to other addresses of the peer, too.
 const PATIENT: u32 = 3;
 /// What anybody can say makes us ask the peer no more often than this.
@@ -110,9 +113,13 @@ impl IkeSa {
             return;
         }
         // Nobody is sent for long what he may not have asked for.
-        let give_up =
-            if matches!(request.asked, Asked::Routable(_)) { give_up.min(ROUTABLE) } else { give_up };
-        if request.first.after(give_up) <= cx.now {
+        let hasty = matches!(request.asked, Asked::Routable(_));
+        let give_up = if hasty { give_up.min(ROUTABLE) } else { give_up };
+        // Who speaks to us is not gone: it may not have known this IKE SA when it was asked. But not for ever.
+        let (since, last) =
+            (request.first.max(self.heard), request.first.after(give_up.saturating_mul(PATIENCE)));
+        let end = if hasty { request.first.after(give_up) } else { since.after(give_up).min(last) };
+        if end <= cx.now {
             let why = match &request.asked {
                 Asked::DeleteIke(why) => why.clone(),
                 _ => self.silence(),
@@ -122,10 +129,11 @@ impl IkeSa {
         }
         // 1.8 times as long, and up to a tenth more, so that many peers do not speak at once.
         let jitter = cx.random_below(u64::try_from(request.wait.as_nanos()).unwrap_or(u64::MAX).div_ceil(10));
-        request.wait =
-            (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(LONGEST_WAIT);
+        if !hasty {
+            request.wait =
+                (request.wait.saturating_mul(9).checked_div(5).unwrap_or(request.wait)).min(LONGEST_WAIT);
+        }
         request.next = cx.now.after(request.wait).after(Duration::from_nanos(jitter));
-        let end = request.first.after(give_up);
         request.next = request.next.min(end.max(cx.now));
         request.tries = request.tries.saturating_add(1);
         let (datagrams, tries) = (request.datagrams.clone(), request.tries);

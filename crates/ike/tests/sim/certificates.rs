@@ -246,6 +246,14 @@ fn a_gateway_whose_certificate_was_revoked_gets_no_further() {
     assert!(here.contains("was revoked"), "{here}");
 }
 
+/// The east has a connection for users with passwords, too, and so does not say what it takes (RFC 9593): the west tries.
+fn announces_nothing(world: &mut World) {
+    let mut users = (**world.hosts[1].endpoint.connections().next().unwrap()).clone();
+    (users.name, users.remote_id) = ("users".to_owned(), exactly("@users"));
+    users.remote_auth = RemoteAuth { shared_key: false, signature: None, eap: true };
+    world.hosts[1].endpoint.add(users);
+}
+
 #[test]
 fn nobody_gets_in_by_a_way_that_the_connection_does_not_have() {
     let root = Authority::new("C=CH, O=Example, CN=Root");
@@ -253,6 +261,7 @@ fn nobody_gets_in_by_a_way_that_the_connection_does_not_have() {
     // The right secret, where certificates are asked for.
     let mut by_secret = world(&root, [&west, &east], &[]);
     by_secret.change(0, |c| c.local_auth = LocalAuth::SharedKey);
+    announces_nothing(&mut by_secret);
     for side in 0..2 {
         let secrets = Secrets { keys: vec![east.key.clone()], ..psk("the secret of both") };
         by_secret.hosts[side].endpoint.set_secrets(secrets);
@@ -262,6 +271,7 @@ fn nobody_gets_in_by_a_way_that_the_connection_does_not_have() {
     // A certificate, where the secret is.
     let mut by_certificate = world(&root, [&west, &east], &[]);
     by_certificate.change(1, |c| c.remote_auth = RemoteAuth::default());
+    announces_nothing(&mut by_certificate);
     let (_, here) = refused(&mut by_certificate);
     assert!(here.contains("authenticates by a signature"), "{here}");
     // A certificate of an authority that the connection does not take.
@@ -281,4 +291,44 @@ fn nobody_gets_in_by_a_way_that_the_connection_does_not_have() {
     timeless.hosts[1].endpoint.set_epoch(0);
     let (_, here) = refused(&mut timeless);
     assert!(here.contains("not valid before"), "{here}");
+}
+
+#[test]
+fn each_side_proves_itself_as_the_other_has_said_it_may() {
+    let root = Authority::new("C=CH, O=Example, CN=Root");
+    let holders = [holder(&root, 0, KeyKind::Rsa), holder(&root, 1, KeyKind::Rsa)];
+    // Of two schemes of its key each takes the one that the other takes (RFC 9593), though it likes the first better.
+    let mut narrow = world(&root, holders.each_ref(), &[]);
+    for side in 0..2 {
+        policy(&mut narrow, side, |signature| {
+            signature.schemes = Schemes { rsa_pkcs1: true, ..Schemes::none() };
+        });
+    }
+    narrow.up(0);
+    narrow.settle();
+    narrow.agree(1);
+
+    // What the other side does not take is not even tried, and it is said why.
+    let mut none = world(&root, holders.each_ref(), &[]);
+    policy(&mut none, 1, |signature| signature.schemes = Schemes { ed25519: true, ..Schemes::none() });
+    let before = none.sent;
+    let (why, _) = refused(&mut none);
+    assert_eq!(why, Why::NoScheme("RSA"));
+    // Two messages went, and no AUTH.
+    assert_eq!(none.sent - before, 2);
+    let mut secret = World::new();
+    secret.change(1, |c| {
+        let signature = Some(RemoteSignature::default());
+        c.remote_auth = RemoteAuth { shared_key: false, signature, eap: false };
+    });
+    assert_eq!(refused(&mut secret).0, Why::SecretNotTaken);
+
+    // The responder, too: what the initiator takes, it says in IKE_AUTH.
+    let mut theirs = world(&root, holders.each_ref(), &[]);
+    policy(&mut theirs, 0, |signature| signature.schemes = Schemes { ed25519: true, ..Schemes::none() });
+    let (why, said) = refused(&mut theirs);
+    assert!(
+        matches!(why, Why::Refused(..)) && said.contains("no signature that our RSA key makes"),
+        "{said}"
+    );
 }
