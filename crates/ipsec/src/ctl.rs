@@ -78,6 +78,24 @@ pub enum Request {
         #[serde(default)]
         dport: u16,
     },
+    /// Say what became of packets of a flow, either way, since last asked; from the first time on they are watched.
+    Watch {
+        /// Chosen by who asks, and the same each time.
+        watcher: u64,
+        /// One end.
+        src: IpAddr,
+        /// The other.
+        dst: IpAddr,
+        /// The transport protocol; 0 for any.
+        #[serde(default)]
+        proto: u8,
+        /// Source port; 0 for any.
+        #[serde(default)]
+        sport: u16,
+        /// Destination port; 0 for any.
+        #[serde(default)]
+        dport: u16,
+    },
     /// Change the policy: all of it, or nothing.
     Eroutes {
         /// In this order.

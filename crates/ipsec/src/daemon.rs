@@ -11,6 +11,7 @@ pub mod instance;
 pub mod mailbox;
 pub mod program;
 mod service;
+mod watch;
 
 use crate::ctl::{self, Refusal, Request, Settings};
 use crate::host::clock;
@@ -127,6 +128,8 @@ struct Daemon {
     ike: ikesock::server::Server,
     how: interfaces::Settings,
     debug: Klipsdebug,
+    /// Who wants to see packets.
+    watches: watch::Watches,
     /// The counters as last logged, while debugging.
     logged: Vec<u64>,
     /// Why the tables are not files.
@@ -199,6 +202,7 @@ impl Daemon {
             ike: ike_server,
             how: options.interfaces.clone(),
             debug: Klipsdebug::default(),
+            watches: watch::Watches::default(),
             logged: Vec::new(),
             no_files,
             started: clock::now(),
@@ -231,7 +235,8 @@ impl Daemon {
         while !self.stop {
             self.set_timer()?;
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-            let watching = self.debug != Klipsdebug::default();
+            let debugging = self.debug != Klipsdebug::default();
+            let watching = debugging || !self.watches.is_empty();
             match epoll::wait(&self.epoll, spare_capacity(&mut events), watching.then_some(&second)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -251,6 +256,9 @@ impl Daemon {
                 self.interfaces.tell_returned();
             }
             if watching {
+                self.look();
+            }
+            if debugging {
                 self.log_discards();
             }
         }
@@ -292,15 +300,16 @@ impl Daemon {
                 });
             }
             client => {
-                let debug = self.debug.is_set("pfkey");
+                let debug = self.debug;
                 let mut service = Serving { control: &mut self.control, interfaces: &mut self.interfaces };
                 self.sockets.event(&mut service, client, flags, now, |from, record| {
-                    if debug {
-                        tracing::info!("pfkey: {} from socket {}", pfkey_line(record), from.0);
+                    for part in pfkey_parts(record).filter(|part| debug.is_set(part)) {
+                        tracing::info!("{part}: {} from socket {}", pfkey_line(record), from.0);
                     }
                 });
                 if let Some(words) = self.sockets.take_debug() {
                     self.debug.put(&words);
+                    self.want();
                     self.logged = self.discards().map(|(_, count)| count).collect();
                 }
             }
@@ -420,6 +429,10 @@ impl Daemon {
                 let flow = ipsec_core::Flow { src, dst, proto, sport, dport };
                 Ok(explain::explain(&self.plane, &flow))
             }
+            Request::Watch { watcher: id, src, dst, proto, sport, dport } => {
+                let nets = ipsec_core::Selector::nets(src.into(), dst.into());
+                self.watch(id, ipsec_core::Selector { proto, sport, dport, ..nets })
+            }
             Request::Eroutes { changes } => {
                 batch::make(&mut self.control, &changes)?;
                 Ok(json!({ "changed": changes.len() }))
@@ -476,12 +489,15 @@ impl Daemon {
                     let known = Klipsdebug::WORDS.join(", ");
                     return Err(Refusal::with(
                         "EINVAL",
-                        format!("no debug flag {name}: there are {known}, all, none"),
+                        format!(
+                            "no debug flag {name}: there are {known}, tunnel-xmit, netlink, ipcomp, verbose, all, none"
+                        ),
                     ));
                 }
             }
         }
         self.debug = flags;
+        self.want();
         self.logged = self.discards().map(|(_, count)| count).collect();
         Ok(Value::Null)
     }
@@ -566,6 +582,17 @@ fn nets(all: &[String]) -> Result<Vec<IpNet>, Refusal> {
 }
 
 /// The header of a PF_KEY message in one line; never its body, which may hold keys.
+/// The words of `ipsec klipsdebug` that a message is about: SAs are `spi`'s business, policy is that of the tree, `radij`.
+fn pfkey_parts(record: &[u8]) -> impl Iterator<Item = &'static str> {
+    use pfkey::MessageType as M;
+    let part = match record.get(1).and_then(|kind| M::from_number(*kind)) {
+        Some(M::GetSpi | M::Update | M::Add | M::Delete | M::Flush) => Some("spi"),
+        Some(M::AddFlow | M::ReplaceFlow | M::DelFlow | M::FlushFlows) => Some("radij"),
+        _ => None,
+    };
+    ["pfkey"].into_iter().chain(part)
+}
+
 fn pfkey_line(record: &[u8]) -> String {
     let octet = |n: usize| record.get(n).copied().unwrap_or(0);
     let word = |n: usize| u32::from_ne_bytes([octet(n), octet(n + 1), octet(n + 2), octet(n + 3)]);

@@ -8,6 +8,7 @@ mod device;
 pub mod eroute;
 mod keysock;
 mod sa;
+pub mod sighting;
 mod xforms;
 
 pub use device::{DebugRow, Device, Klipsdebug};

@@ -110,6 +110,11 @@ impl Counters {
         }
     }
 
+    /// All counts, in the order of [`Discard::ALL`].
+    pub(crate) fn all(&self) -> Vec<u64> {
+        self.discards.iter().map(|counter| counter.load(Relaxed)).collect()
+    }
+
     /// How many packets were refused for `why`.
     pub fn count(&self, why: Discard) -> u64 {
         self.discards.get(why as usize).map_or(0, |counter| counter.load(Relaxed))

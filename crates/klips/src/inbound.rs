@@ -5,6 +5,7 @@
 //! [`Verified`](crate::open::Verified) for the window, [`Admitted`](crate::admit::Admitted) for delivery. What is here is the
 //! fast way, ESP in tunnel mode; [`unwrap`] is the general one.
 
+mod seen;
 mod unwrap;
 
 use crate::admit::{Entitled, tunnelled};
@@ -15,6 +16,7 @@ use crate::comp::Codec;
 use crate::discard::{Counters, Discard};
 use crate::open::{self, Authenticated, Candidates, RUN};
 use crate::opened::Opened;
+use crate::packet::Parsed;
 use crate::path_mtu::Heard;
 use crate::plane::Plane;
 use crate::sa::{Sa, SaState};
@@ -37,6 +39,8 @@ pub struct Inbound {
     /// For the general way.
     codec: Codec,
     scratch: Vec<u8>,
+    /// The time of this batch, if somebody wants to see packets; asked once a batch.
+    watched: Option<Time>,
 }
 
 /// What a datagram is, before any SA is asked.
@@ -53,7 +57,7 @@ impl Inbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
         let (codec, scratch) = Default::default();
-        Self { plane, counters, last: None, entitled: None, admission: 0, codec, scratch }
+        Self { plane, counters, last: None, entitled: None, admission: 0, codec, scratch, watched: None }
     }
 
     /// Lets go of the SAs of the last run if one has died, and so of their keys.
@@ -74,6 +78,7 @@ impl Inbound {
         now: Time,
         out: &mut Opened,
     ) {
+        self.watched = self.plane.trace().is_on().then_some(now);
         let mut at = range.start;
         let stride = stride.max(1);
         let Some((before, octets)) =
@@ -139,7 +144,10 @@ impl Inbound {
             }
             Err(why) => match self.plane.sa(&id) {
                 Some(sa) => self.refuse_of(&sa, why, run.len()),
-                None => self.refuse(why, run.len()),
+                None => {
+                    self.refuse(why, run.len());
+                    self.saw_unknown(id, why, run.len());
+                }
             },
         }
         run.clear();
@@ -225,12 +233,17 @@ impl Inbound {
         let admitted = self.charge(sa, &authentic, Authenticated::charged_len, now);
         self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         for packet in authentic.drain(..).take(admitted) {
-            match packet
-                .payload()
-                .and_then(|payload| tunnelled(&self.plane, sa, arrival.tos, payload, &mut self.entitled))
-            {
-                Ok(packet) => out.packets.push(packet),
-                Err(why) => self.refuse_of(sa, why, 1),
+            let mut seen = None;
+            let admitted = packet.payload().and_then(|payload| {
+                seen = self.watched.and_then(|_| Parsed::new(payload.octets).ok());
+                tunnelled(&self.plane, sa, arrival.tos, payload, &mut self.entitled)
+            });
+            match admitted {
+                Ok(packet) => {
+                    self.saw(sa, seen.as_ref());
+                    out.packets.push(packet);
+                }
+                Err(why) => self.refuse_seen(sa, why, seen.as_ref()),
             }
         }
     }
@@ -268,6 +281,7 @@ impl Inbound {
         if n > 0 {
             self.refuse(why, n);
             sa.refuse(why, n as u64);
+            self.saw_refused(sa, why, n);
         }
     }
 

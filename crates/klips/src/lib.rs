@@ -53,6 +53,7 @@ mod route;
 mod sa;
 mod sadb;
 mod sealed;
+mod trace;
 mod window;
 
 pub use arrival::{Arrival, Carrier};
@@ -73,3 +74,4 @@ pub use plane::{Event, Plane};
 pub use route::{Path, Route};
 pub use sa::{Blueprint, Encapsulation, Keys, Limits, Mode, Sa, SaState};
 pub use sealed::{Run, Sealed};
+pub use trace::{Fate, Sighting, Wanted, Way};

@@ -5,6 +5,7 @@
 //! general one. Every refusal is counted once, as the [`Discard`] it is.
 
 mod seal;
+mod seen;
 mod wrap;
 
 use crate::bundle::Bundle;
@@ -65,6 +66,8 @@ pub struct Outbound {
     /// Where packets that met `%trap` come back to.
     home: Arc<Home>,
     sealer: Sealer,
+    /// Somebody wants to see packets; asked once a batch.
+    watched: bool,
 }
 
 /// One packet or superpacket on its way: how it is cut, where it lies, what it is.
@@ -91,7 +94,13 @@ impl Outbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>, link: Link) -> Self {
         let (cache, answers) = (FlowCache::default(), Limiter::default());
-        Self { cache, answers, home: Arc::default(), sealer: Sealer::new(plane, counters, link) }
+        Self {
+            cache,
+            answers,
+            home: Arc::default(),
+            sealer: Sealer::new(plane, counters, link),
+            watched: false,
+        }
     }
 
     /// The link changed (MTU, addresses).
@@ -104,6 +113,10 @@ impl Outbound {
     /// `packet` is scratch afterwards. `out` must have room ([`Sealed::has_room`]) and be the same until
     /// [`Outbound::finish`], which must be called before its runs are sent.
     pub fn packet(&mut self, vnet: &Vnet, packet: &mut [u8], now: Time, out: &mut Sealed) -> Verdict {
+        if self.watched { self.see(vnet, packet, now, out) } else { self.take(vnet, packet, now, out) }
+    }
+
+    fn take(&mut self, vnet: &Vnet, packet: &mut [u8], now: Time, out: &mut Sealed) -> Verdict {
         let parsed = match Parsed::new(packet) {
             Ok(parsed) => parsed,
             Err(why) => {
@@ -125,6 +138,7 @@ impl Outbound {
     /// Seals what waits. To be called at the end of every batch of packets, before the runs are sent.
     pub fn finish(&mut self, now: Time, out: &mut Sealed) {
         self.sealer.finish(now, out);
+        self.watched = self.sealer.plane.trace().is_on();
     }
 
     /// Takes packets that control has found a way for. Due when [`Plane::take_returned`] said so; `out` as for

@@ -7,6 +7,7 @@ use crate::eroute::{Action, Change, Eroutes};
 use crate::hold::{Held, Traps};
 use crate::path_mtu::{Claim, Paths};
 use crate::sa::{Charge, Sa, SaState};
+use crate::trace::{Sighting, Trace, Wanted};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use ipsec_core::{SaId, Selector, Time};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -44,6 +45,7 @@ pub struct Plane {
     events: Mutex<Vec<Event>>,
     paths: Mutex<Paths>,
     traps: Traps,
+    trace: Trace,
     wake: AtomicBool,
     returned: AtomicBool,
     counters: Mutex<Vec<Arc<Counters>>>,
@@ -308,6 +310,28 @@ impl Plane {
     /// Takes what was trapped so far.
     pub(crate) fn take_trapped(&self) -> Vec<Held> {
         self.traps.take()
+    }
+
+    /// Has the engines say what becomes of packets, from their next batch on: the host then calls what
+    /// [`Plane::take_returned`] asks for, and idle ones hear it too.
+    pub fn watch(&self, wanted: Wanted) {
+        self.trace.want(wanted);
+        self.tell_returned();
+    }
+
+    /// What was seen since last asked, the oldest first, and how many sightings were lost for want of room.
+    pub fn take_seen(&self) -> (VecDeque<Sighting>, u64) {
+        self.trace.take()
+    }
+
+    pub(crate) const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Tells control of a packet that somebody wants to see.
+    pub(crate) fn saw(&self, sighting: Sighting) {
+        self.trace.put(sighting);
+        self.wake.store(true, Ordering::Release);
     }
 
     /// Packets went back to the engines they came from, or SAs have died that these may remember.

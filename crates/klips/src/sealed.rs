@@ -72,6 +72,11 @@ impl Sealed {
         })
     }
 
+    /// Octets of all runs.
+    pub(crate) const fn used(&self) -> usize {
+        self.used
+    }
+
     /// Forgets all runs; keeps the buffer.
     pub fn clear(&mut self) {
         self.used = 0;

@@ -135,7 +135,7 @@ impl Args {
     pub fn plan(&self) -> Result<Plan, Usage> {
         let Action { add, addin, replace, replacein, del, clear, batch, explain } = &self.action;
         if let [src, dst, rest @ ..] = &explain[..] {
-            return explained(src, dst, rest).map(Plan::Explain);
+            return flow("--explain", src, dst, rest).map(Plan::Explain);
         }
         if *addin || *replacein {
             return Err(Usage::new(
@@ -273,7 +273,7 @@ fn explain(flow: &Flow, json: bool) -> Result<(), Failure> {
 }
 
 /// The daemon's answer for a person: the winner, the reason, and the others with what they lack.
-fn explanation(answer: &Value) -> String {
+pub(super) fn explanation(answer: &Value) -> String {
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
     let row = |row: &Value| {
         let proto = match row.get("proto").and_then(Value::as_u64).unwrap_or(0) {
@@ -298,19 +298,19 @@ fn explanation(answer: &Value) -> String {
     out
 }
 
-fn explained(src: &str, dst: &str, rest: &[String]) -> Result<Flow, Usage> {
+/// The flow that `option` names: `SRC DST [PROTO [SPORT DPORT]]`.
+pub(super) fn flow(option: &str, src: &str, dst: &str, rest: &[String]) -> Result<Flow, Usage> {
     let address = |text: &str| {
-        text::address(text, None).map_err(|why| Usage::new(format_args!("--explain {text}: {why}")))
+        text::address(text, None).map_err(|why| Usage::new(format_args!("{option} {text}: {why}")))
     };
     let (src, dst) = (address(src)?, address(dst)?);
     if src.is_ipv4() != dst.is_ipv4() {
-        return Err(Usage::new(format_args!("--explain {src} {dst}: addresses of different families")));
+        return Err(Usage::new(format_args!("{option} {src} {dst}: addresses of different families")));
     }
     let proto = rest.first().map_or(Ok(0), |name| {
-        text::protocol(name).map_err(|why| Usage::new(format_args!("--explain: {name}: {why}")))
+        text::protocol(name).map_err(|why| Usage::new(format_args!("{option}: {name}: {why}")))
     })?;
-    let ports: Result<Vec<u16>, Usage> =
-        rest.iter().skip(1).map(|text| port("--explain", text, proto)).collect();
+    let ports: Result<Vec<u16>, Usage> = rest.iter().skip(1).map(|text| port(option, text, proto)).collect();
     match ports?[..] {
         [] => Ok(Flow { src, dst, proto, sport: 0, dport: 0 }),
         [kind, code] if is_icmp(proto) && kind < 256 && code < 256 => {
@@ -318,8 +318,8 @@ fn explained(src: &str, dst: &str, rest: &[String]) -> Result<Flow, Usage> {
             Ok(Flow { src, dst, proto, sport: both, dport: both })
         }
         [sport, dport] if has_ports(proto) && !is_icmp(proto) => Ok(Flow { src, dst, proto, sport, dport }),
-        [_, _] => Err(Usage::new("--explain: this protocol has no ports")),
-        _ => Err(Usage::new("--explain SRC DST [PROTO [SPORT DPORT]]: two ports or none")),
+        [_, _] => Err(Usage::new(format_args!("{option}: this protocol has no ports"))),
+        _ => Err(Usage::new(format_args!("{option} SRC DST [PROTO [SPORT DPORT]]: two ports or none"))),
     }
 }
 

@@ -102,9 +102,9 @@ pub(super) fn discard(&(name, count): &(&'static str, u64), form: Form) -> Strin
     }
 }
 
-/// The debug flags: a word of bits for each part of KLIPS.
+/// The debug flags: a word of bits for each part of KLIPS, and `verbose`, which the table does not show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Klipsdebug([u32; 9]);
+pub struct Klipsdebug([u32; 9], bool);
 
 /// One debug word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +131,14 @@ impl Klipsdebug {
         ["tunnel", "xform", "eroute", "spi", "radij", "esp", "ah", "rcv", "pfkey"];
 
     /// Sets or clears what `flag` names: a word, `tunnel-xmit` (one bit of `tunnel`), `all` or `none`. False if it
-    /// names nothing.
+    /// names nothing. `verbose` is set by its name alone, and cleared with all others.
     #[must_use]
     pub fn change(&mut self, flag: &str, set: bool) -> bool {
+        if flag == "verbose" || flag == "all" && !set {
+            self.1 = set;
+        }
         let (word, bits) = match flag {
+            "verbose" => return true,
             "all" => (None, u32::MAX),
             "none" => return self.change("all", false),
             "tunnel-xmit" => (Some("tunnel"), 0x10),
@@ -156,6 +160,7 @@ impl Klipsdebug {
     /// Makes the bits of a word what X_DEBUG of KLIPS says; those of code that is one with another's are added to its own.
     pub fn put(&mut self, words: &[(&str, u32)]) {
         *self = Self::default();
+        self.1 = words.iter().any(|(name, bits)| *name == "verbose" && *bits != 0);
         for (name, bits) in words {
             let name = match *name {
                 "netlink" => "pfkey",
@@ -171,6 +176,11 @@ impl Klipsdebug {
     /// Says whether anything of a word is set.
     pub fn is_set(&self, word: &str) -> bool {
         self.rows().any(|row| row.name == word && row.bits != 0)
+    }
+
+    /// Whether no line is too many.
+    pub const fn is_verbose(&self) -> bool {
+        self.1
     }
 
     /// The words and their bits.

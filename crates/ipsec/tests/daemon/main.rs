@@ -4,6 +4,7 @@ mod closed;
 mod device;
 mod dialect;
 mod dump;
+mod flow;
 mod guard;
 mod host;
 mod key;

@@ -16,7 +16,7 @@ use crate::discard::Discard;
 use crate::ip::{self, Head, Outer};
 use crate::open::{self, Payload, RUN, Trailer, Verified};
 use crate::opened::Opened;
-use crate::packet::proto;
+use crate::packet::{Parsed, proto};
 use crate::plane::Plane;
 use crate::sa::{Mode, Sa};
 use arrayvec::ArrayVec;
@@ -76,7 +76,11 @@ impl Inbound {
         let natted = matches!(arrival.carrier, Carrier::Udp { .. });
         for layer in layers {
             match deliver(&self.plane, innermost, layer, natted, arena) {
-                Ok(packet) => out.unwrapped.push(packet),
+                Ok(packet) => {
+                    let inner = arena.get(packet.range()).filter(|_| self.watched.is_some());
+                    self.saw(innermost, inner.and_then(|inner| Parsed::new(inner).ok()).as_ref());
+                    out.unwrapped.push(packet);
+                }
                 Err(why) => self.refuse_of(innermost, why, 1),
             }
         }

@@ -18,5 +18,6 @@ mod path_mtu;
 mod policy;
 mod router;
 mod stream;
+mod trace;
 
 use klips::{Gso, Vnet};
