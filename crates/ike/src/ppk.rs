@@ -3,7 +3,7 @@
 //!
 //! Who begins says in IKE_SA_INIT that it can (USE_PPK); if the responder can, too, it names one of its keys beside AUTH
 //! (PPK_IDENTITY), and AUTH is made with that key mixed in. Who can do without proves itself a second time without it
-//! (NO_PPK_AUTH), for a responder that does not have the key. [`decide`] and [`granted`] are the two tables of what follows
+//! (NO_PPK_AUTH), for a responder that does not have the key. `decide` and `granted` are the two tables of what follows
 //! from what; where a connection insists, there is no way without.
 
 use crate::connection::{Connection, Secrets};

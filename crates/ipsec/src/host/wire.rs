@@ -85,7 +85,7 @@ pub struct Plan<'a> {
     pub gso: bool,
     /// Have the kernel steer by SPI.
     pub steer: bool,
-    /// The UDP port is a key manager's: see [`beside`].
+    /// The UDP port is a key manager's: see `beside`.
     pub beside: bool,
 }
 
