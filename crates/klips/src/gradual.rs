@@ -59,12 +59,19 @@ impl<T> Gradual<T> {
         self.buckets.get(self.number(hash)? as usize)?.entries.find(hash, is)
     }
 
+    /// All entries that have this hash, and maybe some that have another.
+    #[inline]
+    pub(crate) fn all(&self, hash: u64) -> impl Iterator<Item = &T> {
+        let bucket = self.number(hash).and_then(|number| self.buckets.get(number as usize));
+        bucket.map_or_else(Default::default, |bucket| bucket.entries.iter_hash(hash))
+    }
+
     pub(crate) fn find_mut(&mut self, hash: u64, is: impl FnMut(&T) -> bool) -> Option<&mut T> {
         let number = self.number(hash)?;
         self.buckets.get_mut(number as usize)?.entries.find_mut(hash, is)
     }
 
-    /// Adds an entry that is not there. `hash_of` says what the hash of any other is.
+    /// Adds an entry. Several may have one hash. `hash_of` says what the hash of any other is.
     pub(crate) fn insert(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
         if self.buckets.is_empty() {
             self.buckets.push(Bucket { entries: HashTable::new(), depth: 0 });
