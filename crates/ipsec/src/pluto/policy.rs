@@ -3,7 +3,9 @@
 //! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
 //! what it protects is held or dropped, and never leaves in clear.
 
-use super::journal;
+mod pairs;
+
+use super::journal::{self, Change, Journal};
 use super::kernel::{Installed, Kernel, KernelError, flow};
 use super::resolver::Resolver;
 use super::updown::{Runner, Told};
@@ -16,8 +18,9 @@ use ike::connection::{Configured, Mode};
 use ike::event::ChildUp;
 use ipnet::IpNet;
 use ipsec_core::{Selector, Time};
+use pairs::Pairs;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +33,13 @@ const LINGER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Policy {
     rundir: Rundir,
-    pairs: Vec<Installed>,
+    pairs: Pairs,
     /// Pairs of a pluto that was killed. They go on carrying packets until what takes their place is there, or until their
     /// hard lifetime.
-    orphans: Vec<Installed>,
+    orphans: Pairs,
     /// Pairs that were replaced, until when packets on their way may still come to them.
-    lingering: Vec<(Time, Installed)>,
+    lingering: VecDeque<(Time, Installed)>,
+    journal: Journal,
     connections: BTreeMap<String, Kept>,
     runner: Runner,
     resolver: Resolver,
@@ -57,8 +61,8 @@ struct Kept {
 
 impl Policy {
     pub(super) fn new(rundir: Rundir) -> Self {
-        let orphans = journal::read(&rundir.pluto_sas());
-        if !orphans.is_empty() {
+        let orphans: Pairs = journal::read(&rundir.pluto_sas()).into_iter().collect();
+        if orphans.len() != 0 {
             tracing::info!(
                 "{} pairs of SAs of an earlier pluto are there and stay until others take their place",
                 orphans.len()
@@ -68,10 +72,11 @@ impl Policy {
         let mut resolver = Resolver::of_host(rundir.resolv_conf());
         resolver.restore();
         Self {
+            journal: Journal::new(rundir.pluto_sas()),
             rundir,
-            pairs: Vec::new(),
+            pairs: Pairs::default(),
             orphans,
-            lingering: Vec::new(),
+            lingering: VecDeque::new(),
             connections: BTreeMap::new(),
             runner: Runner::new(),
             resolver,
@@ -80,29 +85,30 @@ impl Policy {
 
     /// Removes what an earlier pluto installed for connections that there are no more.
     pub(super) fn bury(&mut self, kernel: &mut dyn Kernel, alive: impl Fn(&str) -> bool) {
-        let (stay, go): (Vec<_>, Vec<_>) = self.orphans.drain(..).partition(|pair| alive(&pair.connection));
-        self.orphans = stay;
+        let all = core::mem::take(&mut self.orphans);
+        let (stay, go): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|pair| alive(&pair.connection));
+        self.orphans = stay.into_iter().collect();
         for pair in &go {
             tracing::info!("\"{}\": SAs of an earlier pluto removed", pair.connection);
             let _ = kernel.open(&pair.flows);
             let _ = kernel.remove(pair);
         }
-        self.note();
+        self.note(&go.iter().map(gone).collect::<Vec<_>>());
     }
 
-    /// Writes down what is installed.
-    fn note(&self) {
-        if let Err(error) = journal::write(
-            &self.rundir.pluto_sas(),
-            self.pairs.iter().chain(&self.orphans).chain(self.lingering.iter().map(|(_, pair)| pair)),
-        ) {
-            tracing::warn!("{}: {error}", self.rundir.pluto_sas().display());
+    /// Writes down what has changed.
+    fn note(&mut self, changes: &[Change<'_>]) {
+        let Self { journal, pairs, orphans, lingering, .. } = self;
+        let count = pairs.len().saturating_add(orphans.len()).saturating_add(lingering.len());
+        let all = || pairs.iter().chain(orphans.iter()).chain(lingering.iter().map(|(_, pair)| pair));
+        if let Err(error) = journal.note(changes, count, all) {
+            tracing::warn!("{}: {error}", journal.path().display());
         }
     }
 
     /// Whether a connection has SAs.
     pub(super) fn is_up(&self, name: &str) -> bool {
-        self.pairs.iter().any(|pair| pair.connection == name)
+        self.pairs.has(name)
     }
 
     /// Whether packets of a connection are ours.
@@ -112,7 +118,7 @@ impl Policy {
 
     /// The pairs of a connection.
     pub(super) fn pairs(&self, name: &str) -> impl Iterator<Item = &Installed> {
-        self.pairs.iter().filter(move |pair| pair.connection == name)
+        self.pairs.of(name)
     }
 
     /// Installs a pair, and sends packets to it.
@@ -128,25 +134,20 @@ impl Policy {
         kept.flows.extend(&installed.flows);
         kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
         let flows = installed.flows.clone();
-        let connection = installed.connection.clone();
-        self.pairs.push(installed);
-        if !child.standby {
-            let (go, stay) = self.orphans.drain(..).partition(|pair| pair.connection == connection);
-            self.orphans = stay;
-            let go: Vec<Installed> = go;
-            for pair in go {
-                let _ = kernel.remove(&pair);
-            }
-        }
-        self.note();
+        self.pairs.insert(installed.clone());
+        let go = if child.standby { Vec::new() } else { self.orphans.take_of(&installed.connection) };
+        go.iter().for_each(|pair| _ = kernel.remove(pair));
+        self.note(&go.iter().map(gone).chain([Change::Is(&installed)]).collect::<Vec<_>>());
         if let Some(planned) = planned {
             self.add_routes(planned, &flows, Some(child.remote.ip()), child.configured.as_ref())?;
             self.leave_old_address(kernel, &planned.ike.name, &flows, child.configured.as_deref());
             let Some(kept) = self.connections.get_mut(&planned.ike.name) else { return Ok(()) };
             let Kept { told, updown, .. } = kept;
-            for (_, told) in told.iter_mut().filter(|(flow, told)| flows.contains(flow) && !told.up) {
-                told.up = true;
-                self.runner.tell(updown, told, "up");
+            for flow in &flows {
+                if let Some(told) = told.get_mut(flow).filter(|told| !told.up) {
+                    told.up = true;
+                    self.runner.tell(updown, told, "up");
+                }
             }
         }
         Ok(())
@@ -188,7 +189,7 @@ impl Policy {
 
     /// Has packets go through a pair that only received so far.
     pub(super) fn in_use(&self, kernel: &mut dyn Kernel, spi_in: u32) -> Result<(), String> {
-        match self.pairs.iter().find(|pair| pair.spi_in == spi_in) {
+        match self.pairs.get(spi_in) {
             Some(pair) => kernel.send_through(pair).map_err(|error| error.to_string()),
             None => Ok(()),
         }
@@ -196,23 +197,21 @@ impl Policy {
 
     /// Removes a pair. What went through it is held from now on, if no other pair has its place.
     pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool, now: Time) {
-        let Some(at) = self.pairs.iter().position(|pair| pair.spi_in == spi_in) else { return };
-        let pair = self.pairs.remove(at);
+        let Some(pair) = self.pairs.remove(spi_in) else { return };
         // One connection may have many peers, each with its own address.
-        let shared = |flow: &Selector| {
-            self.pairs.iter().any(|other| other.connection == pair.connection && other.flows.contains(flow))
-        };
         let (others, alone): (Vec<Selector>, Vec<Selector>) =
-            pair.flows.iter().partition(|flow| shared(flow));
+            pair.flows.iter().partition(|flow| self.pairs.carry(&pair.connection, flow));
         if !replaced && !alone.is_empty() {
             let kept = self.connections.entry(pair.connection.clone()).or_default();
             if let Err(error) = kernel.shut(&alone, kept.trap) {
                 tracing::warn!("\"{}\": {error}", pair.connection);
             }
             let Kept { told, updown, .. } = kept;
-            for (_, told) in told.iter_mut().filter(|(flow, _)| alone.contains(flow)) {
-                told.up = false;
-                self.runner.tell(updown, told, "down");
+            for flow in &alone {
+                if let Some(told) = told.get_mut(flow) {
+                    told.up = false;
+                    self.runner.tell(updown, told, "down");
+                }
             }
             // Name servers behind a tunnel that is not there answer nobody.
             if !self.is_up(&pair.connection) {
@@ -220,13 +219,13 @@ impl Policy {
             }
         }
         if !others.is_empty() {
-            self.lingering.push((now.after(LINGER), pair));
-            return self.note();
+            self.lingering.push_back((now.after(LINGER), pair));
+            return;
         }
         if let Err(error) = kernel.remove(&pair) {
             tracing::warn!("\"{}\": {error}", pair.connection);
         }
-        self.note();
+        self.note(&[gone(&pair)]);
     }
 
     /// Has a pair go on between other addresses or ports, and what leads to it with it.
@@ -237,16 +236,18 @@ impl Policy {
         to: (SocketAddr, SocketAddr),
         encapsulate: bool,
     ) -> Result<(), String> {
-        let replaced = self.lingering.iter_mut().map(|(_, pair)| pair);
-        let Some(pair) = self.pairs.iter_mut().chain(replaced).find(|pair| pair.spi_in == spi_in) else {
-            return Ok(());
-        };
-        kernel.relocate(pair, to, encapsulate).map_err(|error| error.to_string())?;
-        let here = pair.local != to.0.ip();
-        (pair.local, pair.remote) = (to.0.ip(), to.1.ip());
-        let name = pair.connection.clone();
-        self.note();
-        if here { self.reroute(&name, to.0.ip()) } else { Ok(()) }
+        let lingers = self.lingering.iter().position(|(_, pair)| pair.spi_in == spi_in);
+        let there = self.pairs.get(spi_in).or_else(|| self.lingering.get(lingers?).map(|(_, pair)| pair));
+        let Some(old) = there.cloned() else { return Ok(()) };
+        kernel.relocate(&old, to, encapsulate).map_err(|error| error.to_string())?;
+        let new = Installed { local: to.0.ip(), remote: to.1.ip(), ..old.clone() };
+        if self.pairs.remove(spi_in).is_some() {
+            self.pairs.insert(new.clone());
+        } else if let Some((_, pair)) = lingers.and_then(|at| self.lingering.get_mut(at)) {
+            pair.clone_from(&new);
+        }
+        self.note(&[gone(&old), Change::Is(&new)]);
+        if old.local == new.local { Ok(()) } else { self.reroute(&new.connection, new.local) }
     }
 
     /// Routes lead into the device that stands on the way from our new address.
@@ -271,26 +272,26 @@ impl Policy {
 
     /// When a pair that was replaced is to be removed.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.lingering.first().map(|(until, _)| *until)
+        self.lingering.front().map(|(until, _)| *until)
     }
 
     /// Removes pairs whose time is over, or all that were replaced.
     pub(super) fn expire(&mut self, kernel: &mut dyn Kernel, now: Option<Time>) {
         let over = |until: Time| now.is_none_or(|now| until <= now);
-        let (go, stay): (Vec<_>, Vec<_>) = self.lingering.drain(..).partition(|(until, _)| over(*until));
-        self.lingering = stay;
-        for (_, pair) in &go {
-            let _ = kernel.remove(pair);
-        }
+        let first =
+            self.lingering.iter().position(|(until, _)| !over(*until)).unwrap_or(self.lingering.len());
+        let go: Vec<Installed> = self.lingering.drain(..first).map(|(_, pair)| pair).collect();
+        go.iter().for_each(|pair| _ = kernel.remove(pair));
         if !go.is_empty() {
-            self.note();
+            self.note(&go.iter().map(gone).collect::<Vec<_>>());
         }
     }
 
     /// A pair went together with the data plane.
     pub(super) fn forget(&mut self, spi_in: u32) {
-        self.pairs.retain(|pair| pair.spi_in != spi_in);
-        self.note();
+        if let Some(pair) = self.pairs.remove(spi_in) {
+            self.note(&[gone(&pair)]);
+        }
     }
 
     /// Has packets of a connection ask for SAs.
@@ -309,7 +310,7 @@ impl Policy {
         kept.trap = true;
         kept.flows.insert(flow);
         // An earlier pluto's SAs serve it meanwhile.
-        let served = self.orphans.iter().any(|pair| pair.connection == *name && pair.flows.contains(&flow));
+        let served = self.orphans.carry(name, &flow);
         if !up && !served {
             kernel.shut(&[flow], true).map_err(|error| error.to_string())?;
         }
@@ -346,8 +347,10 @@ impl Policy {
 
     /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
     pub(super) fn found(&mut self, kernel: &mut dyn Kernel) -> Vec<u32> {
-        self.lingering.clear();
-        let lost = self.pairs.drain(..).map(|pair| pair.spi_in).collect();
+        let lost = core::mem::take(&mut self.pairs);
+        let lingering = core::mem::take(&mut self.lingering);
+        let all = lost.iter().chain(lingering.iter().map(|(_, pair)| pair));
+        self.note(&all.map(gone).collect::<Vec<_>>());
         for (name, kept) in &mut self.connections {
             let flows: Vec<Selector> = kept.flows.iter().copied().collect();
             if let Err(error) = kernel.shut(&flows, kept.trap) {
@@ -364,7 +367,7 @@ impl Policy {
                 });
             }
         }
-        lost
+        lost.iter().map(|pair| pair.spi_in).collect()
     }
 
     /// Routes what a connection protects into the device that stands on the way to the peer.
@@ -432,6 +435,10 @@ impl Policy {
         }
         Ok(())
     }
+}
+
+fn gone(pair: &Installed) -> Change<'_> {
+    Change::Gone(pair.spi_in, pair.local)
 }
 
 /// Puts an address on a device, if this host has it nowhere.
