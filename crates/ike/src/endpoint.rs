@@ -12,13 +12,13 @@ use crate::message::{
 use crate::outbox::{Config, Context, Counters, Outbox, Random};
 use crate::protect::Opened;
 use crate::sa::{IkeSa, Opening1, Stage, Task, Work};
-use crate::table::Table;
+use crate::table::{Mark, Table};
 use crate::tape::{Command, Drawn, Entry, Shared, Tape};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::prf::Prf;
 use ipsec_core::{Secret, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Half-open IKE SAs from which on a first message must come with a cookie (RFC 7296 §2.6).
@@ -41,8 +41,10 @@ pub struct Endpoint {
     config: Config,
     sas: Table,
     leases: Leases,
-    /// Connections to be begun anew, and how often that has been tried.
-    again: BTreeMap<String, (Time, u32)>,
+    /// Connections to be begun anew, and when.
+    again: BTreeMap<String, Time>,
+    /// The same by time.
+    again_at: BTreeSet<(Time, String)>,
     /// Connections that are to be up.
     wanted: BTreeMap<String, u32>,
     cookies: [Secret; 2],
@@ -123,6 +125,7 @@ impl Endpoint {
             sas: Table::default(),
             leases: Leases::default(),
             again: BTreeMap::new(),
+            again_at: BTreeSet::new(),
             wanted: BTreeMap::new(),
             cookies,
             cookies_since: now,
@@ -142,14 +145,19 @@ impl Endpoint {
 
     /// Adds a connection, or puts it in place of the one of its name; IKE SAs that are up are not touched.
     pub fn add(&mut self, connection: Connection) {
-        self.config.connections.insert(connection.name.clone(), Arc::new(connection));
+        self.config.connections.insert(Arc::new(connection));
     }
 
     /// Forgets a connection, and takes down what it has up.
     pub fn remove(&mut self, name: &str, now: Time) -> bool {
-        let known = self.config.connections.remove(name).is_some();
+        let known = self.config.connections.remove(name);
         self.down(name, now);
         known
+    }
+
+    /// The connections of IKE SAs that we have begun and on which the peer has proved nothing yet.
+    pub fn begun(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.sas.marked(Mark::Begun).filter_map(|sa| sa.connection.as_ref())
     }
 
     /// The connections there are.
@@ -226,17 +234,18 @@ impl Endpoint {
         let remote = connection
             .remote_address
             .ok_or("the peer's address is not known (right=%any): only the peer can begin")?;
-        self.again.remove(name);
-        let busy = self.sas.values().any(|sa| {
-            !sa.is_closed()
-                && !sa.is_established()
-                && sa.initiator
-                && sa.connection.as_ref().is_some_and(|c| c.name == name)
-        });
+        self.not_again(name);
+        let is = |sa: &IkeSa| sa.connection.as_ref().is_some_and(|c| c.name == name);
+        let busy = self
+            .sas
+            .marked(Mark::name(name))
+            .any(|sa| !sa.is_closed() && !sa.is_established() && sa.initiator && is(sa));
         if busy {
             return Ok(());
         }
-        let known = self.sas.values().find(|sa| sa.serves(&connection) && !sa.replaced());
+        // Whatever serves it is, or is to be, where its peer is.
+        let there = Mark::Remote(remote);
+        let known = self.sas.marked(there).find(|sa| sa.serves(&connection) && !sa.replaced());
         if let Some(sa) = known {
             let has = sa.children.iter().any(|child| child.connection.name == name && !child.replaced());
             let asked = sa
@@ -252,7 +261,7 @@ impl Endpoint {
             }
             return Ok(());
         }
-        let known = self.sas.values().any(|sa| sa.is_established() && sa.serves(&connection));
+        let known = self.sas.marked(there).any(|sa| sa.is_established() && sa.serves(&connection));
         let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
         self.begin(connection, ends, None, !known, now)
     }
@@ -298,7 +307,7 @@ impl Endpoint {
                 && !sa.replaced()
                 && sa.children.iter().any(|child| child.connection.name == name)
         };
-        let keys: Vec<IkeSpi> = self.sas.values().filter(own).map(|sa| sa.key).collect();
+        let keys: Vec<IkeSpi> = self.sas.marked(Mark::name(name)).filter(own).map(|sa| sa.key).collect();
         for key in &keys {
             self.with(*key, now, |sa, cx| {
                 sa.task(Task::Reauthenticate);
@@ -339,8 +348,8 @@ impl Endpoint {
 
     /// An authentic packet of an inbound SA came from elsewhere: behind a NAT its IKE SA follows (RFC 7296 §2.23).
     pub fn mapping(&mut self, spi_in: u32, from: SocketAddr, now: Time) {
-        let of = |sa: &&IkeSa| sa.nat.there && sa.children.iter().any(|child| child.spi_in == spi_in);
-        let Some(key) = self.sas.values().find(of).map(|sa| sa.key) else { return };
+        let behind = self.sas.of_child(spi_in).filter(|sa| sa.nat.there);
+        let Some(key) = behind.map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
             sa.remote = from;
             sa.moved(cx);
@@ -357,8 +366,8 @@ impl Endpoint {
     pub fn down(&mut self, name: &str, now: Time) {
         self.out.note(|| Entry::Command(now, Command::Down, name.to_owned()));
         self.wanted.remove(name);
-        self.again.remove(name);
-        let keys: Vec<IkeSpi> = self.sas.keys().collect();
+        self.not_again(name);
+        let keys: Vec<IkeSpi> = self.sas.marked(Mark::name(name)).map(|sa| sa.key).collect();
         for key in keys {
             self.with(key, now, |sa, cx| {
                 let own = sa.connection.as_ref().is_some_and(|connection| connection.name == name);
@@ -389,6 +398,7 @@ impl Endpoint {
         let keys: Vec<IkeSpi> = self.sas.keys().collect();
         self.wanted.clear();
         self.again.clear();
+        self.again_at.clear();
         for key in keys {
             self.with(key, now, |sa, cx| {
                 if sa.is_established() {
@@ -407,8 +417,7 @@ impl Endpoint {
     pub fn child_expired(&mut self, spi_in: u32, hard: bool, now: Time) {
         let command = if hard { Command::Hard } else { Command::Soft };
         self.out.note(|| Entry::Command(now, command, spi_in.to_string()));
-        let of = |sa: &IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
-        let Some(key) = self.sas.values().find(|sa| of(sa)).map(|sa| sa.key) else { return };
+        let Some(key) = self.sas.of_child(spi_in).map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
             let child = sa.children.iter().find(|child| child.spi_in == spi_in && !child.replaced());
             let Some(connection) = child.map(|child| child.connection.clone()) else { return };
@@ -425,8 +434,7 @@ impl Endpoint {
 
     /// Removes one pair of SAs; the peer is told.
     pub fn delete_child(&mut self, spi_in: u32, now: Time) {
-        let of = |sa: &&IkeSa| sa.children.iter().any(|child| child.spi_in == spi_in);
-        let Some(key) = self.sas.values().find(of).map(|sa| sa.key) else { return };
+        let Some(key) = self.sas.of_child(spi_in).map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
             sa.task(Task::DeleteChild(spi_in));
             sa.next_task(cx);
@@ -450,8 +458,8 @@ impl Endpoint {
         let command = if ike { Command::RekeyIke } else { Command::Rekey };
         self.out.note(|| Entry::Command(now, command, name.to_owned()));
         let own = |sa: &IkeSa| sa.children.iter().any(|child| child.connection.name == name);
-        let keys: Vec<IkeSpi> =
-            self.sas.values().filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
+        let named = self.sas.marked(Mark::name(name));
+        let keys: Vec<IkeSpi> = named.filter(|sa| sa.is_established() && own(sa)).map(|sa| sa.key).collect();
         let any = !keys.is_empty();
         for key in keys {
             self.with(key, now, |sa, cx| {
@@ -588,12 +596,8 @@ impl Endpoint {
             let cookie = cookie(current, &message, remote);
             return self.reply((local, remote), header, Notify::new(NotifyKind::Cookie, cookie));
         }
-        let mut fitting: Vec<(u8, Arc<Connection>)> = self
-            .config
-            .connections
-            .values()
-            .filter_map(|connection| Some((connection.fit(local.ip(), remote.ip())?, connection.clone())))
-            .collect();
+        let fitting = self.config.connections.fitting(local.ip(), remote.ip());
+        let mut fitting: Vec<_> = fitting.map(|(fit, connection)| (fit, connection.clone())).collect();
         fitting.sort_by_key(|(fit, _)| *fit);
         let offers: Vec<_> = fitting.iter().flat_map(|(_, connection)| connection.ike.clone()).collect();
         if offers.is_empty() {
@@ -683,10 +687,8 @@ impl Endpoint {
                 self.with(key, now, |sa, cx| sa.timeout(cx));
             }
         }
-        let again: Vec<String> =
-            self.again.iter().filter(|(_, (at, _))| *at <= now).map(|(name, _)| name.clone()).collect();
-        for name in again {
-            self.again.remove(&name);
+        while let Some((_, name)) = self.again_at.first().filter(|(at, _)| *at <= now).cloned() {
+            self.not_again(&name);
             let connection = self.config.connections.get(&name).cloned();
             self.out.events.push_back(Event::Again { name, connection });
         }
@@ -695,7 +697,7 @@ impl Endpoint {
     /// When [`Endpoint::timeout`] is to be called next; exact and complete.
     pub fn deadline(&self) -> Time {
         let sas = self.sas.deadline().into_iter();
-        sas.chain(self.again.values().map(|(at, _)| *at)).min().unwrap_or(Time::FOREVER)
+        sas.chain(self.again_at.first().map(|(at, _)| *at)).min().unwrap_or(Time::FOREVER)
     }
 
     /// The next datagram to send; none while there are events.
@@ -820,7 +822,7 @@ impl Endpoint {
             let of_this = |sa: &IkeSa| {
                 sa.succeeds.is_some_and(|first| first == old || self.last_heir(first, sa.key) == old)
             };
-            let busy = self.sas.values().any(|sa| !sa.is_closed() && of_this(sa));
+            let busy = self.sas.marked(Mark::Succeeds).any(|sa| !sa.is_closed() && of_this(sa));
             let Some(sa) = self.sas.get(old).filter(|_| !busy) else { continue };
             let first = sa.children.iter().find(|child| !child.replaced()).map(|child| &child.connection);
             let Some(connection) = first.or(sa.connection.as_ref()).cloned() else { continue };
@@ -833,6 +835,7 @@ impl Endpoint {
             let old = self.last_heir(old, new);
             if let Some(sa) = self.sas.get_mut(new) {
                 sa.succeeds = Some(old);
+                self.sas.note(new);
             }
             let Some(sa) = self.sas.get_mut(old) else { continue };
             sa.heir = Some(new);
@@ -911,7 +914,17 @@ impl Endpoint {
                 self.wanted.remove(&connection.name);
                 continue;
             }
-            self.again.entry(connection.name.clone()).or_insert((now.after(wait), 0));
+            if !self.again.contains_key(&connection.name) {
+                self.again.insert(connection.name.clone(), now.after(wait));
+                self.again_at.insert((now.after(wait), connection.name.clone()));
+            }
+        }
+    }
+
+    /// A connection is not to be begun anew any more.
+    fn not_again(&mut self, name: &str) {
+        if let Some((name, at)) = self.again.remove_entry(name) {
+            self.again_at.remove(&(at, name));
         }
     }
 }

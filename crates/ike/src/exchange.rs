@@ -164,4 +164,4 @@ pub(crate) fn refused(message: &Message) -> Option<&Notify> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -43,6 +43,7 @@ pub mod identity;
 pub mod job;
 pub mod keys;
 mod lease;
+mod loaded;
 pub mod message;
 mod outbox;
 pub mod ppk;

@@ -6,6 +6,7 @@ use crate::event::{Event, Transmit};
 use crate::identity::Id;
 use crate::job::{Job, JobId};
 use crate::lease::Leases;
+use crate::loaded::Loaded;
 use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
 use crate::tape::{Entry, Shared};
@@ -23,7 +24,7 @@ pub trait Random: Send {
 /// What is configured.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
-    pub(crate) connections: BTreeMap<String, Arc<Connection>>,
+    pub(crate) connections: Loaded,
     /// The addresses of this host.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) secrets: Secrets,

@@ -481,12 +481,13 @@ impl IkeSa {
         });
         let fits = same || other.fit(self.local.ip(), self.remote.ip()).is_some();
         // Whoever insists on algorithms does so of the IKE SA, too: a child of its own is no way around them.
-        let strong = self.channel.as_ref().is_some_and(|channel| {
+        let strong = |channel: &Channel| {
             let chosen = channel.chosen.proposal(Protocol::Ike, Vec::new());
             other.ike.iter().any(|offer| offer.choose(&chosen).is_some())
-        });
+        };
         let mixed = other.ppk.admits(self.ppk.as_deref());
-        ours && other.remote_id.matches(proved.id()) && fits && strong && mixed
+        let chosen = || self.channel.as_ref().is_some_and(strong);
+        ours && other.remote_id.matches(proved.id()) && fits && mixed && chosen()
     }
 
     /// Who the peer proved to be.

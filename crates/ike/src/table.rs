@@ -1,15 +1,61 @@
 //! All IKE SAs of an endpoint, and the answers to what is asked of all of them at once.
 //!
-//! Who is due, how many are half open, and which belong to a peer must cost the same with fifty thousand IKE SAs as
-//! with one, or a flood would slow down everybody. So each of these is kept beside the IKE SAs, and [`Table::note`]
-//! brings it up to date after every change of one.
+//! Who is due, how many are half open, which belong to a peer, and which has a child must cost the same with fifty
+//! thousand IKE SAs as with one, or a flood would slow down everybody. So each of these is kept beside the IKE SAs, and
+//! [`Table::note`] brings it up to date after every change of one.
 
 use crate::identity::Id;
 use crate::message::IkeSpi;
-use crate::sa::IkeSa;
+use crate::sa::{IkeSa, Task};
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use ipsec_core::Time;
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What an IKE SA is looked for by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    /// It has the child with this inbound SPI.
+    Child(u32),
+    /// It is of a connection with this name, has a child of it, or is to make one; see [`Mark::name`].
+    Name(u64),
+    /// Its peer is at this address, or its connection says so.
+    Remote(IpAddr),
+    /// It is to take the place of another.
+    Succeeds,
+    /// We have begun it, and the peer has proved nothing yet.
+    Begun,
+}
+
+impl Mark {
+    /// Two names may have one mark: whoever asks looks at the names, too.
+    pub(crate) fn name(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Self::Name(hasher.finish())
+    }
+
+    /// All marks of an IKE SA, in order.
+    fn all(sa: &IkeSa) -> Vec<Self> {
+        let mut all: Vec<Self> = sa.children.iter().map(|child| Self::Child(child.spi_in)).collect();
+        let to_make = sa.tasks.iter().chain(sa.later.iter().map(|(_, task)| task));
+        let to_make = to_make.filter_map(|task| match task {
+            Task::Child { connection, .. } => Some(connection),
+            _ => None,
+        });
+        let connections = sa.connection.iter().chain(sa.children.iter().map(|child| &child.connection));
+        all.extend(connections.chain(to_make).map(|connection| Self::name(&connection.name)));
+        all.push(Self::Remote(sa.remote.ip()));
+        all.extend(sa.connection.as_ref().and_then(|connection| connection.remote_address).map(Self::Remote));
+        all.extend(sa.succeeds.map(|_| Self::Succeeds));
+        let begun = sa.initiator && !sa.is_established() && !sa.is_closed();
+        all.extend(begun.then_some(Self::Begun));
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
 
 /// One IKE SA and what the indices last heard of it.
 #[derive(Debug)]
@@ -20,6 +66,7 @@ struct Entry {
     source: Option<IpAddr>,
     peer: Option<Vec<u8>>,
     first: Option<(SocketAddr, IkeSpi)>,
+    marks: Vec<Mark>,
 }
 
 /// All IKE SAs by our SPI.
@@ -30,6 +77,7 @@ pub(crate) struct Table {
     half_open: usize,
     sources: BTreeMap<IpAddr, usize>,
     peers: BTreeMap<Vec<u8>, BTreeSet<IkeSpi>>,
+    marked: BTreeSet<(Mark, IkeSpi)>,
     /// Where each peer's first message led, so that its repetition leads there too.
     firsts: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
 }
@@ -48,7 +96,8 @@ impl Table {
         self.remove(key);
         let deadline = sa.deadline();
         self.timers.insert((deadline, key));
-        self.entries.insert(key, Entry { sa, deadline, source: None, peer: None, first: None });
+        self.entries
+            .insert(key, Entry { sa, deadline, source: None, peer: None, first: None, marks: Vec::new() });
         self.note(key);
     }
 
@@ -70,6 +119,9 @@ impl Table {
         self.timers.remove(&(entry.deadline, key));
         if let Some(first) = entry.first {
             self.firsts.remove(&first);
+        }
+        for mark in entry.marks {
+            self.marked.remove(&(mark, key));
         }
         self.count(entry.source, None);
         self.index(key, entry.peer, None);
@@ -106,6 +158,15 @@ impl Table {
             self.timers.remove(&(entry.deadline, key));
             self.timers.insert((deadline, key));
             entry.deadline = deadline;
+        }
+        let marks = Mark::all(sa);
+        if marks != entry.marks {
+            let old = core::mem::replace(&mut entry.marks, marks);
+            for mark in old.iter().filter(|mark| !entry.marks.contains(mark)) {
+                self.marked.remove(&(*mark, key));
+            }
+            self.marked
+                .extend(entry.marks.iter().filter(|mark| !old.contains(mark)).map(|mark| (*mark, key)));
         }
         let old_source = core::mem::replace(&mut entry.source, source);
         // Only who has proved to be somebody is indexed, and nobody becomes another afterwards.
@@ -163,6 +224,24 @@ impl Table {
     pub(crate) fn of_peer(&self, id: &Id) -> impl Iterator<Item = &IkeSa> {
         let keys = self.peers.get(&folded(id)).into_iter().flatten();
         keys.filter_map(|key| self.get(*key)).filter(|sa| sa.peer().is_some_and(|peer| peer.is(id)))
+    }
+
+    /// The IKE SAs with this mark.
+    pub(crate) fn marked(&self, mark: Mark) -> impl Iterator<Item = &IkeSa> {
+        let all = self.marked.range((mark, IkeSpi(0))..=(mark, IkeSpi(u64::MAX)));
+        debug_assert!(
+            self.values()
+                .filter(|sa| Mark::all(sa).contains(&mark))
+                .map(|sa| &sa.key)
+                .eq(all.clone().map(|(_, key)| key)),
+            "a change was not noted"
+        );
+        all.filter_map(|(_, key)| self.get(*key))
+    }
+
+    /// The IKE SA that has this child.
+    pub(crate) fn of_child(&self, spi_in: u32) -> Option<&IkeSa> {
+        self.marked(Mark::Child(spi_in)).next()
     }
 
     /// When the first of them is due.

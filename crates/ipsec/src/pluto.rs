@@ -46,6 +46,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
@@ -682,8 +683,10 @@ impl Pluto {
 
     /// The connections a section became.
     fn names(&self, section: &str) -> Vec<String> {
-        let of = self.planned.iter().filter(|(_, planned)| planned.section == section);
-        of.map(|(name, _)| name.clone()).collect()
+        // A section of several is `section/1x2` and so on: they lie beside one another.
+        let from = self.planned.range::<str, _>((Bound::Included(section), Bound::Unbounded));
+        let of = from.take_while(|(name, _)| name.starts_with(section));
+        of.filter(|(_, planned)| planned.section == section).map(|(name, _)| name.clone()).collect()
     }
 
     fn loaded(&self, section: &str) -> Result<Vec<String>, String> {
@@ -713,13 +716,8 @@ impl Pluto {
     /// Whether an IKE SA between the same two ends is being made for another connection.
     fn is_begun_by_another(&self, name: &str) -> bool {
         let Some(own) = self.planned.get(name) else { return false };
-        self.endpoint.rows().iter().filter(|row| row.initiator && row.peer.is_none()).any(|row| {
-            let other = row
-                .connection
-                .as_ref()
-                .filter(|other| *other != name)
-                .and_then(|other| self.planned.get(other));
-            other.is_some_and(|other| {
+        self.endpoint.begun().filter(|other| other.name != name).any(|other| {
+            self.planned.get(&other.name).is_some_and(|other| {
                 let (one, two) = (&own.ike, &other.ike);
                 one.local_address == two.local_address
                     && one.remote_address == two.remote_address

@@ -219,8 +219,7 @@ pub(super) fn ask_for_certificate(sa: &IkeSa, cx: &Context<'_>) -> Option<Payloa
     let mut authorities: Vec<u8> = Vec::new();
     let (local, remote) = (sa.local.ip(), sa.remote.ip());
     let of_sa = sa.connection.iter().filter(|_| sa.initiator);
-    let of_ends =
-        cx.config.connections.values().filter(|one| !sa.initiator && one.fit(local, remote).is_some());
+    let of_ends = cx.config.connections.fitting(local, remote).map(|(_, one)| one).filter(|_| !sa.initiator);
     let mut any = false;
     for connection in of_sa.chain(of_ends) {
         let Some(policy) = connection.remote_auth.signature.as_ref().filter(|policy| policy.known.is_empty())
@@ -421,17 +420,15 @@ fn candidates<'a>(
         message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
     let mut found: Vec<(u8, bool, Arc<Connection>, Mix<'_>)> = Vec::new();
     let mut otherwise = None;
-    for connection in cx.config.connections.values() {
-        let fit = connection.fit(sa.local.ip(), sa.remote.ip());
-        let algorithms = connection.ike.iter().any(|offer| {
-            offer.choose(&channel.chosen.proposal(crate::proposal::Protocol::Ike, Vec::new())).is_some()
-        });
+    let chosen = channel.chosen.proposal(crate::proposal::Protocol::Ike, Vec::new());
+    for (fit, connection) in cx.config.connections.fitting(sa.local.ip(), sa.remote.ip()) {
+        let algorithms = connection.ike.iter().any(|offer| offer.choose(&chosen).is_some());
         let us = wanted.as_ref().is_none_or(|wanted| wanted.is(&connection.local_id));
         // Before EAP it may say what it likes: the user's name will be matched.
         let them = method == EAP || connection.remote_id.matches(claimed);
-        let (Some(fit), true, true, true) = (fit, algorithms, us, them) else {
+        if !(algorithms && us && them) {
             continue;
-        };
+        }
         let taken = match method {
             SHARED_KEY => connection.remote_auth.shared_key,
             EAP => connection.remote_auth.eap && matches!(connection.local_auth, LocalAuth::Signature(_)),

@@ -590,7 +590,12 @@ pub(super) fn answer(
         Some(child) => Some(child.connection.clone()),
         None => {
             let own = sa.connection.iter().cloned();
-            let mut all = own.chain(cx.config.connections.values().filter(|other| sa.serves(other)).cloned());
+            // Where an IKE SA has moved, its connections still name the address it was made with.
+            let made_with = sa.connection.as_ref().and_then(|connection| connection.remote_address);
+            let there =
+                made_with.filter(|address| *address != sa.remote.ip()).into_iter().chain([sa.remote.ip()]);
+            let others = there.flat_map(|address| cx.config.connections.towards(address));
+            let mut all = own.chain(others.filter(|other| sa.serves(other)).cloned());
             all.find(|connection| answerable(sa, message, connection)).or_else(|| sa.connection.clone())
         }
     };

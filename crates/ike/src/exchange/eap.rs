@@ -127,7 +127,7 @@ fn finish(
         return Err(denied(Why::Protocol("it does not prove that EAP was with us")));
     };
     // Meanwhile the connection may have been changed, or taken away.
-    if !cx.config.connections.values().any(|known| **known == *connection) {
+    if cx.config.connections.get(&connection.name).is_none_or(|known| **known != *connection) {
         return Err(denied(Why::NoConnection(user.to_owned())));
     }
     let int_auth = auth::int_auth(sa);

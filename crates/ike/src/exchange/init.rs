@@ -381,10 +381,11 @@ pub(crate) fn answer(
     payloads.push(crate::sa::notify(NotifyKind::ChildlessIkev2Supported));
     // Whose connection this will be is not known: if any between these two ends may use one, we can (RFC 8784 §3).
     let can_ppk = notified(message, NotifyKind::UsePpk).is_some()
-        && cx.config.connections.values().any(|connection| {
-            connection.fit(sa.local.ip(), sa.remote.ip()).is_some()
-                && ppk::can(&cx.config.secrets, connection)
-        });
+        && cx
+            .config
+            .connections
+            .fitting(sa.local.ip(), sa.remote.ip())
+            .any(|(_, connection)| ppk::can(&cx.config.secrets, connection));
     payloads.extend(can_ppk.then(|| crate::sa::notify(NotifyKind::UsePpk)));
     let of_ends =
         cx.config.connections.values().filter(|one| one.fit(sa.local.ip(), sa.remote.ip()).is_some());

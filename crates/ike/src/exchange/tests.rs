@@ -29,7 +29,7 @@ fn net(text: &str) -> TrafficSelector {
     TrafficSelector::of(text.parse().unwrap(), 0, 0)
 }
 
-fn connection() -> Connection {
+pub(crate) fn connection() -> Connection {
     let gcm = vec![(Encryption::AesGcm16, 128)];
     Connection {
         name: "net".to_owned(),
@@ -102,7 +102,7 @@ fn whoever_skips_an_additional_key_exchange_that_was_agreed_gets_no_further() {
     let seed = Seed { ni: &[1; 32], nr: &[2; 32], spi_i: IkeSpi(2), spi_r: IkeSpi(1) };
     let keys = IkeKeys::initial(&chosen, Prf::HmacSha256, &Secret::from(&[3; 32][..]), seed);
     let mut config = Config::default();
-    config.connections.insert("net".to_owned(), connection.into());
+    config.connections.insert(connection.into());
     let mut out = Outbox::default();
     let mut leases = crate::lease::Leases::default();
     let random = &mut Count(0);
