@@ -10,6 +10,7 @@ mod linux_world;
 mod pfkey_support;
 
 use linux_world::*;
+use pfkey::dialect::linux::Record;
 use pfkey_support::*;
 use serde_json::Value;
 
@@ -174,6 +175,8 @@ impl Words {
 
 /// A message without what is different everywhere.
 fn said(heard: &Heard) -> Said {
+    // What setkey reads of either.
+    assert!(heard.errno != 0 || Record::parse(&heard.octets).is_ok(), "{heard:?}");
     let mut exts = heard.exts();
     let limits = |body: &[u8]| body.iter().any(|octet| *octet != 0);
     exts.retain(|(kind, body)| match *kind {

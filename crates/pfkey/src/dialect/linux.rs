@@ -134,6 +134,10 @@ impl Translator for Linux {
 impl Linux {
     fn translate(&mut self, octets: &[u8]) -> Result<Turn, Fault> {
         let record = Record::parse(octets)?;
+        // The reserved field of a request is 0; answers have a diagnostic there, and on Linux how often a policy is in use.
+        if record.base.diagnostic != 0 {
+            return Err(Fault::errno(Errno::EINVAL));
+        }
         if !(1..=number::message::MIGRATE).contains(&record.base.number) {
             return Err(Fault { errno: Errno::EINVAL, diagnostic: D::UnknownMsg });
         }

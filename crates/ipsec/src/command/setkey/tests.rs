@@ -79,6 +79,7 @@ fn what_is_wrong_is_named_with_its_line() {
         ("add 192.0.2.1 192.0.2.2 esp 5x -E null;", "1: 5x: not a number for the SPI"),
         ("add 192.0.2.1 192.0.2.2 esp 0x100000000 -E null;", "1: 0x100000000: not a number for the SPI"),
         ("add 192.0.2.1 192.0.2.2 esp 5;", "1: esp needs -E"),
+        ("flush esp now;", "1: there is more here than the statement has"),
         ("add 192.0.2.1 192.0.2.2 ah 5 -E null;", "1: ah needs -A"),
         ("add 192.0.2.1 192.0.2.2 esp-old 5 -E null;", "1: esp-old: not supported"),
         (
@@ -157,6 +158,21 @@ fn what_is_sent_is_printed_in_its_own_words() {
     let head = "10.1.0.0/16[any] 10.2.0.0/16[any] any\n\tout prio high - 5 ipsec\n\
                 \tesp/tunnel/192.0.2.1-192.0.2.2/unique:77\n";
     assert!(text.starts_with(head), "{text}");
+    // A whole address has no prefix length, and a number of the service's choice is not yet one.
+    let hosts = read("spdadd 192.0.2.1 192.0.2.2 any -P out ipsec esp/transport//unique;");
+    let Statement::SpdAdd { selector, policy, .. } = &hosts[0] else { panic!() };
+    let octets = record::spdadd(*selector, policy, false).finish(1).unwrap();
+    let text = print::policy(&Record::parse(&octets).unwrap(), &look).unwrap();
+    let head = "192.0.2.1[any] 192.0.2.2[any] any\n\tout ipsec\n\tesp/transport//unique\n";
+    assert!(text.starts_with(head), "{text}");
+}
+
+#[test]
+fn names_are_looked_up_unless_that_is_not_wanted() {
+    let named = grammar::read("get -4 localhost localhost ah 5;", false).unwrap();
+    let Statement::Get { src, dst, .. } = &named[0].1 else { panic!() };
+    assert!(src.is_loopback() && src == dst);
+    assert!(wrong("get -n localhost localhost ah 5;").contains("looks no names up"));
 }
 
 #[test]

@@ -38,8 +38,7 @@ impl<'m> Record<'m> {
         if usize::from(base.words) != words {
             return Err(Fault::errno(Errno::EMSGSIZE));
         }
-        // Its reserved field is 0.
-        if base.version != 2 || base.diagnostic != 0 || !octets.len().is_multiple_of(8) {
+        if base.version != 2 || !octets.len().is_multiple_of(8) {
             return Err(Fault::errno(Errno::EINVAL));
         }
         Self::read(base, rest, |_| true)
