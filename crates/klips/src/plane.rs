@@ -19,9 +19,9 @@ use std::sync::Arc;
 pub enum Event {
     /// The SA carried its first packet: `usetime` limits begin.
     FirstUse(SaId),
-    /// The soft byte limit was reached.
-    SoftBytes(SaId),
-    /// The hard byte limit was reached, or the sequence numbers ended; the SA takes no more packets.
+    /// The soft limit of bytes or packets was reached.
+    Soft(SaId),
+    /// The hard limit of bytes or packets was reached, or the sequence numbers ended; the SA takes no more packets.
     Hard(SaId),
     /// The newest authentic packet of this inbound SA came from another UDP port of the peer's: a NAT on the way has
     /// changed its mapping. The SA follows; the one of the other direction is control's to move.
@@ -272,7 +272,7 @@ impl Plane {
     pub(crate) fn tell_charge(&self, id: SaId, charge: &Charge) {
         for (happened, event) in [
             (charge.first, Event::FirstUse(id)),
-            (charge.soft, Event::SoftBytes(id)),
+            (charge.soft, Event::Soft(id)),
             (charge.hard, Event::Hard(id)),
         ] {
             if happened {

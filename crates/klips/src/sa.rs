@@ -67,13 +67,17 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Byte limits; 0 is none.
+/// Limits of what it carries; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes after which the key manager is told, once.
     pub soft_bytes: u64,
     /// Bytes after which the SA carries nothing more.
     pub hard_bytes: u64,
+    /// Packets after which the key manager is told, once.
+    pub soft_packets: u64,
+    /// Packets after which the SA carries nothing more.
+    pub hard_packets: u64,
 }
 
 /// What an SA is made of.
@@ -97,7 +101,7 @@ pub struct Blueprint {
     pub encapsulation: Option<Encapsulation>,
     /// What inner packets may be, seen from sender to receiver (RFC 4301 §5.2).
     pub selector: Option<Selector>,
-    /// Byte limits.
+    /// Limits of what it carries.
     pub limits: Limits,
 }
 
@@ -149,6 +153,8 @@ pub(crate) struct Live {
     sent: AtomicU64,
     soft_bytes: AtomicU64,
     hard_bytes: AtomicU64,
+    soft_packets: AtomicU64,
+    hard_packets: AtomicU64,
     told_soft: AtomicU8,
     bytes: AtomicU64,
     packets: AtomicU64,
@@ -201,6 +207,8 @@ impl Sa {
                 sent: AtomicU64::new(0),
                 soft_bytes: AtomicU64::new(b.limits.soft_bytes),
                 hard_bytes: AtomicU64::new(b.limits.hard_bytes),
+                soft_packets: AtomicU64::new(b.limits.soft_packets),
+                hard_packets: AtomicU64::new(b.limits.hard_packets),
                 told_soft: AtomicU8::new(0),
                 bytes: AtomicU64::new(0),
                 packets: AtomicU64::new(0),
@@ -303,10 +311,12 @@ impl Sa {
         self.superseded.store(true, Ordering::Release);
     }
 
-    /// Changes the byte limits (UPDATE).
+    /// Changes the limits (UPDATE).
     pub(crate) fn limit(&self, limits: Limits) {
         self.live.soft_bytes.store(limits.soft_bytes, Ordering::Relaxed);
         self.live.hard_bytes.store(limits.hard_bytes, Ordering::Relaxed);
+        self.live.soft_packets.store(limits.soft_packets, Ordering::Relaxed);
+        self.live.hard_packets.store(limits.hard_packets, Ordering::Relaxed);
     }
 
     /// Reserves up to `n` sequence numbers and returns the first and how many there are, or `None` when none is left: they
@@ -387,15 +397,17 @@ impl Sa {
     /// The hard limit is reached by the packet that would bring the total to it; that packet and those after it are
     /// refused and not counted (pf_key(7P) as illumos does it).
     pub(crate) fn charge(&self, n: u64, size: u64, now: Time) -> Charge {
+        let counted = self.count_packets(n);
+        let granted = counted.map_or(n, |(_, granted)| granted);
         let hard = self.live.hard_bytes.load(Ordering::Relaxed);
-        let mut admitted = n;
+        let mut admitted = granted;
         let before = if hard == 0 {
-            self.live.bytes.fetch_add(n.saturating_mul(size), Ordering::Relaxed)
+            self.live.bytes.fetch_add(granted.saturating_mul(size), Ordering::Relaxed)
         } else {
             let mut current = self.live.bytes.load(Ordering::Relaxed);
             loop {
                 let room = hard.saturating_sub(1).saturating_sub(current);
-                admitted = room.checked_div(size).map_or(n, |fit| fit.min(n));
+                admitted = room.checked_div(size).map_or(granted, |fit| fit.min(granted));
                 let next = current.saturating_add(admitted.saturating_mul(size));
                 match self.live.bytes.compare_exchange_weak(
                     current,
@@ -408,7 +420,13 @@ impl Sa {
                 }
             }
         };
-        let packets = self.live.packets.fetch_add(admitted, Ordering::Relaxed);
+        let packets = match counted {
+            None => self.live.packets.fetch_add(admitted, Ordering::Relaxed),
+            Some((before, granted)) => {
+                self.live.packets.fetch_sub(granted.saturating_sub(admitted), Ordering::Relaxed);
+                before
+            }
+        };
         self.live.last_use.store(now.as_nanos(), Ordering::Relaxed);
         let first = self.live.first_use.load(Ordering::Relaxed) == 0
             && self
@@ -417,14 +435,31 @@ impl Sa {
                 .compare_exchange(0, now.as_nanos().max(1), Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok();
         let after = before.saturating_add(admitted.saturating_mul(size));
-        let limit = self.live.soft_bytes.load(Ordering::Relaxed);
-        let soft = limit != 0 && after >= limit && self.live.told_soft.swap(1, Ordering::Relaxed) == 0;
+        let reached = |limit: &AtomicU64, count: u64| {
+            let limit = limit.load(Ordering::Relaxed);
+            limit != 0 && count >= limit
+        };
+        let soft = (reached(&self.live.soft_bytes, after)
+            || reached(&self.live.soft_packets, packets.saturating_add(admitted)))
+            && self.live.told_soft.swap(1, Ordering::Relaxed) == 0;
         Charge { admitted, before: packets, first, soft, hard: admitted < n && self.die() }
     }
 
-    /// Whether it carries only so many bytes.
+    /// Counts as many of `n` packets as a limit of packets lets pass, and says how many there were and how many of these pass.
+    /// `None` without such a limit.
+    fn count_packets(&self, n: u64) -> Option<(u64, u64)> {
+        let hard = Some(self.live.hard_packets.load(Ordering::Relaxed)).filter(|hard| *hard != 0)?;
+        let granted = |before: u64| n.min(hard.saturating_sub(1).saturating_sub(before));
+        let count = |before: u64| Some(before.saturating_add(granted(before)));
+        let counted = self.live.packets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        let (Ok(before) | Err(before)) = counted;
+        Some((before, granted(before)))
+    }
+
+    /// Whether it carries only so much.
     pub(crate) fn is_limited(&self) -> bool {
         self.live.hard_bytes.load(Ordering::Relaxed) != 0
+            || self.live.hard_packets.load(Ordering::Relaxed) != 0
     }
 
     /// Makes the SA dead; true for the one caller who did it.

@@ -505,15 +505,25 @@ fn a_record_that_is_none_is_refused_to_its_sender() {
     world.gets(&add(sa_of(1, 0x1001, [0, 1, 2, 3], 8), &[]), &refused(3, 3, EINVAL, 42, &[]));
     let old_natt = add(esp(0x1001), &[ext(27, &[1, 0, 0, 0])]);
     world.gets(&old_natt, &refused(3, 3, EOPNOTSUPP, 128, &[]));
-    // A limit of packets behind the others: nobody would keep it.
-    let packets = |n: u8| {
+}
+
+/// Later kernels had it behind the others.
+#[test]
+fn a_limit_of_packets_is_kept_and_told_again() {
+    let mut world = World::new();
+    let packets = |number: u16, n: u8| {
         let mut body = vec![0; 28];
         body.extend([n, 0, 0, 0, 0, 0, 0, 0]);
-        ext(3, &body)
+        ext(number, &body)
     };
-    world.gets(&add(esp(0x1001), &[packets(9)]), &refused(3, 3, EOPNOTSUPP, 82, &[]));
-    assert_eq!(world.sas(), 0);
-    assert_eq!(world.ask(&add(esp(0x1001), &[packets(0)]))[0][2], 0);
+    let ends = [address(5, LEFT), address(6, RIGHT)];
+    let ask = |limits: &[Vec<u8>]| record(3, 3, &[&[esp(0x1001)][..], limits, &ends, &keys()].concat());
+    world.gets(&ask(&[packets(3, 8), packets(4, 9)]), &refused(3, 3, EINVAL, 0, &[]));
+    assert_eq!(world.ask(&ask(&[packets(3, 9), packets(4, 7)]))[0][2], 0);
+    let told = world.ask(&named(5, 3, 0x1001)).remove(0);
+    for limit in [packets(3, 9), packets(4, 7)] {
+        assert!(told.windows(limit.len()).any(|octets| octets == limit), "{told:02x?}");
+    }
 }
 
 const TUN: u32 = 0x1000;

@@ -395,14 +395,39 @@ fn the_outer_tos_carries_ecn_and_hides_the_rest_unless_told_otherwise() {
 }
 
 #[test]
+fn a_limit_of_packets_counts_packets_whatever_their_size_and_the_smaller_of_two_limits_holds() {
+    for (limits, carried) in [
+        (Limits { soft_packets: 2, hard_packets: 4, ..Limits::default() }, 3),
+        (Limits { soft_packets: 2, hard_packets: 4, hard_bytes: 251, ..Limits::default() }, 2),
+        (Limits { soft_bytes: 150, hard_packets: 4, hard_bytes: 100_000, ..Limits::default() }, 3),
+        (Limits { hard_packets: 1, soft_bytes: 1, ..Limits::default() }, 0),
+    ] {
+        let mut b = Bench::with(Action::Protect(id(7)));
+        let sa = sa(7, |b| b.limits = limits);
+        b.plane.publish(Arc::clone(&sa));
+        let verdicts: Vec<Verdict> = [100, 150, 60, 40, 40].map(|len| b.send(&v4(len, true))).into();
+        let expected = |n: usize| match n.cmp(&carried) {
+            core::cmp::Ordering::Less => Verdict::Send,
+            core::cmp::Ordering::Equal => Verdict::Discard(Discard::Expired),
+            core::cmp::Ordering::Greater => Verdict::Discard(Discard::NoSa),
+        };
+        assert_eq!(verdicts, (0..5).map(expected).collect::<Vec<_>>(), "{limits:?}");
+        assert_eq!((sa.packets(), sa.sent()), (carried as u64, carried as u64), "{limits:?}");
+        let events = b.plane.take_events();
+        assert_eq!(events.contains(&Event::Soft(id(7))), carried > 0, "{limits:?}: {events:?}");
+        assert_eq!(events.last(), Some(&Event::Hard(id(7))));
+    }
+}
+
+#[test]
 fn the_hard_limit_is_met_by_the_packet_that_would_reach_it() {
     let mut b = Bench::with(Action::Protect(id(7)));
-    let sa = sa(7, |b| b.limits = Limits { soft_bytes: 200, hard_bytes: 400 });
+    let sa = sa(7, |b| b.limits = Limits { soft_bytes: 200, hard_bytes: 400, ..Limits::default() });
     b.plane.publish(Arc::clone(&sa));
     assert_eq!(b.send(&v4(100, true)), Verdict::Send);
     assert_eq!(b.plane.take_events(), [Event::FirstUse(id(7))]);
     assert_eq!(b.send(&v4(100, true)), Verdict::Send);
-    assert_eq!(b.plane.take_events(), [Event::SoftBytes(id(7))]);
+    assert_eq!(b.plane.take_events(), [Event::Soft(id(7))]);
     assert_eq!(b.send(&v4(100, true)), Verdict::Send);
     assert_eq!(b.plane.take_events(), []);
     b.moved(&[]);

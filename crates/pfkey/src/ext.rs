@@ -305,6 +305,15 @@ pub struct SaParams {
     pub esn: bool,
 }
 
+/// Native: packets after which an SA is dying, and those it does not carry any more. 24 octets: at 8 soft, at 16 hard; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PacketLimits {
+    /// Packets after which its key manager is told, once.
+    pub soft: u64,
+    /// The packet that would be this many, and those after it, are refused.
+    pub hard: u64,
+}
+
 /// Native: how policy and an SA find each other. 16 octets: at 4 the number, at 8 flags (bit 0: by policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaPolicy {

@@ -5,8 +5,8 @@
 
 use crate::ext::{
     Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Group, Identity, Key, KmCookie, Level,
-    Lifetime, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange, Wanted,
-    sensitivity, sockaddr,
+    Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    Wanted, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 
@@ -230,6 +230,8 @@ pub struct Message<'m> {
     pub flow: Option<Flow>,
     /// Native: wide window and ESN.
     pub sa_params: Option<SaParams>,
+    /// Native: limits of packets.
+    pub packet_limits: Option<PacketLimits>,
     /// Native: socket options.
     pub socket: Option<SocketOptions>,
     /// Native: counters of an SA.
@@ -308,6 +310,7 @@ impl<'m> Message<'m> {
             group: None,
             flow: None,
             sa_params: None,
+            packet_limits: None,
             socket: None,
             counters: None,
             new_src: None,
@@ -379,6 +382,7 @@ impl<'m> Message<'m> {
             ExtType::Group => self.group = Some(Group::read(octets).ok_or(D::BadExtlen)?),
             ExtType::Flow => self.flow = Some(flow(octets).ok_or(D::BadExtlen)?),
             ExtType::SaParams => self.sa_params = Some(sa_params(octets).ok_or(D::BadExtlen)?),
+            ExtType::PacketLimits => self.packet_limits = Some(packet_limits(octets).ok_or(D::BadExtlen)?),
             ExtType::SocketOptions => self.socket = Some(socket(octets).ok_or(D::BadExtlen)?),
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
             ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
@@ -440,7 +444,8 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::NewSrc
         | ExtType::NewDst
         | ExtType::SaPolicy
-        | ExtType::FlowPolicy => D::None,
+        | ExtType::FlowPolicy
+        | ExtType::PacketLimits => D::None,
     }
 }
 
@@ -543,6 +548,11 @@ fn sa_params(octets: &[u8]) -> Option<SaParams> {
     let (window, [flags]) = numbers(octets)?;
     // A flag nobody knows would be a promise nobody keeps.
     (flags <= 1).then_some(SaParams { window, esn: flags == 1 })
+}
+
+fn packet_limits(octets: &[u8]) -> Option<PacketLimits> {
+    let (_, [soft, hard]) = numbers(octets)?;
+    Some(PacketLimits { soft, hard })
 }
 
 fn flow_policy(octets: &[u8]) -> Option<FlowPolicy> {

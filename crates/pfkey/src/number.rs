@@ -159,6 +159,8 @@ numbers! {
         SaPolicy = 135,
         /// Native: what an eroute of another dialect is besides: its direction, its rank, the SA that it wants.
         FlowPolicy = 136,
+        /// Native: limits of packets, which `sadb_lifetime` has no room for.
+        PacketLimits = 137,
     }
 }
 

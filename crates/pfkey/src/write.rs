@@ -2,7 +2,7 @@
 
 use crate::ext::{
     AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Identity, KmCookie, Level, Lifetime, Member,
-    Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
@@ -251,6 +251,11 @@ impl Writer {
     /// Native: wide window and ESN.
     pub fn sa_params(&mut self, params: &SaParams) -> &mut Self {
         self.numbers(ExtType::SaParams, params.window, &[u64::from(params.esn)])
+    }
+
+    /// Native: limits of packets.
+    pub fn packet_limits(&mut self, limits: &PacketLimits) -> &mut Self {
+        self.numbers(ExtType::PacketLimits, 0, &[limits.soft, limits.hard])
     }
 
     /// Native: what an eroute of another dialect is besides.

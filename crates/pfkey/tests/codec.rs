@@ -3,8 +3,8 @@
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
     Flow, FlowAction, FlowDirection, FlowPolicy, Identity, KmCookie, Level, Lifetime, Limits, Member,
-    Message, MessageType, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType, Sensitivity, SocketOptions,
-    SpiRange, Wanted, Writer,
+    Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType, Sensitivity,
+    SocketOptions, SpiRange, Wanted, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +47,7 @@ fn everything() -> Vec<u8> {
         .group(&GROUP)
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
+        .packet_limits(&PacketLimits { soft: 1 << 33, hard: 1 << 34 })
         .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
         .flow_policy(&POLICY)
         .socket_options(&SocketOptions { loopback: false, quiet: false })
@@ -109,6 +110,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.ereg, Some(&[2, 3][..]));
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
+    assert_eq!(m.packet_limits.unwrap(), PacketLimits { soft: 1 << 33, hard: 1 << 34 });
     assert_eq!(m.flow_policy.unwrap(), POLICY);
     assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });

@@ -89,7 +89,7 @@ pub struct Args {
     /// Extended sequence numbers (RFC 4303 section 2.2.1); both ends must have them
     #[arg(long)]
     esn: bool,
-    /// Limits, comma-separated: {soft|hard}-{allocations|bytes|addtime|usetime}=N
+    /// Limits, comma-separated: {soft|hard}-{allocations|bytes|addtime|usetime|packets}=N
     #[arg(long, value_name = "LIST", value_parser = life::parse)]
     life: Option<Life>,
     /// UDP encapsulation (RFC 3948)

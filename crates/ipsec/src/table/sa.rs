@@ -151,7 +151,7 @@ fn lifetimes(sa: &SaRow, now: Time) -> String {
         ("bytes", bytes, soft.bytes, hard.bytes, 0),
         ("addtime", addtime, soft.addtime, hard.addtime, 0),
         ("usetime", usetime, soft.usetime, hard.usetime, 0),
-        ("packets", sa.packets, 0, 0, 0),
+        ("packets", sa.packets, sa.packet_limits.soft, sa.packet_limits.hard, 0),
     ]
     .into_iter()
     .filter(|&(_, current, soft, hard, usual): &(_, u64, u64, u64, u64)| {
@@ -163,7 +163,11 @@ fn lifetimes(sa: &SaRow, now: Time) -> String {
 
 fn object(sa: &SaRow, now: Time) -> serde_json::Value {
     let (addtime, usetime) = ages(sa, now);
-    let limits = |l: &Lifetime| json!({ "allocations": l.allocations, "bytes": l.bytes, "addtime": l.addtime, "usetime": l.usetime });
+    let limits = |l: &Lifetime, packets: u64| {
+        json!({
+            "allocations": l.allocations, "bytes": l.bytes, "addtime": l.addtime, "usetime": l.usetime, "packets": packets,
+        })
+    };
     let [_, cipher_key, hash_key, _] = bits(sa);
     json!({
         "said": sa.id.to_string(),
@@ -192,8 +196,8 @@ fn object(sa: &SaRow, now: Time) -> serde_json::Value {
         "path_mtu": sa.path_mtu.filter(|(_, until)| now < *until).map(|(mtu, _)| mtu),
         "refused": sa.refused.iter().map(|(why, n)| (why.name().to_owned(), json!(n))).collect::<serde_json::Map<_, _>>(),
         "current": { "allocations": sa.current.allocations, "bytes": sa.current.bytes, "addtime": addtime, "usetime": usetime },
-        "soft": limits(&sa.soft),
-        "hard": limits(&sa.hard),
+        "soft": limits(&sa.soft, sa.packet_limits.soft),
+        "hard": limits(&sa.hard, sa.packet_limits.hard),
         "idle": sa.last_use.map(|last| now.since(last).as_secs()),
         "pair": sa.pair.map(|spi| spi.0),
         "src_identity": word(&sa.src_identity),

@@ -34,6 +34,9 @@ pub(super) fn has_label(ask: &Message<'_>) -> bool {
 /// Soft limits lie below hard ones, idle ones below both. A limit of 0 is none and below nothing.
 pub(super) fn check_lifetimes(ask: &Message<'_>) -> Result<(), Fault> {
     let above = |one: u64, other: u64| one != 0 && other != 0 && one > other;
+    if ask.packet_limits.is_some_and(|packets| above(packets.soft, packets.hard)) {
+        return Err(Fault::errno(Errno::EINVAL));
+    }
     let pairs = [(ask.soft, ask.hard, true), (ask.idle, ask.hard, false), (ask.idle, ask.soft, false)];
     for (less, more, all) in pairs {
         let (Some(less), Some(more)) = (less, more) else { continue };
@@ -196,7 +199,15 @@ impl Control {
             window: if judged { width } else { 0 },
             encapsulation: encapsulation(ask, wire.flags),
             selector: if tunnel { inner } else { transport_selector(from, dst.ip(), ports) },
-            limits: Limits { soft_bytes: soft.bytes, hard_bytes: hard.bytes },
+            limits: {
+                let packets = ask.packet_limits.unwrap_or_default();
+                Limits {
+                    soft_bytes: soft.bytes,
+                    hard_bytes: hard.bytes,
+                    soft_packets: packets.soft,
+                    hard_packets: packets.hard,
+                }
+            },
         });
         if direction == flag::INBOUND {
             sa.only_receive();
@@ -432,7 +443,8 @@ fn extras(ask: &Message<'_>) -> Option<Box<Extras>> {
         || ask.dst_identity.is_some()
         || ask.natt_loc.is_some()
         || ask.natt_rem.is_some()
-        || ask.idle.is_some();
+        || ask.idle.is_some()
+        || ask.packet_limits.is_some();
     any.then(|| {
         Box::new(Extras {
             src_identity: identity(&ask.src_identity),
@@ -442,6 +454,7 @@ fn extras(ask: &Message<'_>) -> Option<Box<Extras>> {
             idle: ask
                 .idle
                 .map_or(TimeLimits::default(), |l| TimeLimits { addtime: l.addtime, usetime: l.usetime }),
+            packets: ask.packet_limits.unwrap_or_default(),
             mapping: None,
             idle_told: Time::ZERO,
             group: None,

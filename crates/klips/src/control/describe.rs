@@ -13,8 +13,8 @@ use ipsec_core::algorithm::Encryption;
 use ipsec_core::{Protocol, Time};
 use pfkey::rules::{Reply, Rule};
 use pfkey::{
-    Address, Base, ExtType, Identity, KmCookie, Lifetime, Member, MessageType, Pair, ReplayValue, SaParams,
-    SaType, Writer, state,
+    Address, Base, ExtType, Identity, KmCookie, Lifetime, Member, MessageType, PacketLimits, Pair,
+    ReplayValue, SaParams, SaType, Writer, state,
 };
 
 /// UDP, the protocol of NAT-T addresses.
@@ -64,6 +64,9 @@ impl Control {
         if let Some(idle) = extras.map(|extras| extras.idle).filter(|idle| *idle != Default::default()) {
             let idle = Lifetime { addtime: idle.addtime, usetime: idle.usetime, ..Lifetime::default() };
             w.lifetime(ExtType::LifetimeIdle, &idle);
+        }
+        if record.packet_limits() != PacketLimits::default() {
+            w.packet_limits(&record.packet_limits());
         }
         outer(&mut w, record);
         natt(&mut w, record);
@@ -128,6 +131,9 @@ impl Control {
                 w.lifetime(kind, &idle)
             }
         };
+        if record.packet_limits() != PacketLimits::default() {
+            w.packet_limits(&record.packet_limits());
+        }
         outer(&mut w, record);
         if record.flags & flag::TUNNEL != 0 {
             inner(&mut w, record);

@@ -5,7 +5,7 @@
 use super::{Control, Hearers};
 use crate::plane::Event;
 use crate::sa::SaState;
-use crate::sadb::{Due, Record};
+use crate::sadb::Due;
 use core::net::SocketAddr;
 use ipsec_core::{SaId, Time};
 
@@ -24,10 +24,10 @@ impl Control {
             match event {
                 Event::FirstUse(id) => self.sadb.rearm(&id),
                 // The SA a worker spoke of may be gone, and another have its name.
-                Event::SoftBytes(id) if self.is_past_soft_bytes(&id) => self.soft(&id),
+                Event::Soft(id) if self.is_past_soft(&id) => self.soft(&id),
                 Event::Hard(id) if self.is_dead(&id) => self.hard(&id, now),
                 Event::Moved(id, port) => self.moved(&id, port),
-                Event::SoftBytes(_) | Event::Hard(_) => {}
+                Event::Soft(_) | Event::Hard(_) => {}
             }
         }
     }
@@ -43,9 +43,12 @@ impl Control {
         }
     }
 
-    fn is_past_soft_bytes(&self, id: &SaId) -> bool {
-        let limit = |record: &&Record| record.soft.bytes != 0 && record.bytes() >= record.soft.bytes;
-        self.sadb.find(id).filter(limit).is_some()
+    fn is_past_soft(&self, id: &SaId) -> bool {
+        let reached = |limit: u64, count: u64| limit != 0 && count >= limit;
+        self.sadb.find(id).is_some_and(|record| {
+            let packets = record.sa.as_ref().map_or(0, |sa| sa.packets());
+            reached(record.soft.bytes, record.bytes()) || reached(record.packet_limits().soft, packets)
+        })
     }
 
     fn is_dead(&self, id: &SaId) -> bool {

@@ -101,6 +101,12 @@ impl Control {
                 usetime: keep(idle.usetime, extras.idle.usetime),
             };
         }
+        if let Some(packets) = ask.packet_limits {
+            let old = &mut record.extras.get_or_insert_default().packets;
+            old.hard = if packets.hard == 0 { old.hard } else { packets.hard };
+            let soft = if packets.soft == 0 { old.soft } else { packets.soft };
+            old.soft = if old.hard == 0 { soft } else { soft.min(old.hard) };
+        }
         if let Some(km) = ask.km_cookie {
             let old = record.km;
             record.km = Km {

@@ -11,7 +11,7 @@ use crate::sadb::{Identity, Record};
 use core::net::IpAddr;
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::{SaId, Selector, Spi, Time};
-use pfkey::{Base, Lifetime};
+use pfkey::{Base, Lifetime, PacketLimits};
 use std::sync::Arc;
 
 /// Which way an SA's packets go (pf_key(7P): `SADB_X_SAFLAGS_INBOUND`, `SADB_X_SAFLAGS_OUTBOUND`).
@@ -75,6 +75,8 @@ pub struct SaRow {
     pub soft: Lifetime,
     /// The limits at which it ends.
     pub hard: Lifetime,
+    /// Packets at which its key manager is told, and at which it ends; 0 is none.
+    pub packet_limits: PacketLimits,
     /// When it was added.
     pub added: Time,
     /// When it carried its last packet.
@@ -214,6 +216,7 @@ impl Control {
             current: self.current(record),
             soft: record.soft,
             hard: record.hard,
+            packet_limits: record.packet_limits(),
             added: record.added,
             last_use: sa.and_then(|sa| sa.last_use()),
             pair: (record.flags & flag::PAIRED != 0).then_some(Spi(record.pair)),

@@ -6,7 +6,7 @@ use crate::sa::{Limits, Sa, SaState};
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::{SaId, Spi, Time};
-use pfkey::{Lifetime, SaPolicy};
+use pfkey::{Lifetime, PacketLimits, SaPolicy};
 use std::sync::Arc;
 
 /// How long a name reserved by GETSPI waits for its SA.
@@ -69,6 +69,7 @@ pub(crate) struct Extras {
     pub(crate) natt_loc: Option<SocketAddr>,
     pub(crate) natt_rem: Option<SocketAddr>,
     pub(crate) idle: TimeLimits,
+    pub(crate) packets: PacketLimits,
     /// What other address and port its key manager was last told of.
     pub(crate) mapping: Option<SocketAddr>,
     /// When idleness was last told.
@@ -152,10 +153,21 @@ impl Record {
         self.sa.as_ref().map_or(0, |sa| sa.bytes())
     }
 
-    /// Hands the byte limits to the data plane.
+    /// Limits of packets.
+    pub(crate) fn packet_limits(&self) -> PacketLimits {
+        self.extras().map_or(PacketLimits::default(), |extras| extras.packets)
+    }
+
+    /// Hands the limits of what it carries to the data plane.
     pub(crate) fn apply_limits(&self) {
+        let PacketLimits { soft, hard } = self.packet_limits();
         if let Some(sa) = &self.sa {
-            sa.limit(Limits { soft_bytes: self.soft.bytes, hard_bytes: self.hard.bytes });
+            sa.limit(Limits {
+                soft_bytes: self.soft.bytes,
+                hard_bytes: self.hard.bytes,
+                soft_packets: soft,
+                hard_packets: hard,
+            });
         }
     }
 

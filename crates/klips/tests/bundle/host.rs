@@ -112,7 +112,7 @@ impl Setup {
                 .then_some(Encapsulation { local: 4500 + u16::from(at), remote: 4501 - u16::from(at) }),
             // The innermost SA says what may be inside.
             selector: (index == 0).then(|| self.selector(from)),
-            limits: Limits { soft_bytes: 0, hard_bytes },
+            limits: Limits { soft_bytes: 0, hard_bytes, ..Limits::default() },
         }))
     }
 

@@ -5,7 +5,8 @@ use ipsec_core::{SaId, Time};
 use klips::{Config, Control, Plane, SocketId};
 use pfkey::client::{Client, Heard, Request};
 use pfkey::{
-    Address, ExtType, Flow, FlowAction, Lifetime, Message, MessageType, Sa, SaParams, SaType, flags, state,
+    Address, ExtType, Flow, FlowAction, Lifetime, Message, MessageType, PacketLimits, Sa, SaParams, SaType,
+    flags, state,
 };
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -161,6 +162,10 @@ fn add(client: &Client, setup: &Setup, from: Side, at: Side, [soft, hard]: Lives
         request.key(ExtType::KeyAuth, 8 * keys.auth.len() as u16, 0, &keys.auth);
     }
     request.sa_params(&SaParams { window: setup.window, esn: setup.esn });
+    let packets = PacketLimits { soft: setup.limits.soft_packets, hard: setup.limits.hard_packets };
+    if packets != PacketLimits::default() {
+        request.packet_limits(&packets);
+    }
     request
 }
 

@@ -432,7 +432,7 @@ fn short_and_unaligned_packets_are_refused_before_anything_is_computed() {
 #[test]
 fn the_soft_limit_is_told_once_and_the_hard_limit_ends_the_sa() {
     // Six pings of 84 octets are 504; the seventh would make 588.
-    let limits = Limits { soft_bytes: 300, hard_bytes: 588 };
+    let limits = Limits { soft_bytes: 300, hard_bytes: 588, ..Limits::default() };
     for batch in [1, 3, 10] {
         let setup = Setup { limits, ..Setup::default() };
         let (peer, mut host) = peer_and_receiver(setup);
@@ -444,7 +444,7 @@ fn the_soft_limit_is_told_once_and_the_hard_limit_ends_the_sa() {
             events.extend(host.events());
         }
         assert_eq!(host.take().len(), 6, "in batches of {batch}");
-        assert_eq!(events, [Event::FirstUse(id), Event::SoftBytes(id), Event::Hard(id)]);
+        assert_eq!(events, [Event::FirstUse(id), Event::Soft(id), Event::Hard(id)]);
         assert_eq!(host.refused(), [(Discard::Expired, 4)]);
         assert_eq!((host.receives.bytes(), host.receives.packets()), (504, 6));
         assert_eq!(host.receives.state(), SaState::Dead);
@@ -454,7 +454,8 @@ fn the_soft_limit_is_told_once_and_the_hard_limit_ends_the_sa() {
 /// A packet that would pass the limit ends the SA, even if a smaller one behind it would still fit.
 #[test]
 fn nothing_passes_after_the_packet_that_met_the_limit() {
-    let setup = Setup { limits: Limits { soft_bytes: 0, hard_bytes: 400 }, ..Setup::default() };
+    let setup =
+        Setup { limits: Limits { soft_bytes: 0, hard_bytes: 400, ..Limits::default() }, ..Setup::default() };
     let (peer, mut host) = peer_and_receiver(setup);
     let sized = |seq, len| peer.seal(seq, &Parcel::new(&peer.inner(len)));
     host.receive(&[sized(1, 56), sized(2, 500), sized(3, 56)]);

@@ -6,7 +6,7 @@ use crate::gateway::{Expired, Gateway, Lives, at};
 use crate::host::{Setup, Side};
 use crate::ip;
 use crate::net::{Datagram, Net, Random, Weather, clear_sky, weathers};
-use klips::{Discard, Verdict, Vnet};
+use klips::{Discard, Limits, Verdict, Vnet};
 use pfkey::Lifetime;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,6 +73,20 @@ fn each_lifetime_is_told_to_who_listens_when_it_is_over_and_at_the_hard_one_traf
         assert!(left.host.refused().iter().all(|(why, _)| ended(*why)), "{name}");
         assert_eq!(right.host.refused(), [], "{name}");
     }
+}
+
+#[test]
+fn a_limit_of_packets_is_told_and_kept_like_one_of_bytes() {
+    let limits = Limits { soft_packets: 4, hard_packets: 7, ..Limits::default() };
+    let setup = Setup { limits, ..Setup::default() };
+    let out = setup.spi(Side::Left).0;
+    let (heard, arrived, [left, right]) = lived(&setup, NONE);
+    assert_eq!(
+        heard,
+        [vec![(35, Expired::Soft(out)), (65, Expired::Hard(out))], vec![(35, Expired::Soft(out))]]
+    );
+    assert_eq!((arrived, left.host.sends.sent(), left.host.sends.packets()), (6, 6, 6));
+    assert_eq!((left.host.plane.discarded(Discard::Expired), right.host.refused()), (1, vec![]));
 }
 
 #[test]

@@ -286,7 +286,7 @@ fn extended_sequence_numbers_cross_2_to_the_32_in_any_weather_the_window_covers(
 
 #[test]
 fn both_ends_reach_the_same_limits_and_the_sender_stops_first() {
-    let limits = Limits { soft_bytes: 300, hard_bytes: 588 };
+    let limits = Limits { soft_bytes: 300, hard_bytes: 588, ..Limits::default() };
     let setup = Setup { limits, ..Setup::default() };
     let [mut left, mut right] = setup.pair();
     let mut net = setup.wire(Side::Left, &clear_sky());
@@ -295,8 +295,8 @@ fn both_ends_reach_the_same_limits_and_the_sender_stops_first() {
     assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Send).count(), 6);
     assert_eq!(right.take().len(), 6);
     let id = setup.id(Side::Left);
-    assert_eq!(left.events(), [Event::FirstUse(id), Event::SoftBytes(id), Event::Hard(id)]);
-    assert_eq!(right.events(), [Event::FirstUse(id), Event::SoftBytes(id)]);
+    assert_eq!(left.events(), [Event::FirstUse(id), Event::Soft(id), Event::Hard(id)]);
+    assert_eq!(right.events(), [Event::FirstUse(id), Event::Soft(id)]);
     assert_eq!(right.refused(), []);
     assert_eq!(left.refused().iter().map(|(_, n)| n).sum::<u64>(), 3);
     assert_eq!((left.sends.bytes(), right.receives.bytes()), (504, 504));

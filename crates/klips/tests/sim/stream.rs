@@ -159,7 +159,7 @@ fn a_superpacket_that_meets_a_limit_passes_as_far_as_single_packets_would() {
             let handed = Flow::number(n, &base).next(5 * 1200 + 300, ACK, true);
             // One octet more than the first `whole` packets have: the next would pass it, the short last one too.
             let size: u64 = handed.means[..whole as usize].iter().map(|packet| packet.len() as u64).sum();
-            let limits = Limits { soft_bytes: 0, hard_bytes: size + 1 };
+            let limits = Limits { soft_bytes: 0, hard_bytes: size + 1, ..Limits::default() };
             let setup = Setup { limits, ..base };
             let mut hosts = [true, false].map(|offloads| {
                 let [mut left, _] = setup.pair();

@@ -140,6 +140,9 @@ fn native<M: SerializeMap>(map: &mut M, message: &Message<'_>) -> Result<(), M::
     if let Some(params) = message.sa_params {
         map.serialize_entry("params", &json!({ "window": params.window, "esn": params.esn }))?;
     }
+    if let Some(limits) = message.packet_limits {
+        map.serialize_entry("packet_limits", &json!({ "soft": limits.soft, "hard": limits.hard }))?;
+    }
     if let Some(flow) = message.flow {
         let action = format!("{:?}", flow.action).to_ascii_lowercase();
         let flow = json!({ "action": action, "packets": flow.packets, "last_use": flow.last_use });

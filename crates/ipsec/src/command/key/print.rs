@@ -242,6 +242,9 @@ fn block(
             let esn = if params.esn { "extended" } else { "32-bit" };
             writeln!(out, "PRM: Replay window size={}, {esn} sequence numbers", params.window)
         }),
+        ExtType::PacketLimits => message.packet_limits.map_or(Ok(()), |limits| {
+            writeln!(out, "PKT: Packets: soft limit {}, hard limit {} (0 is none)", limits.soft, limits.hard)
+        }),
         ExtType::Flow => message
             .flow
             .map_or(Ok(()), |flow| writeln!(out, "FLW: {:?}, {} packets", flow.action, flow.packets)),

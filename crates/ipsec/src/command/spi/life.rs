@@ -13,6 +13,8 @@ pub struct Limits {
     pub addtime: u64,
     /// Seconds after its first packet.
     pub usetime: u64,
+    /// Packets.
+    pub packets: u64,
 }
 
 /// The limits of an SA.
@@ -49,10 +51,12 @@ pub(super) fn parse(list: &str) -> Result<Life, String> {
             "bytes" => limits.bytes = value,
             "addtime" => limits.addtime = value,
             "usetime" => limits.usetime = value,
-            // PF_KEY has no place for it.
-            "packets" => return Err(bad("limits on packets are not supported, use bytes")),
-            _ => return Err(bad("must be allocations, bytes, addtime or usetime")),
+            "packets" => limits.packets = value,
+            _ => return Err(bad("must be allocations, bytes, addtime, usetime or packets")),
         }
+    }
+    if life.hard.packets != 0 && life.soft.packets > life.hard.packets {
+        return Err(format!("soft-packets={}: above hard-packets={}", life.soft.packets, life.hard.packets));
     }
     Ok(life)
 }
@@ -64,10 +68,13 @@ mod tests {
     #[test]
     fn limits_are_named_and_given_once() {
         let life =
-            parse("soft-bytes=0x400,hard-bytes=2048,hard-addtime=3600,soft-usetime=7,hard-allocations=1")
+            parse("soft-bytes=0x400,hard-bytes=2048,hard-addtime=3600,soft-usetime=7,hard-allocations=1,hard-packets=8")
                 .unwrap();
         assert_eq!(life.soft, Limits { bytes: 1024, usetime: 7, ..Limits::default() });
-        assert_eq!(life.hard, Limits { bytes: 2048, addtime: 3600, allocations: 1, ..Limits::default() });
+        assert_eq!(
+            life.hard,
+            Limits { bytes: 2048, addtime: 3600, allocations: 1, packets: 8, ..Limits::default() }
+        );
         for (wrong, why) in [
             ("", "write it as"),
             ("soft-bytes", "write it as"),
@@ -76,7 +83,7 @@ mod tests {
             ("soft-years=1", "must be allocations"),
             ("soft-bytes=-1", "non-digit"),
             ("soft-bytes=1,soft-bytes=2", "given twice"),
-            ("soft-packets=1", "packets are not supported"),
+            ("soft-packets=9,hard-packets=8", "above hard-packets=8"),
             ("hard-allocations=4294967296", "too large"),
             ("soft-bytes=1,", "write it as"),
         ] {

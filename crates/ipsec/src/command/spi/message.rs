@@ -4,7 +4,7 @@ use super::{Direction, Limits, NewSa};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 use ipsec_core::Protocol;
-use pfkey::{Address, ExtType, Lifetime, Sa, SaParams, Writer, flags, state};
+use pfkey::{Address, ExtType, Lifetime, PacketLimits, Sa, SaParams, Writer, flags, state};
 use std::net::UdpSocket;
 
 /// Writes everything about the SA; `direction` is which way it goes as seen from this host, if that is known.
@@ -43,6 +43,10 @@ pub(in crate::command) fn add(writer: &mut Writer, sa: &NewSa, direction: Option
     }
     if sa.esn || sa.window > u16::from(u8::MAX) {
         writer.sa_params(&SaParams { window: u32::from(sa.window), esn: sa.esn });
+    }
+    let limits = PacketLimits { soft: sa.life.soft.packets, hard: sa.life.hard.packets };
+    if limits != PacketLimits::default() {
+        writer.packet_limits(&limits);
     }
 }
 
@@ -107,7 +111,7 @@ fn peer(sa: &NewSa, direction: Option<Direction>) -> IpAddr {
 }
 
 const fn lifetime(limits: Limits) -> Lifetime {
-    let Limits { allocations, bytes, addtime, usetime } = limits;
+    let Limits { allocations, bytes, addtime, usetime, packets: _ } = limits;
     Lifetime { allocations, bytes, addtime, usetime }
 }
 

@@ -23,6 +23,7 @@ fn row() -> SaRow {
         received: 8,
         packets: 8,
         path_mtu: None,
+        packet_limits: Default::default(),
         refused: Vec::new(),
         current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
         soft: Lifetime::default(),

@@ -2,7 +2,7 @@
 
 use super::number::{ext, message as number};
 use crate::dialect::record;
-use crate::{Base, Diagnostic as D, Errno, ExtType, Fault, Lifetime};
+use crate::{Base, Diagnostic as D, Errno, ExtType, Fault};
 
 /// A record that has been looked over.
 pub(super) type Record<'m> = record::Record<'m, Layout>;
@@ -103,12 +103,9 @@ impl<'m> Record<'m> {
         }
     }
 
-    /// A lifetime, if it is there. There is no limit of packets on our side, and a limit that is not kept is none.
-    pub(super) fn lifetime_kept(&self, kind: ExtType) -> Result<Option<Lifetime>, Fault> {
-        let packets = self.raw(kind.number()).and_then(|octets| octets.get(32..)).unwrap_or_default();
-        if packets.iter().any(|octet| *octet != 0) {
-            return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::MissingLifetime });
-        }
-        Ok(self.lifetime(kind))
+    /// The limit of packets behind a lifetime, which later kernels had there; 0 is none.
+    pub(super) fn packets(&self, kind: ExtType) -> u64 {
+        let octets = self.raw(kind.number()).and_then(|octets| octets.get(32..));
+        octets.and_then(<[u8]>::first_chunk).map_or(0, |octets| u32::from_ne_bytes(*octets).into())
     }
 }

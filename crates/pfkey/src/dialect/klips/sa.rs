@@ -5,15 +5,15 @@
 //! | SA types AH, ESP, X_IPIP, X_COMP | the same; `tun` is an SA of its own, which a group puts inside of another |
 //! | `NAT_T_TYPE`, `_SPORT`, `_DPORT` | `AddressNattLoc` and `AddressNattRem`, by direction |
 //! | `NAT_T_OA`, `SAREF` | nothing: checksums are made right without the one, the other is of tables that are not here |
-//! | a limit of packets | refused: EOPNOTSUPP |
+//! | a limit of packets, behind a lifetime | `PacketLimits` |
 //! | `sadb_sa` of 24 octets | one of 16, the rest 0 |
 
 use super::number::{AUTH, COMPRESSION, ENCRYPTION, WIDEST_WINDOW, errno, ext, flags};
 use super::record::{Layout, Record};
 use crate::dialect::parts;
 use crate::{
-    Address, Algorithm, Base, Comb, Diagnostic as D, Errno, ExtType, Fault, Message, MessageType, Sa,
-    SaPolicy, SaType, Writer,
+    Address, Algorithm, Base, Comb, Diagnostic as D, Errno, ExtType, Fault, Lifetime, Message, MessageType,
+    PacketLimits, Sa, SaPolicy, SaType, Writer,
 };
 use core::net::SocketAddr;
 
@@ -87,9 +87,13 @@ fn our_sa(record: &Record<'_>, kind: MessageType) -> Result<Sa, Fault> {
 /// What an ADD and an UPDATE have besides the SA's name.
 fn complete(w: &mut Writer, record: &Record<'_>) -> Result<(), Fault> {
     for kind in [ExtType::LifetimeHard, ExtType::LifetimeSoft] {
-        if let Some(lifetime) = record.lifetime_kept(kind)? {
+        if let Some(lifetime) = record.lifetime(kind) {
             w.lifetime(kind, &lifetime);
         }
+    }
+    let (soft, hard) = (record.packets(ExtType::LifetimeSoft), record.packets(ExtType::LifetimeHard));
+    if soft != 0 || hard != 0 {
+        w.packet_limits(&PacketLimits { soft, hard });
     }
     if parts::ask_ports(w, record) {
         // The ports are those of its packets, the sender's first.
@@ -108,6 +112,23 @@ pub(super) fn put_sa(w: &mut Writer, number: u16, sa: &Sa) {
     });
 }
 
+/// A lifetime, if there is one; with the limit of packets behind it, if there is one of those.
+fn put_lifetime(w: &mut Writer, kind: ExtType, lifetime: Option<Lifetime>, packets: u64) {
+    match (lifetime, u32::try_from(packets).unwrap_or(u32::MAX)) {
+        (None, 0) => {}
+        (Some(lifetime), 0) => drop(w.lifetime(kind, &lifetime)),
+        (lifetime, packets) => {
+            let Lifetime { allocations, bytes, addtime, usetime } = lifetime.unwrap_or_default();
+            w.numbered(kind.number(), |octets| {
+                octets.extend_from_slice(&allocations.to_ne_bytes());
+                [bytes, addtime, usetime].iter().for_each(|n| octets.extend_from_slice(&n.to_ne_bytes()));
+                octets.extend_from_slice(&packets.to_ne_bytes());
+                octets.extend_from_slice(&[0; 4]);
+            });
+        }
+    }
+}
+
 /// A message about an SA, in words of the dialect.
 pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     let mut w = Writer::with_capacity(&base, 1024);
@@ -117,14 +138,13 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
     let comp = base.satype_number == SaType::Ipcomp.number();
     let encrypt = known(sa.encrypt, if comp { COMPRESSION } else { ENCRYPTION });
     put_sa(&mut w, 1, &Sa { auth: known(sa.auth, AUTH), encrypt, flags: 0, ..sa });
-    for (kind, lifetime) in [
-        (ExtType::LifetimeCurrent, message.current),
-        (ExtType::LifetimeHard, message.hard),
-        (ExtType::LifetimeSoft, message.soft),
+    let packets = message.packet_limits.unwrap_or_default();
+    for (kind, lifetime, packets) in [
+        (ExtType::LifetimeCurrent, message.current, 0),
+        (ExtType::LifetimeHard, message.hard, packets.hard),
+        (ExtType::LifetimeSoft, message.soft, packets.soft),
     ] {
-        if let Some(lifetime) = lifetime {
-            w.lifetime(kind, &lifetime);
-        }
+        put_lifetime(&mut w, kind, lifetime, packets);
     }
     for (kind, address) in [(ExtType::AddressSrc, message.src), (ExtType::AddressDst, message.dst)] {
         if let Some(address) = address {
