@@ -307,9 +307,12 @@ pub(crate) fn amiss(confs: &Path) -> Vec<String> {
             lines.push("no connection is loaded: mend ipsec.conf, then `ipsec auto --reload'".to_owned());
         }
     }
-    if let Err(problems) = crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
-        lines.extend(problems.iter().map(ToString::to_string));
-        lines.push("there are no secrets: mend that, then `ipsec auto --rereadsecrets'".to_owned());
+    match crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
+        Ok(read) => lines.extend(read.warnings.iter().map(ToString::to_string)),
+        Err(problems) => {
+            lines.extend(problems.iter().map(ToString::to_string));
+            lines.push("there are no secrets: mend that, then `ipsec auto --rereadsecrets'".to_owned());
+        }
     }
     lines
 }
@@ -338,7 +341,7 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
         Ok(read) => warnings.extend(read.warnings),
         Err(problems) => errors.extend(problems),
     }
-    let now = clock::epoch().saturating_add(clock::now().as_secs());
+    let now = clock::wall();
     let (_, lines_of_trust) = files::trust(&confs, conf.setup.strictcrlpolicy, now);
     lines_of_trust.iter().for_each(|line| print::complain(format_args!("warning: {line}")));
     warnings.iter().for_each(|problem| print::complain(format_args!("warning: {problem}")));
@@ -384,8 +387,12 @@ mod tests {
         // Not here is no reason not to load the others.
         let away = said("conn a\n\tleft=203.0.113.1\n\tright=203.0.113.2\n\tauto=add\n");
         assert!(away.len() == 1 && away[0].starts_with("waits: "), "{away:?}");
+        std::fs::write(&secrets, "crocus\n").unwrap();
+        let unread = said(named);
+        assert!(unread.iter().any(|line| line.contains("there are no secrets")), "{unread:?}");
         std::fs::remove_file(&secrets).unwrap();
-        assert!(said(named).iter().any(|line| line.contains("there are no secrets")));
+        let missing = said(named);
+        assert!(missing.len() == 1 && missing[0].contains("no secrets are known"), "{missing:?}");
         assert_eq!(said("conn a\n\tleft=203.0.113.1\n"), [""; 0], "nothing is to be loaded");
     }
 }

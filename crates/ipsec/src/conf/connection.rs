@@ -225,6 +225,10 @@ impl<'c> Plan<'c> {
         self.version();
         let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;
         let (left, right) = (Side { conn, name: "left" }, Side { conn, name: "right" });
+        // What does not depend on where the ends are comes first: it is said though a name is not found at the moment.
+        let (ike, esp) = (self.ike(), self.esp());
+        let mode = self.mode();
+        let times = self.times();
         let (left_host, right_host) = (self.host(&left, here)?, self.host(&right, here)?);
         // Both ends are read by one rule; which is which is this host's addresses' business.
         let is_here = |host: &Host| matches!(host, Host::Address(address) if here.has(*address));
@@ -285,9 +289,6 @@ impl<'c> Plan<'c> {
         });
         let (local_auth, remote_auth) =
             self.proofs((&us, &ours, &mut local_id), (&them, &theirs, &remote_id));
-        let (ike, esp) = (self.ike(), self.esp());
-        let mode = self.mode();
-        let times = self.times();
         let (our_proto, their_proto) = (self.protoport(&us), self.protoport(&them));
         let protocol = if our_proto.0 != 0 { our_proto.0 } else { their_proto.0 };
         let replay_window = self.number(&["replay-window", "replay_window"], 0..=4096).unwrap_or(1024);
