@@ -16,6 +16,7 @@ use ipsec_core::prf::Prf;
 use ipsec_core::{Secret, Time};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) const NOW: Time = Time::from_secs(1);
 pub(super) const US: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -114,7 +115,7 @@ pub(super) fn endpoint(suite: &Suite, connection: Connection, seed: u64) -> Endp
     let mut endpoint = Endpoint::new(Box::new(Dice(seed)), NOW);
     endpoint.add(connection);
     let signs = suite.pki.as_ref();
-    endpoint.set_epoch(super::pki::NOW);
+    endpoint.set_epoch(Duration::from_secs(super::pki::NOW));
     endpoint.set_secrets(Secrets {
         psks: vec![Psk { ids: Vec::new(), key: Secret::from(&b"the secret of all"[..]) }],
         keys: signs.map(|pki| pki.holder(us).key.clone()).into_iter().collect(),

@@ -176,10 +176,11 @@ impl Endpoint {
         self.leases.restore(address, holder);
     }
 
-    /// Says how many seconds after 1970 [`Time::ZERO`] was: certificates are valid at times of the calendar. Until it is
-    /// said none is believed; a clock that is set is said again.
-    pub const fn set_epoch(&mut self, seconds: u64) {
-        self.config.epoch = Some(seconds);
+    /// Says how long after 1970 [`Time::ZERO`] was: certificates are valid at times of the calendar. Until it is said none is
+    /// believed; a clock that is set is said again. Whole seconds would not do: rounded twice, a certificate that was made a
+    /// moment ago would not be valid yet.
+    pub const fn set_epoch(&mut self, since_1970: Duration) {
+        self.config.epoch = Some(since_1970);
     }
 
     /// What was dropped, by reason.

@@ -11,6 +11,7 @@ use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
 use crate::tape::{Entry, Shared};
 use core::net::IpAddr;
+use core::time::Duration;
 use ipsec_core::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,14 +29,14 @@ pub(crate) struct Config {
     /// The addresses of this host.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) secrets: Secrets,
-    /// Seconds since 1970 at [`Time::ZERO`], once the host has said so.
-    pub(crate) epoch: Option<u64>,
+    /// Time since 1970 at [`Time::ZERO`], once the host has said so.
+    pub(crate) epoch: Option<Duration>,
 }
 
 impl Config {
     /// The time of day, in seconds since 1970: certificates have theirs.
     pub(crate) fn time_of_day(&self, now: Time) -> Option<u64> {
-        self.epoch.map(|epoch| epoch.saturating_add(now.as_secs()))
+        self.epoch.map(|epoch| epoch.saturating_add(now.since(Time::ZERO)).as_secs())
     }
 }
 

@@ -150,7 +150,7 @@ impl Daemon {
                 std::process::abort();
             }
         };
-        let config = Config::new(clock::epoch(), Box::new(random));
+        let config = Config::new(clock::epoch().as_secs(), Box::new(random));
         let workers = u32::try_from(options.interfaces.worker_count()).unwrap_or(1);
         let spis = SpiPolicy { workers, ..SpiPolicy::default() };
         let control = Control::new(
@@ -161,7 +161,7 @@ impl Daemon {
         let sockets = KeySockets::bind(paths, Arc::clone(&epoll), options.trust)?;
         let (mailbox, inbox) = mailbox::mailbox()?;
         ctl::server::spawn(&rundir.klips_ctl(), Trust::default(), mailbox.clone())?;
-        let now = UNIX_EPOCH + Duration::from_secs(clock::epoch().saturating_add(clock::now().as_secs()));
+        let now = UNIX_EPOCH + Duration::from_secs(clock::wall());
         let no_files = proc_fs::mount(rundir, mailbox, now).err().map(|error| error.to_string());
         if let Some(why) = &no_files {
             tracing::warn!(

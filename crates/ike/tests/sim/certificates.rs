@@ -11,6 +11,7 @@ use ike::x509::path::{Crl, Distrust, Trust};
 use ipsec_core::Secret;
 use ipsec_core::sign::{Curve, KeyKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
 const IDS: [&str; 2] = ["@west", "@east"];
@@ -44,7 +45,7 @@ fn world(root: &Authority, holders: [&Holder; 2], between: &[&Authority]) -> Wor
         let now = world.now;
         let endpoint = &mut world.hosts[side].endpoint;
         endpoint.set_secrets(secrets(root, holder));
-        endpoint.set_epoch(NOW - now.as_secs());
+        endpoint.set_epoch(Duration::from_secs(NOW - now.as_secs()));
     }
     world
 }
@@ -288,7 +289,7 @@ fn nobody_gets_in_by_a_way_that_the_connection_does_not_have() {
     assert!(matches!(there, Why::NotVouched { .. }), "{there:?}");
     // A clock that begins in 1970: no certificate is believed.
     let mut timeless = world(&root, [&west, &east], &[]);
-    timeless.hosts[1].endpoint.set_epoch(0);
+    timeless.hosts[1].endpoint.set_epoch(Duration::ZERO);
     let (_, here) = refused(&mut timeless);
     assert!(here.contains("not valid before"), "{here}");
 }

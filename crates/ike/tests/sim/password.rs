@@ -11,6 +11,7 @@ use ike::x509::path::Trust;
 use ipsec_core::mschap::PasswordHash;
 use ipsec_core::sign::{Curve, KeyKind};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn user(name: &str, password: &str) -> EapSecret {
     EapSecret { user: name.to_owned(), password: PasswordHash::of(password) }
@@ -58,7 +59,7 @@ fn world_of(
     for (side, (host, mut secrets)) in world.hosts.iter_mut().zip(secrets).enumerate() {
         add(side, &mut secrets);
         host.endpoint.set_secrets(secrets);
-        host.endpoint.set_epoch(NOW - now.as_secs());
+        host.endpoint.set_epoch(Duration::from_secs(NOW - now.as_secs()));
     }
     world
 }
@@ -92,7 +93,7 @@ fn a_road_warrior_with_a_password_is_let_in_and_known_by_the_users_name() {
         let mut stormy = world(&root, &east, user("alice", "right"), users());
         stormy.weather(seed);
         stormy.up(0);
-        stormy.run_for(std::time::Duration::from_secs(60));
+        stormy.run_for(Duration::from_secs(60));
         stormy.weather_clears();
         stormy.settle();
         stormy.agree(1);

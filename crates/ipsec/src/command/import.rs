@@ -3,7 +3,7 @@
 use super::hostkey::word;
 use super::{Failure, finish};
 use crate::conf::files;
-use crate::host::clock::epoch;
+use crate::host::clock::wall;
 use crate::print;
 use crate::rundir::confs;
 use ike::x509::{Certificate, date};
@@ -165,7 +165,7 @@ fn write(found: &Found, name: &str, confs: &Path) -> Result<String, String> {
         }
     }
     let (key, until) = (word(found.key.public().kind()), own.valid().1);
-    let late = if until < epoch() { ", WHICH IS OVER: ask for a new one" } else { "" };
+    let late = if until < wall() { ", WHICH IS OVER: ask for a new one" } else { "" };
     lines += &format!("{own}, valid until {}{late}\n", date(until));
     lines += &format!("ipsec.secrets: : {key} {name}.key\nipsec.conf:    leftcert={name}.pem\n");
     // Peers know hosts by names rather than by subjects.

@@ -167,12 +167,8 @@ impl core::fmt::Display for Refused {
 impl<'a> Session<'a> {
     fn new(args: &'a Args) -> Result<Self, Failure> {
         let client = KeyClient::connect_to(&Rundir::from_env(), Dialect::Linux).map_err(Failure::new)?;
-        let look = Look {
-            ports: args.ports,
-            short: args.short,
-            now: clock::epoch().saturating_add(clock::now().as_secs()),
-            zone: TimeZone::system(),
-        };
+        let look =
+            Look { ports: args.ports, short: args.short, now: clock::wall(), zone: TimeZone::system() };
         Ok(Self { args, client, buffer: Zeroizing::new(vec![0; keyclient::LONGEST]), look })
     }
 

@@ -1,5 +1,6 @@
 //! The host's clock: the one place that reads time. Everything else is handed a [`Time`].
 
+use core::time::Duration;
 use ipsec_core::Time;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -8,11 +9,15 @@ pub fn now() -> Time {
     Time::from_nanos(nanos(clock_gettime(ClockId::Boottime)))
 }
 
-/// Seconds since 1970 at [`Time::ZERO`]: what turns a [`Time`] into wall-clock seconds for PF_KEY and
-/// for certificates.
-pub fn epoch() -> u64 {
+/// Time since 1970 at [`Time::ZERO`]: what turns a [`Time`] into the time of day for PF_KEY and for certificates.
+pub fn epoch() -> Duration {
     let wall = nanos(clock_gettime(ClockId::Realtime));
-    wall.saturating_sub(now().as_nanos()) / 1_000_000_000
+    Duration::from_nanos(wall.saturating_sub(now().as_nanos()))
+}
+
+/// The time of day: seconds since 1970.
+pub fn wall() -> u64 {
+    nanos(clock_gettime(ClockId::Realtime)) / 1_000_000_000
 }
 
 fn nanos(at: Timespec) -> u64 {
@@ -29,6 +34,8 @@ mod tests {
         let first = now();
         assert!(now() >= first);
         assert!(first > Time::ZERO);
-        assert!(epoch() > 1_600_000_000, "{}", epoch());
+        assert!(wall() > 1_600_000_000, "{}", wall());
+        let sum = epoch().saturating_add(now().since(Time::ZERO)).as_secs();
+        assert!(wall().abs_diff(sum) <= 1, "{sum}");
     }
 }

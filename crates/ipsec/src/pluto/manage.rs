@@ -122,7 +122,7 @@ impl Pluto {
         let mut warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
         // A file that cannot be read at the moment makes nothing less strict.
         self.strict = self.conf().map_or(self.strict, |conf| conf.setup.strictcrlpolicy);
-        let now = clock::epoch().saturating_add(clock::now().as_secs());
+        let now = clock::wall();
         let (trust, lines) = files::trust(&self.options.confs, self.strict, now);
         tracing::info!(
             "{} private keys, {} authorities, {} revocation lists",

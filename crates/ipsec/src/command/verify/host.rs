@@ -5,7 +5,7 @@ use crate::command::version::VERSION;
 use crate::conf::connection::{self, Auto};
 use crate::conf::{Conf, Interface, Problem, secrets};
 use crate::ctl;
-use crate::host::clock::epoch;
+use crate::host::clock::wall;
 use crate::pluto;
 use crate::pluto::ports::Local;
 use crate::rundir::Rundir;
@@ -142,7 +142,7 @@ pub(super) fn fuse() -> Check {
 
 /// Certificates and lifetimes in wall-clock time need one that is about right: not before this program was made.
 pub(super) fn clock() -> Check {
-    let now = epoch().saturating_add(crate::host::clock::now().as_secs());
+    let now = wall();
     let made = crate::process::program().ok().and_then(|path| fs::metadata(path).ok());
     let made = made.and_then(|at| u64::try_from(at.mtime()).ok()).unwrap_or(0);
     // A file system may be a little ahead.

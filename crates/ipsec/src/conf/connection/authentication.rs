@@ -211,7 +211,7 @@ impl<'c> Plan<'c> {
     /// Says what peers will not like about our certificate, before they do.
     fn look_at(&mut self, us: &Side<'c>, certificate: &Certificate, id: &Id) {
         let Some(setting) = us.setting("cert") else { return };
-        let now = crate::host::clock::epoch().saturating_add(crate::host::clock::now().as_secs());
+        let now = crate::host::clock::wall();
         let (from, to) = certificate.valid();
         let mut warn = |what: String| {
             self.warnings

@@ -1,6 +1,6 @@
 //! What the supervisor has done, written down for `ipsec setup status`.
 
-use crate::host::clock;
+use crate::host::clock::wall;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,10 +49,6 @@ impl Record {
     pub(in super::super) fn read(path: &Path) -> Said {
         fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
-}
-
-fn wall() -> u64 {
-    clock::epoch().saturating_add(clock::now().as_secs())
 }
 
 /// Writes the file, whole or not at all.
