@@ -56,6 +56,9 @@ pub(super) fn ask_spi_range<L: Layout>(
 ) -> Result<(), Fault> {
     let (min, max) = record.spi_range().ok_or(Fault::invalid(D::MissingRange))?;
     let (min, max) = (order(min), order(max));
+    if min > max {
+        return Err(Fault::invalid(D::MalformedRange));
+    }
     w.spi_range(&SpiRange { min, max });
     Ok(())
 }

@@ -151,6 +151,10 @@ fn a_range_of_spis_is_in_host_order_here() {
     assert_eq!((range.min, range.max), (0x100, 0xffff_ffff));
     // Another's reservation is nobody else's business.
     assert!(Linux::default().notice(&turn.ask[0]).say.is_empty());
+    all[2] = ext(16, &[0x200_u32.to_ne_bytes(), 0x1ff_u32.to_ne_bytes(), [0; 4]].concat());
+    let refused = linux.request(&record(1, 3, &all));
+    assert!(refused.ask.is_empty(), "the other way round it is none");
+    assert_eq!(said(&refused), (1, Errno::EINVAL.0, 3, D::MalformedRange.number()));
 }
 
 #[test]
