@@ -275,6 +275,7 @@ impl Pluto {
             }
             if ready.links && self.watch.take(|_| false).changed {
                 self.listen();
+                self.look_again(now);
             }
             while let Some((id, answer)) = self.pool.answer() {
                 self.endpoint.answer(id, answer, now);
@@ -580,6 +581,7 @@ impl Pluto {
                     self.policy.forget(spi_in);
                 }
                 if !replaced {
+                    self.doubt(&connection.name, now);
                     self.say(&connection.name, &format!("IPsec SA is down {{in={spi_in:#010x}}}"));
                 }
             }
@@ -615,6 +617,7 @@ impl Pluto {
             }
             Event::IkeRekeyed { from, to } => tracing::info!("IKE SA {from} was replaced by {to}"),
             Event::IkeDown { connection: Some(connection), why, .. } => {
+                self.doubt(&connection.name, now);
                 self.say(&connection.name, &format!("IKE SA is down: {why}"));
                 self.finish(&connection.name, &Err(why.to_string()));
             }
@@ -629,6 +632,7 @@ impl Pluto {
                 }
             }
             Event::Failed { connection, why } => {
+                self.doubt(&connection.name, now);
                 self.say(&connection.name, &format!("given up: {why}"));
                 self.finish(&connection.name, &Err(why.to_string()));
             }

@@ -83,6 +83,9 @@ pub enum Request {
         #[serde(default)]
         dry_run: bool,
     },
+    /// What was loaded, with what names and addresses have become; pluto asks it of itself.
+    #[serde(skip)]
+    Again,
     /// Look at the addresses of this host again.
     Listen,
     /// Read ipsec.secrets again.

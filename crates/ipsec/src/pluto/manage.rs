@@ -76,11 +76,21 @@ impl Pluto {
                 Ok(Value::Null)
             }),
             Request::Add { name } => self.add(&name),
+            // One that only waits is forgotten with that.
+            Request::Delete { name }
+                if self.hosts.waits.remove(&name).is_some() && self.names(&name).is_empty() =>
+            {
+                Ok(Value::Null)
+            }
             Request::Delete { name } => self.loaded(&name).map(|names| {
                 names.iter().for_each(|name| self.delete(name, now));
                 Value::Null
             }),
             Request::Reload { dry_run } => self.reload(dry_run).map(|lines| json!(lines)),
+            Request::Again => {
+                self.again();
+                Ok(Value::Null)
+            }
             Request::Listen => {
                 self.listen();
                 Ok(Value::Null)
@@ -107,6 +117,8 @@ impl Pluto {
         all["version"] = json!(version::VERSION);
         all["addresses"] = json!(addresses);
         all["klips"] = json!(self.plane.is_some());
+        let waits = |(section, why): (&String, &String)| json!({ "section": section, "why": why });
+        all["waiting"] = self.hosts.waits.iter().map(waits).collect();
         all["recording"] = json!(self.options.record);
         let ike::Counters { malformed, forged, stray, cookies, flooded } = self.endpoint.counters();
         all["dropped"] = json!({
@@ -164,8 +176,21 @@ impl Pluto {
         if self.planned.get(&name) == Some(&planned) {
             return;
         }
-        if self.planned.contains_key(&name) {
-            self.delete(&name, now);
+        let keeps_policy = |known: &Planned| {
+            known.ike.child == planned.ike.child
+                && known.ike.request == planned.ike.request
+                && (known.auto, known.source, known.metric, &known.updown)
+                    == (planned.auto, planned.source, planned.metric, &planned.updown)
+        };
+        match self.planned.get(&name) {
+            // What it protects stays so meanwhile.
+            Some(known) if keeps_policy(known) => {
+                self.waiting.retain(|waiting| *waiting != name);
+                self.endpoint.remove(&name, now);
+                self.settle();
+            }
+            Some(_) => self.delete(&name, now),
+            None => {}
         }
         self.endpoint.add(planned.ike.clone());
         self.planned.insert(name.clone(), planned);
@@ -201,8 +226,26 @@ impl Pluto {
     /// Makes what is loaded what the file says, and says what that takes. Nothing is done if the file has an error.
     pub(super) fn reload(&mut self, dry_run: bool) -> Result<Vec<String>, String> {
         let conf = self.conf()?;
+        let done = self.apply(&conf, dry_run, false)?;
+        if !dry_run {
+            self.hosts.conf = Some(conf);
+        }
+        Ok(done)
+    }
+
+    /// Makes of what was loaded what it means with the names and addresses of now.
+    pub(super) fn again(&mut self) {
+        let Some(conf) = self.hosts.conf.take() else { return };
+        if let Err(why) = self.apply(&conf, false, true) {
+            tracing::warn!("{why}");
+        }
+        self.hosts.conf = Some(conf);
+    }
+
+    /// `again`: nobody has asked for it. What is up, what was deleted and what was loaded by hand stays as it is.
+    fn apply(&mut self, conf: &Conf, dry_run: bool, again: bool) -> Result<Vec<String>, String> {
         let (mut warnings, mut errors) = (conf.warnings.clone(), Vec::new());
-        let (mut wanted, mut waits, mut done) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let (mut wanted, mut waits, mut done) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for conn in &conf.conns {
             match connection::auto(conn) {
                 Ok(Auto::Ignore) => continue,
@@ -214,8 +257,7 @@ impl Pluto {
             }
             if let Some(name) = self.hosts.missing(conn).first() {
                 // All others are loaded, and this one once its name is known; what it was before, it stays meanwhile.
-                done.push(format!("\"{}\": waits until it is known which address {name} has", conn.name));
-                waits.push(conn.name.as_str());
+                waits.insert(conn.name.clone(), format!("until it is known which address {name} has"));
                 let before = self.names(&conn.name);
                 wanted.extend(before.into_iter().filter_map(|name| {
                     let planned = self.planned.get(&name)?.clone();
@@ -223,18 +265,36 @@ impl Pluto {
                 }));
                 continue;
             }
-            match connection::plan(conn, &Known(&self.ports, &self.hosts), &mut warnings) {
+            match connection::plan_now(conn, &Known(&self.ports, &self.hosts), &mut warnings) {
                 Ok(planned) => wanted.extend(planned.into_iter().map(|one| (one.ike.name.clone(), one))),
-                Err(problems) => errors.extend(problems),
+                // An address that is not there yet is no reason not to load the others.
+                Err(unplanned) if unplanned.passing => {
+                    waits.insert(
+                        conn.name.clone(),
+                        format!("until that changes: {}", lines(&unplanned.problems)),
+                    );
+                    let before = self.names(&conn.name).into_iter();
+                    wanted.extend(
+                        before.filter_map(|name| Some((name.clone(), self.planned.get(&name)?.clone()))),
+                    );
+                }
+                Err(unplanned) => errors.extend(unplanned.problems),
             }
         }
         if !errors.is_empty() {
             return Err(lines(&errors));
         }
-        warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+        if !again {
+            warnings.iter().for_each(|problem| tracing::warn!("{problem}"));
+        }
+        let news =
+            waits.iter().filter(|(section, why)| !again || self.hosts.waits.get(*section) != Some(why));
+        done.extend(news.map(|(section, why)| format!("\"{section}\": waits {why}")));
         let now = clock::now();
-        let gone =
-            self.planned.iter().filter(|(name, old)| old.auto != Auto::Ignore && !wanted.contains_key(*name));
+        let gone = self
+            .planned
+            .iter()
+            .filter(|(name, old)| !again && old.auto != Auto::Ignore && !wanted.contains_key(*name));
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             done.push(format!("\"{name}\": removed"));
             if !dry_run {
@@ -244,7 +304,9 @@ impl Pluto {
         for (name, planned) in wanted {
             let what = match self.planned.get(&name) {
                 Some(known) if *known == planned => continue,
+                Some(_) if again && self.policy.is_up(&name) => continue,
                 Some(_) => "changed",
+                None if again && !self.hosts.waits.contains_key(&planned.section) => continue,
                 None => "added",
             };
             done.push(format!("\"{name}\": {what}"));
@@ -274,10 +336,11 @@ impl Pluto {
                     name.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
                 };
                 let alive = |name: &str| {
-                    self.planned.contains_key(name) || waits.iter().any(|section| is_of(section, name))
+                    self.planned.contains_key(name) || waits.keys().any(|section| is_of(section, name))
                 };
                 self.policy.bury(&mut plane.kernel, alive);
             }
+            self.hosts.waits = waits;
         }
         Ok(done)
     }

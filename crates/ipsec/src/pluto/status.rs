@@ -155,6 +155,9 @@ pub fn lines(status: &Value) -> Vec<String> {
             ));
         }
     }
+    for one in list(status, "waiting") {
+        all.push(format!("\"{}\": waits {}", text(&one, "section"), text(&one, "why")));
+    }
     all.push(String::new());
     for row in list(status, "ike_sas") {
         all.push(format!(

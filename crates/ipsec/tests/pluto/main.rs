@@ -11,6 +11,7 @@ mod hosts;
 mod inside;
 mod many;
 mod moves;
+mod names;
 mod operate;
 mod outside;
 mod ppk;
