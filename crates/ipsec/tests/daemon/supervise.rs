@@ -130,6 +130,13 @@ fn a_supervisor_that_is_killed_is_missed_and_a_start_brings_it_back_and_touches_
     // It watches what it did not start.
     kill(one.expect("pluto"));
     wait("another pluto", || pluto(&host).is_some_and(|now| Some(now) != one));
+    // What died while nobody watched is found by its pid file.
+    kill(Process::read(&host.rundir.supervisor_pid()).expect("supervisor.pid"));
+    let one = pluto(&host);
+    kill(one.expect("pluto"));
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    wait("another pluto", || pluto(&host).is_some_and(|now| Some(now) != one));
+    assert_eq!(klips(&host), two);
     // All at once, and a stop right after it.
     for process in
         [Process::read(&host.rundir.supervisor_pid()), klips(&host), pluto(&host)].into_iter().flatten()

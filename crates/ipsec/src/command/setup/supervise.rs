@@ -232,19 +232,13 @@ impl Supervisor {
         if ward.has_ended()
             && let Some((process, _)) = ward.alive.take()
         {
-            let (name, pid) = (ward.name, process.pid);
             ward.silent = None;
-            if Process::read(&file(&self.rundir, name)).is_some_and(|named| named.pid == pid) {
-                let delay = ward.backoff.died(now);
-                ward.due = Some(now.after(delay));
-                ward.record.died(delay);
-                let when =
-                    if delay.is_zero() { "now".to_owned() } else { format!("in {} s", delay.as_secs()) };
-                self.voice.say(&format!("{name} (pid {pid}) has died: it is started again {when}"));
+            if Process::read(&file(&self.rundir, ward.name)).is_some_and(|named| named.pid == process.pid) {
+                self.died(at, process, now);
             } else {
-                self.voice.log(&format!("{name} (pid {pid}) has ended as it was told to"));
+                self.voice.log(&format!("{} (pid {}) has ended as it was told to", ward.name, process.pid));
+                self.note();
             }
-            self.note();
         }
         let Some(ward) = self.wards.get_mut(at) else { return };
         if ward.alive.is_none()
@@ -259,9 +253,28 @@ impl Supervisor {
             }
             return;
         }
+        // It can have died before we first looked: between its start and ours, or while there was no supervisor.
+        if ward.alive.is_none()
+            && ward.due.is_none()
+            && let Some(process) = dead(&self.rundir, ward.name)
+        {
+            self.died(at, process, now);
+        }
+        let Some(ward) = self.wards.get(at) else { return };
         if ward.due.is_some_and(|due| due <= now) {
             self.start(at);
         }
+    }
+
+    /// Has a daemon that died started again, after a while if it does so often.
+    fn died(&mut self, at: usize, process: Process, now: Time) {
+        let Some(ward) = self.wards.get_mut(at) else { return };
+        let delay = ward.backoff.died(now);
+        ward.due = Some(now.after(delay));
+        ward.record.died(delay);
+        let when = if delay.is_zero() { "now".to_owned() } else { format!("in {} s", delay.as_secs()) };
+        self.voice.say(&format!("{} (pid {}) has died: it is started again {when}", ward.name, process.pid));
+        self.note();
     }
 
     /// Starts a daemon again.
@@ -392,6 +405,11 @@ fn alive(rundir: &Rundir, name: &str) -> Option<Process> {
     let lock = if name == KLIPS { rundir.klips_lock() } else { rundir.pluto_lock() };
     let named = Process::read(&file(rundir, name)).and_then(|named| Process::now(named.pid));
     named.filter(|process| process.holds(&lock))
+}
+
+/// The daemon if it has died: its pid file is there, and names a process that is not.
+fn dead(rundir: &Rundir, name: &str) -> Option<Process> {
+    Process::read(&file(rundir, name)).filter(|process| !process.is_alive())
 }
 
 fn answers(rundir: &Rundir, name: &str) -> bool {
