@@ -48,7 +48,12 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let range = ext(16, &[0, 1, 0, 0, 255, 255, 0, 0, 0, 0, 0, 0]);
     let cbc = [sa(5, 12), ends(), life(3, 9), life(4, 1), sa2.clone(), key(8, 32), key(9, 16)];
     let gcm = [sa(0, 20), sa2.clone(), ends(), natt, key(9, 20)];
-    let all: [(&str, Vec<u8>); 18] = [
+    let bundle = {
+        let request = |proto: u8| [16, 0, proto, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let head = [2, 0, 2, 0, 8, 0, 0, 0, 0, 0, 0, 0x80];
+        ext(18, &[&head[..], &request(108), &request(50), &request(51)].concat())
+    };
+    let all: [(&str, Vec<u8>); 19] = [
         ("getspi", record(1, 3, &[ends(), range, sa2])),
         ("add-cbc", record(3, 3, &cbc)),
         ("update-cbc", record(2, 3, &cbc)),
@@ -59,6 +64,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         ("flush", bare(9)),
         ("dump", bare(10)),
         ("spdadd-unique", record(14, 0, &[nets(), policy(2, 2, 3)])),
+        ("spdadd-bundle", record(14, 0, &[ends(), bundle])),
         ("spdupdate-require", record(13, 0, &[nets(), policy(2, 1, 2)])),
         ("spdupdate-use", record(13, 0, &[nets(), policy(2, 3, 1)])),
         ("spdadd-discard", record(14, 0, &[nets(), policy(0, 2, 0)])),

@@ -2,13 +2,12 @@
 //! KAME have it).
 //!
 //! An SA that its key manager gave no selector is entitled to nothing by itself. A packet that was opened with it is
-//! delivered if the policy that decides about it wants an SA, and wants this one.
+//! delivered if the policy that decides about it wants an SA, and wants this one; where it wants several, with all of them.
 
-use crate::eroute::{Eroute, ErouteError, Eroutes};
-use crate::sa::Sa;
+use crate::eroute::{Eroute, ErouteError, Eroutes, IPCOMP, Passed, Policy};
 use core::net::IpAddr;
 use ipsec_core::{Flow, Selector};
-use pfkey::FlowDirection;
+use pfkey::{FlowDirection, Level};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -61,15 +60,13 @@ impl Admission {
         }
     }
 
-    /// Says whether `sa`, which has no selector, may carry a packet of `flow`.
-    pub(crate) fn admits(&self, sa: &Sa, flow: &Flow) -> bool {
+    /// Says whether a packet of `flow` may come in on SAs of which the innermost has no selector; `passed` has them from the
+    /// inside to the outside.
+    pub(crate) fn admits(&self, passed: &[Passed], flow: &Flow) -> bool {
         let here = self.locals.contains(&flow.dst) || flow.dst.is_multicast();
         let side = if here { Side::In } else { Side::Forward };
         let decides = self.side(side).lookup(flow).and_then(|eroute| eroute.policy.as_ref());
-        decides.is_some_and(|policy| {
-            let reqid = policy.flow.wanted.map_or(0, |wanted| wanted.reqid);
-            policy.wants(sa) && (reqid == 0 || sa.reqid() == Some(reqid))
-        })
+        decides.is_some_and(|policy| satisfied(policy, passed))
     }
 
     /// Puts a policy in the place of the one with its selector, if any.
@@ -100,14 +97,28 @@ impl Admission {
     }
 }
 
+/// Whether each SA that a policy wants was there, in its order, the innermost of all among them. One that is only used where it
+/// is there may be missing, and IPComp, which is used where it helps (RFC 3173 §2.2). What is around them does no harm.
+fn satisfied(policy: &Policy, passed: &[Passed]) -> bool {
+    let mut rest = passed;
+    for wanted in policy.wanted() {
+        match rest.split_first() {
+            Some((sa, outer)) if sa.is(&wanted) && sa.has_number(&wanted.wanted) => rest = outer,
+            _ if wanted.wanted.level == Level::Use || wanted.wanted.protocol == IPCOMP => {}
+            _ => return false,
+        }
+    }
+    rest.len() < passed.len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eroute::{Action, Policy};
-    use crate::sa::{Blueprint, Keys, Limits, Mode};
+    use crate::eroute::Action;
+    use crate::sa::{Blueprint, Keys, Limits, Mode, Sa};
     use ipsec_core::algorithm::{Encryption, Suite};
     use ipsec_core::{Protocol, SaId, Spi};
-    use pfkey::{FlowPolicy, Level, Wanted};
+    use pfkey::{FlowPolicy, Wanted};
 
     const HERE: &str = "10.1.0.1";
 
@@ -132,7 +143,8 @@ mod tests {
         let selector = Selector::nets(src.parse().unwrap(), "10.1.0.0/16".parse().unwrap());
         let mut policy = Eroute::new(selector, Action::Pass);
         let wanted = wanted.map(|(level, reqid)| Wanted { protocol: 50, mode: 2, level, reqid });
-        let flow = FlowPolicy { direction: FlowDirection::In, index: 8, priority, wanted };
+        let flow =
+            FlowPolicy { direction: FlowDirection::In, index: 8, priority, wanted, further: Vec::new() };
         let ends = ("192.0.2.2".parse().unwrap(), "192.0.2.1".parse().unwrap());
         policy.policy = Some(Box::new(Policy { flow, ends, age: 1 }));
         policy
@@ -147,7 +159,8 @@ mod tests {
         let mut admission = Admission::default();
         admission.set_locals([HERE.parse().unwrap()].into());
         let peers = || sa("192.0.2.2", Mode::Tunnel, 77);
-        let admits = |admission: &Admission, sa: &Sa, dst: &str| admission.admits(sa, &flow(dst));
+        let admits =
+            |admission: &Admission, sa: &Sa, dst: &str| admission.admits(&[Passed::of(sa)], &flow(dst));
         assert!(!admits(&admission, &peers(), HERE), "no policy");
 
         admission.replace(Side::In, policy("10.2.0.0/16", Some((Level::Require, 0)), 5));

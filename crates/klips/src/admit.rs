@@ -2,14 +2,19 @@
 //!
 //! [`Admitted`] is the proof, and only this module makes one.
 
+use crate::bundle::MOST;
 use crate::discard::Discard;
 use crate::ecn;
+use crate::eroute::Passed;
 use crate::open::Payload;
 use crate::packet::{Parsed, proto};
 use crate::plane::Plane;
 use crate::sa::Sa;
+use arrayvec::ArrayVec;
+use core::net::IpAddr;
 use core::ops::Range;
 use ipsec_core::Flow;
+use std::sync::Arc;
 
 /// An inner packet that its SA was entitled to carry. Nothing else reaches the device.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +35,8 @@ impl Admitted {
     }
 }
 
-/// Lets the payload of an SA in tunnel mode in as an inner packet; `tos` is that of the header around it.
+/// Lets the payload of an SA in tunnel mode in as an inner packet; `tos` is that of the header around it, `around` the SAs that
+/// were around this one, from the inside to the outside.
 ///
 /// `entitled` is the flow that this SA was last found entitled to carry; to begin with, none.
 //= https://www.rfc-editor.org/rfc/rfc4301#section-5.2
@@ -38,12 +44,33 @@ impl Admitted {
 //# selectors for the SA, it MUST discard the packet.
 pub(crate) fn tunnelled(
     plane: &Plane,
-    sa: &Sa,
+    (sa, around): (&Sa, &[Arc<Sa>]),
     tos: u8,
     payload: Payload<'_>,
     entitled: &mut Option<Entitled>,
 ) -> Result<Admitted, Discard> {
-    let Payload { octets, at, next_header } = payload;
+    within(payload, tos, entitled, |flow| entitles(plane, sa, around, flow))
+}
+
+/// Lets a packet in that lies in another between `ends`, where policy wants IPComp in tunnel mode there that was not worth it
+/// for this one. `None` if policy does not.
+pub(crate) fn uncompressed(
+    plane: &Plane,
+    (src, dst): (IpAddr, IpAddr),
+    around: &[Arc<Sa>],
+    tos: u8,
+    payload: Payload<'_>,
+) -> Option<Admitted> {
+    let passed = passed(Passed::uncompressed(src, dst), around);
+    within(payload, tos, &mut None, |flow| plane.admission().admits(&passed, flow)).ok()
+}
+
+fn within(
+    Payload { octets, at, next_header }: Payload<'_>,
+    tos: u8,
+    entitled: &mut Option<Entitled>,
+    entitles: impl FnOnce(&Flow) -> bool,
+) -> Result<Admitted, Discard> {
     let version = match next_header {
         proto::IPIP => 4,
         proto::IPV6 => 6,
@@ -58,7 +85,7 @@ pub(crate) fn tunnelled(
         Some((seen, len)) if Some(seen) == *entitled => len,
         _ => {
             let parsed = Parsed::new(octets)?;
-            if !entitles(plane, sa, &parsed.flow) {
+            if !entitles(&parsed.flow) {
                 return Err(Discard::PolicyMismatch);
             }
             *entitled = seen.map(|(seen, _)| seen);
@@ -72,17 +99,28 @@ pub(crate) fn tunnelled(
 
 /// Lets a packet in that travelled in transport mode: its header was the outer one, so that its addresses are those of the
 /// SA already.
-pub(crate) fn transported(plane: &Plane, sa: &Sa, octets: &[u8], at: usize) -> Result<Admitted, Discard> {
+pub(crate) fn transported(
+    plane: &Plane,
+    (sa, around): (&Sa, &[Arc<Sa>]),
+    octets: &[u8],
+    at: usize,
+) -> Result<Admitted, Discard> {
     let parsed = Parsed::new(octets)?;
-    if !entitles(plane, sa, &parsed.flow) {
+    if !entitles(plane, sa, around, &parsed.flow) {
         return Err(Discard::PolicyMismatch);
     }
     Ok(Admitted { at, len: parsed.len })
 }
 
 /// The SA's selectors, and policy for those that have none.
-fn entitles(plane: &Plane, sa: &Sa, flow: &Flow) -> bool {
-    sa.entitles(flow) && (sa.reqid().is_none() || plane.admission().admits(sa, flow))
+fn entitles(plane: &Plane, sa: &Sa, around: &[Arc<Sa>], flow: &Flow) -> bool {
+    let by_policy = || plane.admission().admits(&passed(Passed::of(sa), around), flow);
+    sa.entitles(flow) && (sa.reqid().is_none() || by_policy())
+}
+
+/// What policy looks at of the innermost SA and of those around it.
+fn passed(innermost: Passed, around: &[Arc<Sa>]) -> ArrayVec<Passed, { MOST + 1 }> {
+    [innermost].into_iter().chain(around.iter().map(|sa| Passed::of(sa))).take(MOST + 1).collect()
 }
 
 /// All that selectors look at in a TCP or UDP packet without options, extension headers or fragmentation.

@@ -68,7 +68,9 @@ impl Bundle {
     /// Puts SAs together, from the inside to the outside.
     pub(crate) fn new(sas: Sas) -> Result<Self, BundleError> {
         let last = sas.last().ok_or(BundleError::Number)?;
-        if !matches!(last.id.protocol, Protocol::Esp | Protocol::Ah) {
+        // IPComp that policy judges may be in what another such SA leaves; by itself it is not sent, nor received.
+        let waits = last.id.protocol == Protocol::Ipcomp && last.reqid().is_some() && sas.len() == 1;
+        if !protects(last) && !waits {
             return Err(BundleError::Unprotected);
         }
         if sas.iter().rev().skip(1).any(|sa| sa.encapsulation().is_some()) {
@@ -138,8 +140,19 @@ impl Bundle {
 
     /// Whether packets may go on it now.
     pub(crate) fn may_send(&self) -> bool {
-        self.sas().iter().all(|sa| sa.may_send())
+        self.outermost().is_some_and(|sa| protects(sa)) && self.sas().iter().all(|sa| sa.may_send())
     }
+
+    /// Whether both are the same SAs.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.sas().len() == other.sas().len()
+            && self.sas().iter().zip(other.sas()).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+/// Whether what lies inside of an SA has any protection.
+const fn protects(sa: &Sa) -> bool {
+    matches!(sa.id.protocol, Protocol::Esp | Protocol::Ah)
 }
 
 impl Chain {

@@ -396,7 +396,7 @@ impl Control {
             }
             MessageType::GroupSa => self.group(ask)?,
             MessageType::GetFlow => {
-                let index = ask.flow_policy.map_or(0, |policy| policy.index);
+                let index = ask.flow_policy.as_ref().map_or(0, |policy| policy.index);
                 let eroute = self.policy_numbered(index).ok_or(Fault::errno(Errno::ENOENT))?;
                 let message = self.describe_flow(&answer(&ask.base), &eroute);
                 self.sockets.deliver(Hearers::Sender(from), message);
@@ -426,7 +426,7 @@ impl Control {
             address::fix(ask, &self.locals)?;
             rules::possible(ask, satype)?;
         }
-        // What waits is ESP's. Without an SA type a socket means all it is registered for (reference Q12).
+        // What waits is ESP's, or what policy names. Without an SA type a socket means all it is registered for (reference Q12).
         let socket = self.sockets.get(from);
         let registered = |satype: SaType| socket.is_some_and(|socket| socket.is_registered(satype.number()));
         if number == 0 && socket.is_none_or(|socket| socket.satypes().next().is_none()) {
@@ -434,7 +434,7 @@ impl Control {
         }
         let esp = number == SaType::Esp.number() || number == 0 && registered(SaType::Esp);
         // A longer one is ignored (pf_key(7P) has it as the bare header).
-        if esp && ask.is_bare() {
+        if (esp || self.acquires.is_by_policy(ask.base.seq)) && ask.is_bare() {
             self.given_up(ask.base.seq);
         }
         Ok(())

@@ -10,13 +10,14 @@ mod cut;
 mod family;
 mod space;
 
+use crate::bundle::Bundle;
 use crate::sa::{Mode, Sa};
 use core::cmp::Reverse;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use family::Family;
 use ipsec_core::{Flow, SaId, Selector, Time};
-use pfkey::FlowPolicy;
+use pfkey::{FlowPolicy, Further, Wanted};
 use space::{Place, key, tuple};
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ pub struct Eroute {
     identities: Option<Box<[Box<str>; 2]>>,
     /// What it is besides, if it comes from a dialect that has more to say.
     pub policy: Option<Box<Policy>>,
+    /// What is done to packets, if policy wants several SAs: these, whatever else each of them is used for.
+    bundle: Option<Bundle>,
     packets: AtomicU64,
     last_use: AtomicU64,
 }
@@ -65,7 +68,7 @@ impl Eroute {
     /// A fresh eroute that has matched nothing yet.
     pub fn new(selector: Selector, action: Action) -> Self {
         let (packets, last_use) = Default::default();
-        Self { selector, action, identities: None, policy: None, packets, last_use }
+        Self { selector, action, identities: None, policy: None, bundle: None, packets, last_use }
     }
 
     /// Of those that match, the smallest decides.
@@ -92,6 +95,17 @@ impl Eroute {
         self.identities.as_deref().map_or("", |[_, dst]| dst)
     }
 
+    /// The SAs that it has packets go through, where its policy wants several; the action names the first.
+    pub(crate) const fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// The same that has packets go through these.
+    #[must_use]
+    pub(crate) fn through(self, bundle: Option<Bundle>) -> Self {
+        Self { bundle, ..self }
+    }
+
     /// The same entry with another action; it goes on counting.
     pub(crate) fn redirected(&self, action: Action) -> Self {
         Self {
@@ -99,6 +113,7 @@ impl Eroute {
             action,
             identities: self.identities.clone(),
             policy: self.policy.clone(),
+            bundle: self.bundle.clone(),
             packets: AtomicU64::new(self.packets.load(Ordering::Relaxed)),
             last_use: AtomicU64::new(self.last_use.load(Ordering::Relaxed)),
         }
@@ -124,25 +139,72 @@ impl Eroute {
 /// What an eroute of another dialect is besides its selector and what it does just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its number, its priority, the SA that it wants.
+    /// Its number, its priority, the SAs that it wants.
     pub flow: FlowPolicy,
-    /// The ends of the tunnel that it wants; an unspecified one may be any.
+    /// The ends of the SA that it wants, the innermost of several; an unspecified one may be any.
     pub ends: (IpAddr, IpAddr),
     /// Policies of one priority come in this order.
     pub age: u64,
 }
 
 impl Policy {
-    /// Whether `sa` is the one that it wants.
-    pub(crate) fn wants(&self, sa: &Sa) -> bool {
-        let Some(wanted) = self.flow.wanted else { return false };
-        let end = |wanted: IpAddr, is: IpAddr| wanted.is_unspecified() || wanted == is;
-        wanted.protocol == sa.id.protocol.number()
-            && (sa.mode == Mode::Tunnel) == (wanted.mode == TUNNEL)
-            && end(self.ends.0, sa.src)
-            && end(self.ends.1, sa.id.dst)
+    /// The SAs that it wants, from the inside to the outside.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = Further> {
+        let (src, dst) = self.ends;
+        let innermost = self.flow.wanted.map(|wanted| Further { wanted, src, dst });
+        innermost.into_iter().chain(self.flow.further.iter().copied())
+    }
+
+    /// Whether it wants more than one.
+    pub(crate) const fn wants_several(&self) -> bool {
+        !self.flow.further.is_empty()
     }
 }
+
+/// What a policy looks at in an SA, or in what stands for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    protocol: u8,
+    tunnel: bool,
+    src: IpAddr,
+    dst: IpAddr,
+    /// `None` for any.
+    reqid: Option<u32>,
+}
+
+impl Passed {
+    pub(crate) fn of(sa: &Sa) -> Self {
+        Self {
+            protocol: sa.id.protocol.number(),
+            tunnel: sa.mode == Mode::Tunnel,
+            src: sa.src,
+            dst: sa.id.dst,
+            reqid: Some(sa.reqid().unwrap_or(0)),
+        }
+    }
+
+    /// IPComp in tunnel mode that was not worth it: a packet in a packet between these.
+    pub(crate) const fn uncompressed(src: IpAddr, dst: IpAddr) -> Self {
+        Self { protocol: IPCOMP, tunnel: true, src, dst, reqid: None }
+    }
+
+    /// Whether it is the one that is wanted, but for its number.
+    pub(crate) fn is(&self, Further { wanted, src, dst }: &Further) -> bool {
+        let end = |wanted: &IpAddr, is: IpAddr| wanted.is_unspecified() || *wanted == is;
+        wanted.protocol == self.protocol
+            && self.tunnel == (wanted.mode == TUNNEL)
+            && end(src, self.src)
+            && end(dst, self.dst)
+    }
+
+    /// Whether it has the number that is wanted, if one is.
+    pub(crate) fn has_number(&self, wanted: &Wanted) -> bool {
+        wanted.reqid == 0 || self.reqid.is_none_or(|reqid| reqid == wanted.reqid)
+    }
+}
+
+/// IPComp, as an IP protocol.
+pub(crate) const IPCOMP: u8 = 108;
 
 /// `IPSEC_MODE_TUNNEL`.
 const TUNNEL: u8 = 2;

@@ -236,7 +236,7 @@ impl Inbound {
             let mut seen = None;
             let admitted = packet.payload().and_then(|payload| {
                 seen = self.watched.and_then(|_| Parsed::new(payload.octets).ok());
-                tunnelled(&self.plane, sa, arrival.tos, payload, &mut self.entitled)
+                tunnelled(&self.plane, (sa, &[]), arrival.tos, payload, &mut self.entitled)
             });
             match admitted {
                 Ok(packet) => {

@@ -296,7 +296,14 @@ fn look_up(plane: &Plane, eroute: Arc<Eroute>) -> (Arc<Eroute>, Option<Bundle>) 
             None
         }
     };
-    let bundle = named.and_then(|id| plane.bundle(&id)).filter(Bundle::may_send);
+    // Where policy wants several SAs it is these, and none of them by itself.
+    let several = eroute.policy.as_ref().is_some_and(|policy| policy.wants_several());
+    let bundle = match named {
+        Some(_) if several => eroute.bundle().cloned(),
+        Some(id) => plane.bundle(&id),
+        None => None,
+    };
+    let bundle = bundle.filter(Bundle::may_send);
     (eroute, bundle)
 }
 

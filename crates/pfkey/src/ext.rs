@@ -368,6 +368,17 @@ pub enum Level {
     Unique,
 }
 
+impl Level {
+    /// The number on the wire, `IPSEC_LEVEL_*`.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Use => 1,
+            Self::Require => 2,
+            Self::Unique => 3,
+        }
+    }
+}
+
 /// The SA that a policy wants, which it does not name: the newest that fits is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
@@ -381,11 +392,23 @@ pub struct Wanted {
     pub reqid: u32,
 }
 
+/// One more SA that a policy wants, around those before it, and its ends. 40 octets: 0, level, mode, protocol; at 4 the reqid;
+/// at 8 source and destination, 16 octets each, IPv4 mapped into IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Further {
+    /// The SA.
+    pub wanted: Wanted,
+    /// Where it begins.
+    pub src: IpAddr,
+    /// Where it ends.
+    pub dst: IpAddr,
+}
+
 /// Native: what an eroute of another dialect is besides. 24 octets: at 4 direction, level, mode, protocol; at 8 index and
-/// priority; at 16 the reqid.
+/// priority; at 16 the reqid. Behind them each [`Further`] SA that is wanted, from the inside to the outside.
 ///
-/// Where an SA is wanted the message's `AddressSrc` and `AddressDst` are the ends of its tunnel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Where an SA is wanted the message's `AddressSrc` and `AddressDst` are the ends of the first, the innermost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowPolicy {
     /// Which packets it is about.
     pub direction: FlowDirection,
@@ -396,9 +419,14 @@ pub struct FlowPolicy {
     pub priority: u32,
     /// The SA, if it wants one.
     pub wanted: Option<Wanted>,
+    /// The SAs around that one, at most [`FlowPolicy::MOST_FURTHER`].
+    pub further: Vec<Further>,
 }
 
 impl FlowPolicy {
+    /// A packet goes through four SAs at most.
+    pub const MOST_FURTHER: usize = 3;
+
     /// The priority of eroutes that have none.
     pub const MIDDLE: u32 = 1 << 31;
 }

@@ -4,11 +4,12 @@
 //! turn: its type, its length, whether it was there before, its content. The first fault is the one reported.
 
 use crate::ext::{
-    Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Group, Identity, Key, KmCookie, Level,
-    Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
-    Wanted, sensitivity, sockaddr,
+    Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Further, Group, Identity, Key, KmCookie,
+    Level, Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions,
+    SpiRange, Wanted, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
+use core::net::Ipv6Addr;
 
 /// PF_KEY_V2.
 const VERSION: u8 = 2;
@@ -556,21 +557,43 @@ fn packet_limits(octets: &[u8]) -> Option<PacketLimits> {
 }
 
 fn flow_policy(octets: &[u8]) -> Option<FlowPolicy> {
+    let (first, rest) = octets.split_first_chunk::<24>()?;
     let &[_, _, _, _, direction, level, mode, protocol, i0, i1, i2, i3, p0, p1, p2, p3, r0, r1, r2, r3, ..] =
-        exactly::<24>(octets)?;
-    let wanted = |level| Some(Wanted { protocol, mode, level, reqid: u32::from_ne_bytes([r0, r1, r2, r3]) });
+        first;
+    let wanted = match level {
+        0 => None,
+        _ => Some(wanted(level, mode, protocol, [r0, r1, r2, r3])?),
+    };
+    let (rest, torn) = rest.as_chunks::<40>();
+    if !torn.is_empty() || rest.len() > FlowPolicy::MOST_FURTHER || wanted.is_none() && !rest.is_empty() {
+        return None;
+    }
     Some(FlowPolicy {
         direction: FlowDirection::from_number(direction)?,
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
         priority: u32::from_ne_bytes([p0, p1, p2, p3]),
-        wanted: match level {
-            0 => None,
-            1 => wanted(Level::Use),
-            2 => wanted(Level::Require),
-            3 => wanted(Level::Unique),
-            _ => return None,
-        },
+        wanted,
+        further: rest.iter().map(further).collect::<Option<_>>()?,
     })
+}
+
+fn wanted(level: u8, mode: u8, protocol: u8, reqid: [u8; 4]) -> Option<Wanted> {
+    let level = match level {
+        1 => Level::Use,
+        2 => Level::Require,
+        3 => Level::Unique,
+        _ => return None,
+    };
+    Some(Wanted { protocol, mode, level, reqid: u32::from_ne_bytes(reqid) })
+}
+
+fn further(octets: &[u8; 40]) -> Option<Further> {
+    let &[_, level, mode, protocol, r0, r1, r2, r3, ref ends @ ..] = octets;
+    let (src, rest) = ends.split_first_chunk::<16>()?;
+    let ip = |octets: [u8; 16]| Ipv6Addr::from(octets).to_canonical();
+    let (src, dst) = (ip(*src), ip(*rest.first_chunk::<16>()?));
+    let wanted = wanted(level, mode, protocol, [r0, r1, r2, r3])?;
+    (src.is_ipv4() == dst.is_ipv4()).then_some(Further { wanted, src, dst })
 }
 
 fn sa_policy(octets: &[u8]) -> Option<SaPolicy> {

@@ -1,7 +1,7 @@
 //! Building a message, extension by extension.
 
 use crate::ext::{
-    AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Identity, KmCookie, Level, Lifetime, Member,
+    AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Further, Identity, KmCookie, Lifetime, Member,
     PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
@@ -260,17 +260,24 @@ impl Writer {
 
     /// Native: what an eroute of another dialect is besides.
     pub fn flow_policy(&mut self, policy: &FlowPolicy) -> &mut Self {
-        let level = policy.wanted.map_or(0, |wanted| match wanted.level {
-            Level::Use => 1,
-            Level::Require => 2,
-            Level::Unique => 3,
-        });
+        let level = policy.wanted.map_or(0, |wanted| wanted.level.number());
         let (mode, protocol, reqid) = policy.wanted.map_or((0, 0, 0), |w| (w.mode, w.protocol, w.reqid));
         self.ext(ExtType::FlowPolicy, |octets| {
             octets.extend_from_slice(&[policy.direction.number(), level, mode, protocol]);
             [policy.index, policy.priority, reqid, 0]
                 .iter()
                 .for_each(|n| octets.extend_from_slice(&n.to_ne_bytes()));
+            for Further { wanted, src, dst } in &policy.further {
+                octets.extend_from_slice(&[0, wanted.level.number(), wanted.mode, wanted.protocol]);
+                octets.extend_from_slice(&wanted.reqid.to_ne_bytes());
+                for ip in [src, dst] {
+                    let mapped = match ip {
+                        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                        IpAddr::V6(ip) => *ip,
+                    };
+                    octets.extend_from_slice(&mapped.octets());
+                }
+            }
         })
     }
 

@@ -2,9 +2,9 @@
 
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
-    Flow, FlowAction, FlowDirection, FlowPolicy, Identity, KmCookie, Level, Lifetime, Limits, Member,
-    Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType, Sensitivity,
-    SocketOptions, SpiRange, Wanted, Writer,
+    Flow, FlowAction, FlowDirection, FlowPolicy, Further, Identity, KmCookie, Level, Lifetime, Limits,
+    Member, Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType,
+    Sensitivity, SocketOptions, SpiRange, Wanted, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, SocketAddr};
@@ -49,7 +49,7 @@ fn everything() -> Vec<u8> {
         .sa_params(&SaParams { window: 4096, esn: true })
         .packet_limits(&PacketLimits { soft: 1 << 33, hard: 1 << 34 })
         .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
-        .flow_policy(&POLICY)
+        .flow_policy(&policy())
         .socket_options(&SocketOptions { loopback: false, quiet: false })
         .address(ExtType::NewSrc, &Address::host("192.0.2.9".parse().unwrap()))
         .address(ExtType::NewDst, &Address::host("192.0.2.8".parse().unwrap()))
@@ -67,12 +67,20 @@ const LABEL: Sensitivity<'_> = Sensitivity {
 };
 const GROUP: [Member; 2] = [Member { satype: 9, spi: 0x1000 }, Member { satype: 3, spi: 0xffff_ffff }];
 
-const POLICY: FlowPolicy = FlowPolicy {
-    direction: FlowDirection::Forward,
-    index: 9,
-    priority: 1 << 30,
-    wanted: Some(Wanted { protocol: 50, mode: 2, level: Level::Unique, reqid: 77 }),
-};
+fn policy() -> FlowPolicy {
+    let ah = |src: &str, dst: &str| Further {
+        wanted: Wanted { protocol: 51, mode: 1, level: Level::Require, reqid: 0x0102_0304 },
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+    };
+    FlowPolicy {
+        direction: FlowDirection::Forward,
+        index: 9,
+        priority: 1 << 30,
+        wanted: Some(Wanted { protocol: 50, mode: 2, level: Level::Unique, reqid: 77 }),
+        further: vec![ah("192.0.2.1", "192.0.2.2"), ah("2001:db8::1", "2001:db8::2")],
+    }
+}
 
 #[test]
 fn every_extension_comes_back_as_it_went() {
@@ -111,7 +119,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
     assert_eq!(m.packet_limits.unwrap(), PacketLimits { soft: 1 << 33, hard: 1 << 34 });
-    assert_eq!(m.flow_policy.unwrap(), POLICY);
+    assert_eq!(m.flow_policy, Some(policy()));
     assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
     assert_eq!(m.new_src.unwrap(), Address::host("192.0.2.9".parse().unwrap()));

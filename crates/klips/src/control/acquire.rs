@@ -8,7 +8,7 @@
 use super::hold::Hold;
 use super::{Control, Hearers};
 use crate::discard::Discard;
-use crate::eroute::{Action, Eroute};
+use crate::eroute::{Action, Eroute, IPCOMP};
 use crate::hold::Held;
 use crate::sa::Sa;
 use core::net::{IpAddr, SocketAddr};
@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use ipsec_core::algorithm::{self, Row};
 use ipsec_core::{Flow, Protocol, SaId, Selector, Time};
 use pfkey::{
-    Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Limits, Message, MessageType, SaType,
-    Writer,
+    Address, AlgorithmKind, Base, Comb, Descriptor, Ecomb, ExtType, Further, Level, Limits, Message,
+    MessageType, SaType, Wanted, Writer,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -31,6 +31,8 @@ const PACKETS: usize = 4;
 const RECORDS: usize = 1024;
 /// Octets of all packets that wait.
 const OCTETS: usize = 4 << 20;
+/// `SADB_X_CALG_DEFLATE`.
+const DEFLATE: u8 = 2;
 /// The replay window proposed.
 const REPLAY: u8 = 64;
 /// Soft and hard seconds proposed.
@@ -39,6 +41,10 @@ const ADDTIME: (u64, u64) = (24_000, 28_800);
 /// One SA that was asked for.
 struct Record {
     key: Key,
+    /// The sequence numbers of what else was asked for with it.
+    also: Vec<u32>,
+    /// Policy says which SAs will do, and lets packets go when they are there: an answer alone does not.
+    by_policy: bool,
     packets: VecDeque<Held>,
     /// The eroute that packets meet meanwhile.
     hold: Option<Hold>,
@@ -53,6 +59,8 @@ pub(super) struct Acquires {
     last: u32,
     records: BTreeMap<u32, Record>,
     by_key: HashMap<Key, u32>,
+    /// The records of which other numbers are.
+    by_other: HashMap<u32, u32>,
     /// Every record has the same life: the order of their ends is that of their beginnings. Ends of records that went early
     /// are still there.
     ends: VecDeque<(Time, u32)>,
@@ -70,8 +78,8 @@ pub(super) struct Acquires {
 impl Default for Acquires {
     fn default() -> Self {
         let (records, by_key, ends, met) = Default::default();
-        let (by_hold, lifted, counts) = Default::default();
-        Self { last: u32::MAX, records, by_key, ends, octets: 0, met, by_hold, lifted, counts }
+        let (by_other, by_hold, lifted, counts) = Default::default();
+        Self { last: u32::MAX, records, by_key, by_other, ends, octets: 0, met, by_hold, lifted, counts }
     }
 }
 
@@ -85,7 +93,8 @@ impl Acquires {
     /// A new record.
     fn begin(&mut self, key: Key, end: Time) -> u32 {
         let seq = self.next_seq();
-        self.records.insert(seq, Record { key, packets: VecDeque::new(), hold: None });
+        let (also, packets) = Default::default();
+        self.records.insert(seq, Record { key, also, by_policy: false, packets, hold: None });
         self.by_key.insert(key, seq);
         // Records that go early, because nobody listens, may come and go by the thousands within one life.
         if self.ends.len() >= RECORDS.saturating_mul(2) {
@@ -93,6 +102,26 @@ impl Acquires {
         }
         self.ends.push_back((end, seq));
         seq
+    }
+
+    /// One more number for what a record asks for.
+    fn another(&mut self, seq: u32) -> u32 {
+        let other = self.next_seq();
+        if let Some(record) = self.records.get_mut(&seq) {
+            record.also.push(other);
+            self.by_other.insert(other, seq);
+        }
+        other
+    }
+
+    /// The number of the record that asked by this one.
+    fn record_of(&self, seq: u32) -> u32 {
+        self.by_other.get(&seq).copied().unwrap_or(seq)
+    }
+
+    /// Whether this number was asked by for an SA that policy names.
+    pub(super) fn is_by_policy(&self, seq: u32) -> bool {
+        self.records.get(&self.record_of(seq)).is_some_and(|record| record.by_policy)
     }
 
     /// Puts a packet with a record; what had to go for it is returned.
@@ -130,6 +159,7 @@ impl Acquires {
     fn end(&mut self, seq: u32) -> VecDeque<Held> {
         let Some(record) = self.records.remove(&seq) else { return VecDeque::new() };
         self.by_key.remove(&record.key);
+        record.also.iter().for_each(|other| _ = self.by_other.remove(other));
         self.lift(record.hold);
         let octets = record.packets.iter().fold(0_usize, |sum, held| sum.saturating_add(held.packet.len()));
         self.octets = self.octets.saturating_sub(octets);
@@ -222,7 +252,9 @@ impl Control {
             let key = (eroute.selector, from, to);
             self.acquires.counts.0 = self.acquires.counts.0.saturating_add(1);
             // It met the trap before its worker could know of the SA, or policy has only the trap to say.
-            if let Some(sa) = self.acquires.met(&key, &held.flow) {
+            if wants.is_none()
+                && let Some(sa) = self.acquires.met(&key, &held.flow)
+            {
                 self.release([held], Some(&sa));
                 continue;
             }
@@ -236,7 +268,10 @@ impl Control {
                     }
                 },
             };
-            let fresh = self.acquires.records.get(&seq).is_some_and(|record| record.packets.is_empty());
+            let fresh = self.acquires.records.get_mut(&seq).is_some_and(|record| {
+                record.by_policy = wants.is_some();
+                record.packets.is_empty()
+            });
             if self.acquires.keep(seq, held).is_some() {
                 self.dropped(1);
             }
@@ -259,22 +294,37 @@ impl Control {
         room.then(|| self.acquires.begin(key, now.after(self.config.hold)))
     }
 
-    /// Asks key managers for an SA, and says whether anybody heard.
+    /// Asks key managers for an SA, or for each that policy wants and that is not there, and says whether anybody heard.
     fn ask(&mut self, seq: u32, eroute: &Eroute, src: IpAddr, dst: IpAddr) -> bool {
+        let missing = match eroute.policy.as_ref().filter(|policy| policy.flow.wanted.is_some()) {
+            Some(policy) => self.missing(policy),
+            None => vec![Further { wanted: ANY_ESP, src, dst }],
+        };
         let mut heard = 0_usize;
-        if self.sockets.any_extended() {
-            let message = extended(&acquire(SaType::Unspec, seq), eroute, src, dst);
+        if self.sockets.any_extended() && !missing.is_empty() {
+            let protocols = missing.iter().map(|missing| missing.wanted.protocol);
+            let message = extended(&acquire(SaType::Unspec, seq), eroute, protocols, src, dst);
             heard = heard.saturating_add(self.sockets.deliver(Hearers::Extended, message));
         }
-        let mut w = Writer::new(&acquire(SaType::Esp, seq));
-        about(&mut w, eroute, src, dst);
-        w.proposal(REPLAY, &combs());
-        let message = w.finish().unwrap_or_default();
-        heard.saturating_add(self.sockets.deliver(Hearers::Plain(SaType::Esp.number()), message)) > 0
+        for (n, Further { wanted, src, dst }) in missing.into_iter().enumerate() {
+            let seq = if n == 0 { seq } else { self.acquires.another(seq) };
+            let satype = satype_of(wanted.protocol);
+            let mut w = Writer::new(&acquire(satype, seq));
+            about(&mut w, eroute, src, dst);
+            w.proposal(REPLAY, &combs(satype));
+            let message = w.finish().unwrap_or_default();
+            heard = heard.saturating_add(self.sockets.deliver(Hearers::Plain(satype.number()), message));
+        }
+        heard > 0
     }
 
     /// An SA came in. If it is the answer to ACQUIRE `seq`, what waits for it goes.
     pub(super) fn acquired(&mut self, seq: u32, id: &SaId) {
+        let seq = self.acquires.record_of(seq);
+        // Whether it is one that policy wants has been seen when it came in.
+        if self.acquires.is_by_policy(seq) {
+            return;
+        }
         let Some(record) = self.sadb.find(id) else { return };
         // Key managers use the number for both directions; packets wait for the one that leads out.
         let outbound =
@@ -296,6 +346,7 @@ impl Control {
 
     /// The answer to ACQUIRE `seq` was no SA that would do: nothing else is to come.
     pub(super) fn missed(&mut self, seq: u32, ask: &Message<'_>) {
+        let seq = self.acquires.record_of(seq);
         let net = |address: Option<Address>| {
             address.and_then(|address| IpNet::new(address.ip()?, address.prefix).ok())
         };
@@ -359,7 +410,7 @@ impl Control {
 
     /// There will be no SA: what waits for it is dropped.
     pub(super) fn given_up(&mut self, seq: u32) {
-        let packets = self.acquires.end(seq).len();
+        let packets = self.acquires.end(self.acquires.record_of(seq)).len();
         self.lift_holds();
         self.dropped(packets);
     }
@@ -405,12 +456,41 @@ fn acquire(satype: SaType, seq: u32) -> Base {
     Base::request(MessageType::Acquire, satype, seq, 0)
 }
 
-/// An extended ACQUIRE, which is also what INVERSE_ACQUIRE answers.
-pub(super) fn extended(base: &Base, eroute: &Eroute, src: IpAddr, dst: IpAddr) -> Vec<u8> {
+/// An extended ACQUIRE for SAs of these protocols, which is also what INVERSE_ACQUIRE answers.
+pub(super) fn extended(
+    base: &Base,
+    eroute: &Eroute,
+    protocols: impl Iterator<Item = u8> + Clone,
+    src: IpAddr,
+    dst: IpAddr,
+) -> Vec<u8> {
+    let wants = |satype| protocols.clone().any(|protocol| satype_of(protocol) == satype);
     let mut w = Writer::new(base);
     about(&mut w, eroute, src, dst);
-    w.eprop(REPLAY, &ecombs());
+    w.eprop(REPLAY, &ecombs(wants(SaType::Esp), wants(SaType::Ah)));
     w.finish().unwrap_or_default()
+}
+
+/// The protocols of the SAs that an eroute wants.
+pub(super) fn protocols(eroute: &Eroute) -> Vec<u8> {
+    let wanted = eroute.policy.iter().flat_map(|policy| policy.wanted());
+    let mut protocols: Vec<u8> = wanted.map(|wanted| wanted.wanted.protocol).collect();
+    if protocols.is_empty() {
+        protocols.push(ANY_ESP.protocol);
+    }
+    protocols
+}
+
+/// What an eroute wants that only says that packets need an SA.
+const ANY_ESP: Wanted = Wanted { protocol: 50, mode: 2, level: Level::Require, reqid: 0 };
+
+/// The SA type of an IP protocol that policy may want.
+const fn satype_of(protocol: u8) -> SaType {
+    match protocol {
+        51 => SaType::Ah,
+        IPCOMP => SaType::Ipcomp,
+        _ => SaType::Esp,
+    }
 }
 
 /// Which packets, from the policy, and between whom.
@@ -455,38 +535,63 @@ fn salt(row: &Row<algorithm::Encryption>) -> u8 {
     u8::try_from(row.salt_bits).unwrap_or(0)
 }
 
-fn combs() -> Vec<Comb> {
-    alternatives()
-        .map(|(cipher, auth)| Comb {
-            auth: auth.map_or(0, |auth| auth.number),
-            encrypt: cipher.number,
-            auth_bits: auth.map_or((0, 0), |auth| (auth.min_bits, auth.max_bits)),
-            encrypt_bits: (cipher.min_bits, cipher.max_bits),
-            salt_bits: salt(cipher),
-            limits: LIMITS,
-        })
-        .collect()
+/// Integrity for AH, the best first; the same that go beside a cipher.
+fn integrity() -> impl Iterator<Item = &'static Row<algorithm::Auth>> {
+    alternatives().filter_map(|(_, auth)| auth)
 }
 
-fn ecombs() -> Vec<Ecomb> {
-    let satype = SaType::Esp.number();
-    alternatives()
-        .map(|(cipher, auth)| {
-            let auth = auth.map(|auth| Descriptor {
-                satype,
-                kind: AlgorithmKind::Auth,
-                id: auth.number,
-                salt_bits: 0,
-                bits: (auth.min_bits, auth.max_bits),
-            });
-            let cipher = Descriptor {
-                satype,
-                kind: AlgorithmKind::Crypt,
-                id: cipher.number,
+fn combs(satype: SaType) -> Vec<Comb> {
+    let none =
+        Comb { auth: 0, encrypt: 0, auth_bits: (0, 0), encrypt_bits: (0, 0), salt_bits: 0, limits: LIMITS };
+    match satype {
+        SaType::Ah => integrity()
+            .map(|auth| Comb { auth: auth.number, auth_bits: (auth.min_bits, auth.max_bits), ..none })
+            .collect(),
+        SaType::Ipcomp => vec![Comb { encrypt: DEFLATE, ..none }],
+        SaType::Unspec | SaType::Esp | SaType::Ipip => alternatives()
+            .map(|(cipher, auth)| Comb {
+                auth: auth.map_or(0, |auth| auth.number),
+                encrypt: cipher.number,
+                auth_bits: auth.map_or((0, 0), |auth| (auth.min_bits, auth.max_bits)),
+                encrypt_bits: (cipher.min_bits, cipher.max_bits),
                 salt_bits: salt(cipher),
-                bits: (cipher.min_bits, cipher.max_bits),
-            };
-            Ecomb { algorithms: auth.into_iter().chain([cipher]).collect(), limits: LIMITS }
+                ..none
+            })
+            .collect(),
+    }
+}
+
+fn ecombs(esp: bool, ah: bool) -> Vec<Ecomb> {
+    let of = |satype: SaType, kind, id, salt_bits, bits| Descriptor {
+        satype: satype.number(),
+        kind,
+        id,
+        salt_bits,
+        bits,
+    };
+    let auth = |satype, auth: &Row<algorithm::Auth>| {
+        of(satype, AlgorithmKind::Auth, auth.number, 0, (auth.min_bits, auth.max_bits))
+    };
+    // One for AH is enough beside ESP: the best.
+    let ahs = || integrity().map(|row| auth(SaType::Ah, row));
+    if !esp {
+        return ahs().map(|ah| Ecomb { algorithms: vec![ah], limits: LIMITS }).collect();
+    }
+    alternatives()
+        .map(|(cipher, integrity)| {
+            let cipher = of(
+                SaType::Esp,
+                AlgorithmKind::Crypt,
+                cipher.number,
+                salt(cipher),
+                (cipher.min_bits, cipher.max_bits),
+            );
+            let integrity = integrity.map(|row| auth(SaType::Esp, row));
+            let around = ahs().take(usize::from(ah));
+            Ecomb {
+                algorithms: integrity.into_iter().chain([cipher]).chain(around).collect(),
+                limits: LIMITS,
+            }
         })
         .collect()
 }

@@ -241,8 +241,12 @@ impl Control {
         let made = made.iter().filter(|(set, _)| *set).fold(direction, |flags, (_, more)| flags | more);
         Ok(Record {
             sa: Some(Arc::new(sa)),
-            // IPIP and IPComp protect nothing by themselves: they are used in a group.
-            in_use: matches!(protocol, Protocol::Esp | Protocol::Ah) && integrity,
+            // IPIP and IPComp protect nothing by themselves: they are used in a group, or where policy wants them in one.
+            in_use: match protocol {
+                Protocol::Esp | Protocol::Ah => integrity,
+                Protocol::Ipcomp => policy.by_policy,
+                Protocol::Ipip => false,
+            },
             replay,
             window: if from.is_unspecified() { 0 } else { width },
             auth: wire.auth,

@@ -31,8 +31,8 @@ fn one(w: &mut Writer, ask: &Message<'_>, extension: &Extension<'_>, sa: Option<
         (ExtType::IdentitySrc, _) => identity(w, extension, ask.src_identity),
         (ExtType::IdentityDst, _) => identity(w, extension, ask.dst_identity),
         // It has got its number.
-        (ExtType::FlowPolicy, _) => match ask.flow_policy {
-            Some(policy) => _ = w.flow_policy(&policy),
+        (ExtType::FlowPolicy, _) => match &ask.flow_policy {
+            Some(policy) => _ = w.flow_policy(policy),
             None => _ = w.echo(extension),
         },
         _ => _ = w.echo(extension),

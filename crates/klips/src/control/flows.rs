@@ -30,9 +30,9 @@ impl Control {
         };
         let selector = selector(ask)?;
         let policy = self.flow_policy(ask)?;
-        let action = match policy.as_ref().and_then(|policy| self.wanted_action(policy)) {
-            Some(action) => action,
-            None => action(ask)?,
+        let (action, bundle) = match policy.as_ref().and_then(|policy| self.wanted_action(policy)) {
+            Some(wanted) => wanted,
+            None => (action(ask)?, None),
         };
         // Packets never go on an SA that they come on.
         if let Action::Protect(id) = action
@@ -41,7 +41,7 @@ impl Control {
             return Err(Fault::invalid(D::BadSaflags));
         }
         let eroute = Eroute::new(selector, action);
-        let mut eroute = eroute.between(text(&ask.src_identity), text(&ask.dst_identity));
+        let mut eroute = eroute.between(text(&ask.src_identity), text(&ask.dst_identity)).through(bundle);
         eroute.policy.clone_from(&policy);
         let side = Side::of(policy::direction(ask));
         let before = match side {

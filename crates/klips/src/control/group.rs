@@ -86,6 +86,8 @@ impl Control {
         for (id, sa) in ids.iter().zip(sas) {
             self.regroup(id, sa, group.clone(), in_use);
         }
+        // Policy that has them go one after the other has to know them as they are now.
+        self.policy_sas_changed(dst);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ impl Control {
         }
         let base =
             Base { number: MessageType::Acquire.number(), satype_number: 0, ..super::answer(&ask.base) };
-        let message = acquire::extended(&base, &eroute, src, dst);
+        let message = acquire::extended(&base, &eroute, acquire::protocols(&eroute).into_iter(), src, dst);
         self.sockets.deliver(Hearers::SenderAndExtended(from), message);
         Ok(())
     }

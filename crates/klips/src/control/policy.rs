@@ -1,16 +1,19 @@
 //! Policies of dialects whose policy names no SA but says which one it wants (RFC 4301 §4.4.1 as Linux and KAME have it).
 //!
 //! One for what goes out is an eroute whose action follows the SADB: PROTECT with the newest SA that fits, and as long as
-//! there is none, `%trap`, or `%pass` where the SA is only to be used if it is there. One for what came in is asked about
-//! packets of SAs that have no selector of their own, and says whether they may be delivered ([`crate::admission`]).
+//! there is none, `%trap`, or `%pass` where the SA is only to be used if it is there. One that wants several SAs has packets
+//! go through the newest that fits each, one after the other; SAs of level `use` that are not there are left out, and without
+//! one of the others it is `%trap`. One for what came in is asked about packets of SAs that have no selector of their own, and
+//! says whether they may be delivered ([`crate::admission`]).
 
 use super::{Control, flag};
 use crate::admission::Side;
-use crate::eroute::{Action, Eroute, Policy};
-use crate::sa::SaState;
+use crate::bundle::{Bundle, Sas};
+use crate::eroute::{Action, Eroute, IPCOMP, Passed, Policy};
+use crate::sa::{Sa, SaState};
 use core::net::IpAddr;
 use ipsec_core::{Protocol, SaId, Selector};
-use pfkey::{Diagnostic as D, Errno, Fault, FlowDirection, FlowPolicy, Level, Message};
+use pfkey::{Diagnostic as D, Errno, Fault, FlowDirection, Further, Level, Message};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -29,7 +32,7 @@ pub(super) struct Policies {
     last_reqid: u32,
     age: u64,
     by_index: HashMap<u32, (FlowDirection, Selector)>,
-    /// Policies for what goes out, by the far end of the tunnel that they want.
+    /// Policies for what goes out, by the far ends of the SAs that they want.
     by_end: HashMap<IpAddr, Vec<Selector>>,
     /// Outbound SAs by destination, in the order in which they came. Some may have gone since.
     sas: HashMap<IpAddr, Vec<SaId>>,
@@ -67,10 +70,12 @@ impl Policies {
         if policy.flow.direction != FlowDirection::Out {
             return;
         }
-        if let Some(selectors) = self.by_end.get_mut(&policy.ends.1) {
-            selectors.retain(|selector| *selector != gone.selector);
-            if selectors.is_empty() {
-                self.by_end.remove(&policy.ends.1);
+        for Further { dst, .. } in policy.wanted() {
+            if let Some(selectors) = self.by_end.get_mut(&dst) {
+                selectors.retain(|selector| *selector != gone.selector);
+                if selectors.is_empty() {
+                    self.by_end.remove(&dst);
+                }
             }
         }
     }
@@ -80,18 +85,26 @@ impl Control {
     /// What a flow message says besides its selector and action, if it does.
     pub(super) fn flow_policy(&mut self, ask: &mut Message<'_>) -> Result<Option<Box<Policy>>, Fault> {
         let Some(flow) = &mut ask.flow_policy else { return Ok(None) };
-        let ip = |address: Option<pfkey::Address>| address.and_then(|address| address.ip());
-        let ends = match flow.wanted {
-            None => None,
-            Some(wanted) if !matches!(wanted.mode, TRANSPORT | TUNNEL) => {
+        let all = flow.wanted.iter().chain(flow.further.iter().map(|further| &further.wanted));
+        for wanted in all.clone() {
+            if !matches!(wanted.mode, TRANSPORT | TUNNEL) {
                 return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadMode });
             }
-            // Compression alone protects nothing, and there are no bundles here.
-            Some(wanted)
-                if ![Protocol::Esp, Protocol::Ah].map(Protocol::number).contains(&wanted.protocol) =>
+            if ![Protocol::Esp, Protocol::Ah, Protocol::Ipcomp]
+                .map(Protocol::number)
+                .contains(&wanted.protocol)
             {
                 return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadPolicy });
             }
+        }
+        // Compression alone protects nothing. What comes out of a tunnel is for the device, and not for another SA.
+        let alone = all.last().is_some_and(|outermost| outermost.protocol == IPCOMP);
+        if alone || flow.further.iter().any(|further| further.wanted.mode == TUNNEL) {
+            return Err(Fault { errno: Errno::EOPNOTSUPP, diagnostic: D::BadPolicy });
+        }
+        let ip = |address: Option<pfkey::Address>| address.and_then(|address| address.ip());
+        let ends = match flow.wanted {
+            None => None,
             Some(_) => {
                 let src = ip(ask.src).ok_or(Fault::invalid(D::MissingSrc))?;
                 let dst = ip(ask.dst).ok_or(Fault::invalid(D::MissingDst))?;
@@ -99,43 +112,79 @@ impl Control {
             }
         };
         // A number of our own, where the policy only says that it is to be the SA's alone.
-        if let Some(wanted) = &mut flow.wanted
-            && wanted.level == Level::Unique
-            && wanted.reqid == 0
-        {
-            self.policies.last_reqid = self.policies.last_reqid.wrapping_add(1) & MANUAL;
-            wanted.reqid = self.policies.last_reqid.saturating_add(MANUAL.saturating_add(1));
+        let further = flow.further.iter_mut().map(|further| &mut further.wanted);
+        for wanted in flow.wanted.iter_mut().chain(further) {
+            if wanted.level == Level::Unique && wanted.reqid == 0 {
+                self.policies.last_reqid = self.policies.last_reqid.wrapping_add(1) & MANUAL;
+                wanted.reqid = self.policies.last_reqid.saturating_add(MANUAL.saturating_add(1));
+            }
         }
         flow.index = self.policies.index(flow.direction);
         self.policies.age = self.policies.age.saturating_add(1);
         let nowhere = (core::net::Ipv4Addr::UNSPECIFIED.into(), core::net::Ipv4Addr::UNSPECIFIED.into());
-        let policy = Policy { flow: *flow, ends: ends.unwrap_or(nowhere), age: self.policies.age };
+        let policy = Policy { flow: flow.clone(), ends: ends.unwrap_or(nowhere), age: self.policies.age };
         Ok(Some(Box::new(policy)))
     }
 
-    /// What an eroute that wants an SA does just now.
-    pub(super) fn wanted_action(&self, policy: &Policy) -> Option<Action> {
-        let wanted = policy.flow.wanted?;
-        Some(match self.wanted_sa(policy) {
-            Some(id) => Action::Protect(id),
-            None if wanted.level == Level::Use => Action::Pass,
-            None => Action::Trap,
-        })
+    /// What an eroute that wants SAs does just now, and through which if they are several.
+    pub(super) fn wanted_action(&self, policy: &Policy) -> Option<(Action, Option<Bundle>)> {
+        let level = policy.flow.wanted?.level;
+        if !policy.wants_several() {
+            let found = policy.wanted().next().and_then(|wanted| self.wanted_sa(&wanted, &[]));
+            return Some(match found {
+                Some(sa) => (Action::Protect(sa.id), None),
+                None if level == Level::Use => (Action::Pass, None),
+                None => (Action::Trap, None),
+            });
+        }
+        let mut sas = Sas::new();
+        let mut untunnelled = false;
+        for wanted in policy.wanted() {
+            match self.wanted_sa(&wanted, &sas) {
+                // Policy names no more of them than there is room for.
+                Some(sa) => _ = sas.try_push(sa),
+                None if wanted.wanted.level == Level::Use => untunnelled |= wanted.wanted.mode == TUNNEL,
+                None => return Some((Action::Trap, None)),
+            }
+        }
+        let Some(first) = sas.first().map(|sa| sa.id) else { return Some((Action::Pass, None)) };
+        // What is around a tunnel leads to its ends, and not to those of the packet.
+        if untunnelled {
+            return Some((Action::Trap, None));
+        }
+        // Compression, with nothing around it that protects: that is not what was wanted either.
+        Some(Bundle::new(sas).map_or((Action::Trap, None), |bundle| (Action::Protect(first), Some(bundle))))
     }
 
-    /// The newest SA that a policy may use: one that is dying only where there is no other.
-    fn wanted_sa(&self, policy: &Policy) -> Option<SaId> {
-        let wanted = policy.flow.wanted?;
+    /// The SAs that a policy wants and that are not there.
+    pub(super) fn missing(&self, policy: &Policy) -> Vec<Further> {
+        let mut there = Sas::new();
+        policy
+            .wanted()
+            .filter(|wanted| match self.wanted_sa(wanted, &there) {
+                Some(sa) => there.try_push(sa).is_err(),
+                None => true,
+            })
+            .collect()
+    }
+
+    /// The newest SA that a policy may use, besides those that it uses already: one that is dying only where there is no
+    /// other.
+    fn wanted_sa(&self, wanted: &Further, besides: &[Arc<Sa>]) -> Option<Arc<Sa>> {
         let mut dying = None;
-        for id in self.policies.sas.get(&policy.ends.1)?.iter().rev() {
+        for id in self.policies.sas.get(&wanted.dst)?.iter().rev() {
             let Some(record) = self.sadb.find(id) else { continue };
-            let fits = record.in_use
-                && record.policy.reqid == wanted.reqid
-                && record.sa.as_ref().is_some_and(|sa| policy.wants(sa));
+            let fits = |sa: &&Arc<Sa>| {
+                record.in_use
+                    && record.policy.reqid == wanted.wanted.reqid
+                    && Passed::of(sa).is(wanted)
+                    && besides.iter().all(|other| other.id != *id)
+            };
+            let Some(sa) = record.sa.as_ref().filter(fits) else { continue };
             match record.state() {
-                SaState::Mature if fits => return Some(*id),
-                SaState::Dying if fits => dying = dying.or(Some(*id)),
-                SaState::Larval | SaState::Mature | SaState::Dying | SaState::Dead => {}
+                SaState::Mature => return Some(Arc::clone(sa)),
+                SaState::Dying => dying = dying.or_else(|| Some(Arc::clone(sa))),
+                SaState::Larval | SaState::Dead => {}
             }
         }
         dying
@@ -153,8 +202,14 @@ impl Control {
         }
         let Some(policy) = policy else { return };
         self.policies.by_index.insert(policy.flow.index, (policy.flow.direction, selector));
-        if policy.flow.direction == FlowDirection::Out && policy.flow.wanted.is_some() {
-            self.policies.by_end.entry(policy.ends.1).or_default().push(selector);
+        if policy.flow.direction != FlowDirection::Out {
+            return;
+        }
+        for Further { dst, .. } in policy.wanted() {
+            let selectors = self.policies.by_end.entry(dst).or_default();
+            if selectors.last() != Some(&selector) {
+                selectors.push(selector);
+            }
         }
     }
 
@@ -193,9 +248,18 @@ impl Control {
         for selector in selectors {
             let eroute = self.plane.eroutes().exact(&selector).cloned();
             let Some(eroute) = eroute else { continue };
-            let action = eroute.policy.as_ref().and_then(|policy| self.wanted_action(policy));
-            let Some(action) = action.filter(|action| *action != eroute.action) else { continue };
-            drop(self.plane.change_eroute(selector, |eroutes| eroutes.replace(eroute.redirected(action))));
+            let wanted = eroute.policy.as_ref().and_then(|policy| self.wanted_action(policy));
+            let Some((action, bundle)) = wanted else { continue };
+            let same = match (&bundle, eroute.bundle()) {
+                (None, None) => true,
+                (Some(now), Some(before)) => now.is(before),
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if same && action == eroute.action {
+                continue;
+            }
+            let changed = eroute.redirected(action).through(bundle);
+            drop(self.plane.change_eroute(selector, |eroutes| eroutes.replace(changed)));
             self.reconsider(Some(&selector));
         }
     }
@@ -214,7 +278,7 @@ impl Control {
 
 /// The direction of a flow message; without a policy it is about an eroute.
 pub(super) fn direction(ask: &Message<'_>) -> FlowDirection {
-    ask.flow_policy.map_or(FlowDirection::Out, |FlowPolicy { direction, .. }| direction)
+    ask.flow_policy.as_ref().map_or(FlowDirection::Out, |policy| policy.direction)
 }
 
 #[cfg(test)]

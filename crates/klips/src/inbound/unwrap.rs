@@ -4,12 +4,15 @@
 //! each layer together: one look at the window, one advance, one charge. What an SA leaves must be what the next one inside
 //! of it is for, or the packet goes no further: a peer that leaves an SA out is refused. Only IPComp may be left out, for it
 //! protects nothing and is used where it helps (RFC 3173 §2.2).
+//!
+//! SAs that policy judges are in no bundle: what one of them leaves says which the next is, and when the innermost has been
+//! taken off policy is asked about all of them ([`crate::admission`]). So those of an old and a new negotiation may mix.
 
 use super::{Inbound, Run, number};
 use crate::admit::{Admitted, transported, tunnelled};
 use crate::ah;
 use crate::arrival::{Arrival, Carrier};
-use crate::bundle::Chain;
+use crate::bundle::{Chain, MOST, Sas};
 use crate::checksum::pseudo;
 use crate::comp;
 use crate::discard::Discard;
@@ -21,12 +24,18 @@ use crate::plane::Plane;
 use crate::sa::{Mode, Sa};
 use arrayvec::ArrayVec;
 use core::ops::Range;
-use ipsec_core::{Protocol, Time};
+use ipsec_core::{Protocol, SaId, Spi, Time};
+use std::sync::Arc;
 
 /// Octets of packets and of what they were decompressed to, in one batch.
 const ARENA: usize = 8 << 20;
 /// The longest IP packet.
 const LONGEST: usize = 65_535;
+
+/// As IP protocols.
+const ESP: u8 = Protocol::Esp.number();
+const AH: u8 = Protocol::Ah.number();
+const IPCOMP: u8 = Protocol::Ipcomp.number();
 
 /// A packet in the arena.
 #[derive(Clone, Copy)]
@@ -57,27 +66,64 @@ impl Inbound {
         now: Time,
         out: &mut Opened,
     ) {
-        let (Some(innermost), Some(outermost)) = (chain.sas().first(), chain.sas().last()) else { return };
-        let arena = &mut out.arena;
+        let Some(outermost) = chain.sas().last() else { return };
         let mut layers = Layers::new();
         for (packet, _) in run.drain(..) {
-            match lay_out(from, packet, arena) {
+            match lay_out(from, packet, &mut out.arena) {
                 Ok(layer) => layers.push(layer),
                 Err(why) => self.refuse_of(outermost, why, 1),
             }
         }
         let (arrival, _) = from;
-        for sa in chain.sas().iter().rev() {
-            layers = match sa.id.protocol {
-                Protocol::Esp | Protocol::Ah => self.verify(sa, arrival, layers, now, arena),
-                Protocol::Ipip | Protocol::Ipcomp => self.strip(sa, layers, now, arena),
-            };
+        for (n, sa) in chain.sas().iter().enumerate().rev() {
+            let around = chain.sas().get(n.saturating_add(1)..).unwrap_or_default();
+            layers = self.take_off((sa, around), arrival, layers, now, &mut out.arena);
         }
+        self.go_on(chain.sas(), arrival, layers, now, out);
+    }
+
+    /// Takes one SA off; `around` are those that were.
+    fn take_off(
+        &mut self,
+        by: (&Sa, &[Arc<Sa>]),
+        arrival: &Arrival,
+        layers: Layers,
+        now: Time,
+        arena: &mut Vec<u8>,
+    ) -> Layers {
+        match by.0.id.protocol {
+            Protocol::Esp | Protocol::Ah => self.verify(by, arrival, layers, now, arena),
+            Protocol::Ipip | Protocol::Ipcomp => self.strip(by, layers, now, arena),
+        }
+    }
+
+    /// What the SAs of a bundle have left, `passed` from the inside to the outside: more SAs, where it is policy that says which
+    /// belong together, or packets for the device. It calls itself no more often than a packet has SAs.
+    fn go_on(&mut self, passed: &[Arc<Sa>], arrival: &Arrival, layers: Layers, now: Time, out: &mut Opened) {
+        let Some(innermost) = passed.first() else { return };
         let natted = matches!(arrival.carrier, Carrier::Udp { .. });
-        for layer in layers {
-            match deliver(&self.plane, innermost, layer, natted, arena) {
+        let next: ArrayVec<Option<Arc<Sa>>, RUN> =
+            layers.iter().map(|layer| self.next_by_policy(passed, layer, &out.arena)).collect();
+        let mut layers = layers.into_iter().zip(next).peekable();
+        while let Some((layer, next)) = layers.next() {
+            if let Some(sa) = next {
+                // Neighbours of one SA lose it together.
+                let mut run = Layers::new();
+                run.push(layer);
+                let same = |(_, next): &(Layer, Option<Arc<Sa>>)| {
+                    next.as_ref().is_some_and(|next| Arc::ptr_eq(next, &sa))
+                };
+                while let Some((layer, _)) = layers.next_if(same) {
+                    run.push(layer);
+                }
+                let left = self.take_off((&sa, passed), arrival, run, now, &mut out.arena);
+                let passed: Sas = [sa].into_iter().chain(passed.iter().cloned()).take(MOST).collect();
+                self.go_on(&passed, arrival, left, now, out);
+                continue;
+            }
+            match deliver(&self.plane, passed, layer, natted, &mut out.arena) {
                 Ok(packet) => {
-                    let inner = arena.get(packet.range()).filter(|_| self.watched.is_some());
+                    let inner = out.arena.get(packet.range()).filter(|_| self.watched.is_some());
                     self.saw(innermost, inner.and_then(|inner| Parsed::new(inner).ok()).as_ref());
                     out.unwrapped.push(packet);
                 }
@@ -86,8 +132,41 @@ impl Inbound {
         }
     }
 
+    /// The SA that a packet in transport mode is for, once those that policy judges have been taken off: another that policy
+    /// judges, used by itself. Whether it may lie in those, policy says when the innermost has been taken off.
+    fn next_by_policy(&self, passed: &[Arc<Sa>], layer: &Layer, arena: &[u8]) -> Option<Arc<Sa>> {
+        let by_policy = |sa: &Arc<Sa>| sa.reqid().is_some();
+        if passed.len() >= MOST || layer.admitted.is_some() || !passed.iter().all(by_policy) {
+            return None;
+        }
+        let packet = arena.get(layer.range())?;
+        let body = packet.get(layer.head.len..)?;
+        let (protocol, spi) = match layer.head.next {
+            ESP => (Protocol::Esp, open::header(body)?.0),
+            AH => (Protocol::Ah, ah::Header::read(body)?.spi),
+            IPCOMP => (Protocol::Ipcomp, comp::header(body)?.1.into()),
+            _ => return None,
+        };
+        let (_, dst) = ip::addresses(packet)?;
+        let bundle = self.plane.bundle(&SaId { dst, protocol, spi: Spi(spi) })?;
+        match bundle.sas() {
+            [sa] if by_policy(sa) && sa.encapsulation().is_none() && bundle.is_alive() => {
+                Some(Arc::clone(sa))
+            }
+            _ => None,
+        }
+    }
+
     /// Takes ESP or AH off. The order is that of the fast way: check, open, advance, charge.
-    fn verify(&mut self, sa: &Sa, arrival: &Arrival, layers: Layers, now: Time, arena: &mut [u8]) -> Layers {
+    fn verify(
+        &mut self,
+        by: (&Sa, &[Arc<Sa>]),
+        arrival: &Arrival,
+        layers: Layers,
+        now: Time,
+        arena: &mut [u8],
+    ) -> Layers {
+        let (sa, _) = by;
         let mut candidates = ArrayVec::<(Layer, u64), RUN>::new();
         {
             let window = sa.live.window.as_ref().map(|window| window.lock());
@@ -133,7 +212,7 @@ impl Inbound {
         self.refuse_of(sa, Discard::Expired, authentic.len().saturating_sub(admitted));
         let mut left = Layers::new();
         for (layer, inside) in authentic.into_iter().take(admitted) {
-            match inside.and_then(|inside| settle(&self.plane, sa, layer, inside, arena)) {
+            match inside.and_then(|inside| settle(&self.plane, by, layer, inside, arena)) {
                 Ok(layer) => left.push(layer),
                 Err(why) => self.refuse_of(sa, why, 1),
             }
@@ -142,19 +221,20 @@ impl Inbound {
     }
 
     /// Takes IPIP or IPComp off, which prove nothing: what is outside of them has been verified.
-    fn strip(&mut self, sa: &Sa, layers: Layers, now: Time, arena: &mut Vec<u8>) -> Layers {
+    fn strip(&mut self, by: (&Sa, &[Arc<Sa>]), layers: Layers, now: Time, arena: &mut Vec<u8>) -> Layers {
+        let (sa, _) = by;
         let admitted = self.charge(sa, &layers, |layer| layer.len as u64, now);
         self.refuse_of(sa, Discard::Expired, layers.len().saturating_sub(admitted));
         let mut left = Layers::new();
         for layer in layers.into_iter().take(admitted) {
             let stripped = match sa.id.protocol {
                 Protocol::Ipcomp if layer.head.next != Protocol::Ipcomp.number() => {
-                    uncompressed(&self.plane, sa, layer, arena)
+                    uncompressed(&self.plane, by, layer, arena)
                 }
-                Protocol::Ipcomp => self.decompress(sa, layer, arena),
+                Protocol::Ipcomp => self.decompress(by, layer, arena),
                 Protocol::Esp | Protocol::Ah | Protocol::Ipip => belongs(sa, &layer, arena).and_then(|()| {
                     let octets = layer.body();
-                    settle(&self.plane, sa, layer, Inside { octets, next: layer.head.next }, arena)
+                    settle(&self.plane, by, layer, Inside { octets, next: layer.head.next }, arena)
                 }),
             };
             match stripped {
@@ -166,7 +246,13 @@ impl Inbound {
     }
 
     /// Puts a decompressed packet at the end of the arena.
-    fn decompress(&mut self, sa: &Sa, layer: Layer, arena: &mut Vec<u8>) -> Result<Layer, Discard> {
+    fn decompress(
+        &mut self,
+        by: (&Sa, &[Arc<Sa>]),
+        layer: Layer,
+        arena: &mut Vec<u8>,
+    ) -> Result<Layer, Discard> {
+        let (sa, _) = by;
         belongs(sa, &layer, arena)?;
         let body = arena.get(layer.body()).ok_or(Discard::Internal)?;
         let (next, _) = comp::header(body).ok_or(Discard::Short)?;
@@ -184,7 +270,7 @@ impl Inbound {
             return Err(why);
         }
         let layer = Layer { at, len: arena.len().saturating_sub(at), ..layer };
-        settle(&self.plane, sa, layer, Inside { octets: layer.body(), next }, arena)
+        settle(&self.plane, by, layer, Inside { octets: layer.body(), next }, arena)
     }
 }
 
@@ -301,13 +387,19 @@ fn inside(sa: &Sa, layer: &Layer, arena: &[u8]) -> Result<Inside, Discard> {
 
 /// What an SA leaves: in tunnel mode the packet inside, which it must be entitled to carry; in transport mode the same packet
 /// without what the SA had put into it.
-fn settle(plane: &Plane, sa: &Sa, layer: Layer, inside: Inside, arena: &mut [u8]) -> Result<Layer, Discard> {
+fn settle(
+    plane: &Plane,
+    by: (&Sa, &[Arc<Sa>]),
+    layer: Layer,
+    inside: Inside,
+    arena: &mut [u8],
+) -> Result<Layer, Discard> {
     let Inside { octets, next } = inside;
-    if sa.mode == Mode::Tunnel {
+    if by.0.mode == Mode::Tunnel {
         let tos = arena.get(layer.range()).and_then(ip::tos).ok_or(Discard::Internal)?;
         let at = octets.start;
         let octets = arena.get_mut(octets).ok_or(Discard::Internal)?;
-        let admitted = tunnelled(plane, sa, tos, Payload { octets, at, next_header: next }, &mut None)?;
+        let admitted = tunnelled(plane, by, tos, Payload { octets, at, next_header: next }, &mut None)?;
         let Range { start, end } = admitted.range();
         return Ok(Layer {
             admitted: Some(admitted),
@@ -325,11 +417,16 @@ fn settle(plane: &Plane, sa: &Sa, layer: Layer, inside: Inside, arena: &mut [u8]
 }
 
 /// IPComp that was not worth it: there is nothing to take off, except in tunnel mode.
-fn uncompressed(plane: &Plane, sa: &Sa, layer: Layer, arena: &mut [u8]) -> Result<Layer, Discard> {
-    match sa.mode {
+fn uncompressed(
+    plane: &Plane,
+    by: (&Sa, &[Arc<Sa>]),
+    layer: Layer,
+    arena: &mut [u8],
+) -> Result<Layer, Discard> {
+    match by.0.mode {
         Mode::Transport => Ok(layer),
         Mode::Tunnel => {
-            settle(plane, sa, layer, Inside { octets: layer.body(), next: layer.head.next }, arena)
+            settle(plane, by, layer, Inside { octets: layer.body(), next: layer.head.next }, arena)
         }
     }
 }
@@ -337,19 +434,37 @@ fn uncompressed(plane: &Plane, sa: &Sa, layer: Layer, arena: &mut [u8]) -> Resul
 /// A packet for the device: one that an SA in tunnel mode was entitled to carry, or the one that all of them were put into.
 fn deliver(
     plane: &Plane,
-    innermost: &Sa,
+    passed: &[Arc<Sa>],
     layer: Layer,
     natted: bool,
     arena: &mut [u8],
 ) -> Result<Admitted, Discard> {
+    let (innermost, around) = passed.split_first().ok_or(Discard::Internal)?;
     if let (Mode::Tunnel, Some(admitted)) = (innermost.mode, layer.admitted) {
+        return Ok(admitted);
+    }
+    if let Some(admitted) = plain_tunnel(plane, passed, &layer, arena) {
         return Ok(admitted);
     }
     let packet = arena.get_mut(layer.range()).ok_or(Discard::Internal)?;
     if natted {
         repair(packet, &layer.head);
     }
-    transported(plane, innermost, packet, layer.at)
+    transported(plane, (innermost, around), packet, layer.at)
+}
+
+/// A packet in a packet, as IPComp in tunnel mode leaves one that it was not worth for, where policy wants that.
+fn plain_tunnel(plane: &Plane, passed: &[Arc<Sa>], layer: &Layer, arena: &mut [u8]) -> Option<Admitted> {
+    let next_header = layer.head.next;
+    let by_policy = passed.iter().all(|sa| sa.mode == Mode::Transport && sa.reqid().is_some());
+    if !by_policy || !matches!(next_header, proto::IPIP | proto::IPV6) {
+        return None;
+    }
+    let packet = arena.get(layer.range())?;
+    let (ends, tos) = (ip::addresses(packet)?, ip::tos(packet)?);
+    let at = layer.body().start;
+    let octets = arena.get_mut(layer.body())?;
+    crate::admit::uncompressed(plane, ends, passed, tos, Payload { octets, at, next_header })
 }
 
 /// The transport checksum was computed over addresses that a NAT has changed (RFC 3948 §3.1.2): it is computed again. What

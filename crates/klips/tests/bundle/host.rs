@@ -157,6 +157,11 @@ impl Host {
         }
         let eroute = Eroute::new(setup.selector(side), Action::Protect(sends[0].id));
         plane.change_eroutes(|eroutes| eroutes.add(eroute)).unwrap();
+        Self { sends, receives, ..Self::on(plane) }
+    }
+
+    /// A host whose policy and SAs are somebody else's business.
+    pub(crate) fn on(plane: Arc<Plane>) -> Self {
         let link = Link {
             mtu: 1500,
             icmp_source4: None,
@@ -169,8 +174,8 @@ impl Host {
             outbound: Outbound::new(Arc::clone(&plane), plane.new_counters(), link),
             inbound: Inbound::new(Arc::clone(&plane), plane.new_counters()),
             plane,
-            sends,
-            receives,
+            sends: Vec::new(),
+            receives: Vec::new(),
             link,
             told: Vec::new(),
             writes: 0,
@@ -188,6 +193,18 @@ impl Host {
             verdicts.push(self.outbound.packet(vnet, &mut packet.clone(), now, &mut self.sealed));
         }
         self.outbound.finish(now, &mut self.sealed);
+        (verdicts, self.wire())
+    }
+
+    /// What packets that control kept have become: the IP packets on the wire.
+    pub(crate) fn returned(&mut self) -> Vec<Vec<u8>> {
+        if self.plane.take_returned() {
+            assert!(!self.outbound.returned(Time::from_secs(1), &mut self.sealed));
+        }
+        self.wire()
+    }
+
+    fn wire(&mut self) -> Vec<Vec<u8>> {
         let mut wire = Vec::new();
         for run in self.sealed.runs() {
             for packet in run.octets.chunks(run.stride) {
@@ -239,7 +256,7 @@ impl Host {
             }
         }
         self.sealed.clear();
-        (verdicts, wire)
+        wire
     }
 
     pub(crate) fn send(&mut self, packet: &[u8]) -> (Verdict, Vec<Vec<u8>>) {

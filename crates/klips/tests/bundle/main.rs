@@ -7,7 +7,12 @@ mod group;
 mod host;
 #[path = "../sim/ip.rs"]
 mod ip;
+#[path = "../linux_world/mod.rs"]
+mod linux_world;
 mod path;
+#[path = "../pfkey_support/mod.rs"]
+mod pfkey_support;
+mod policy;
 #[path = "../sim/router.rs"]
 mod router;
 mod wire;

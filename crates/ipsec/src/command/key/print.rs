@@ -192,9 +192,13 @@ fn block(
         ExtType::AddressNattLoc => address(out, "NLC", "NAT-T local address", message.natt_loc, look),
         ExtType::AddressNattRem => address(out, "NRM", "NAT-T remote address", message.natt_rem, look),
         ExtType::NewSrc => address(out, "NSR", "New source address", message.new_src, look),
-        ExtType::FlowPolicy => message.flow_policy.map_or(Ok(()), |policy| {
+        ExtType::FlowPolicy => message.flow_policy.as_ref().map_or(Ok(()), |policy| {
             let direction = format!("{:?}", policy.direction).to_lowercase();
-            writeln!(out, "PLC: Policy {} {direction}, priority {}", policy.index, policy.priority)
+            let further = match policy.further.len() {
+                0 => String::new(),
+                n => format!(", {} SAs", n.saturating_add(1)),
+            };
+            writeln!(out, "PLC: Policy {} {direction}, priority {}{further}", policy.index, policy.priority)
         }),
         ExtType::SaPolicy => message.sa_policy.map_or(Ok(()), |policy| {
             let by = if policy.by_policy { ", inbound packets judged by policy" } else { "" };

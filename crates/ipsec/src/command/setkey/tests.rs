@@ -165,6 +165,10 @@ fn what_is_sent_is_printed_in_its_own_words() {
     let text = print::policy(&Record::parse(&octets).unwrap(), &look).unwrap();
     let head = "192.0.2.1[any] 192.0.2.2[any] any\n\tout ipsec\n\tesp/transport//unique\n";
     assert!(text.starts_with(head), "{text}");
+    let Statement::SpdAdd { selector, policy, .. } = &all[11] else { panic!() };
+    let octets = record::spdadd(*selector, policy, false).finish(1).unwrap();
+    let text = print::policy(&Record::parse(&octets).unwrap(), &look).unwrap();
+    assert!(text.contains(" ipsec\n\tesp/transport//use\n\tah/transport//default\n\tcreated"), "{text}");
 }
 
 #[test]

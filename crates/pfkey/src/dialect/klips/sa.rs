@@ -198,9 +198,11 @@ pub(super) fn tell_acquire(message: &Message<'_>, base: Base) -> Option<Vec<u8>>
     }
     parts::tell_identities(&mut w, message);
     if let Some(octets) = message.raw(ExtType::Proposal) {
+        let comp = base.satype_number == SaType::Ipcomp.number();
+        let encryption = if comp { COMPRESSION } else { ENCRYPTION };
         let known = |number: u8, list: &[u8]| number == 0 || list.contains(&number);
         let combs: Vec<Comb> = Comb::list(octets)
-            .filter(|comb| known(comb.auth, AUTH) && known(comb.encrypt, ENCRYPTION))
+            .filter(|comb| known(comb.auth, AUTH) && known(comb.encrypt, encryption))
             .map(|comb| Comb { salt_bits: 0, ..comb })
             .collect();
         w.proposal(octets.get(4).copied().unwrap_or(0), &combs);

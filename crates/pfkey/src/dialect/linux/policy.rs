@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `ADDRESS_SRC`, `ADDRESS_DST` of an SPD message | the selector: inner addresses; protocol 255 is 0 there |
 //! | `X_POLICY` type discard, none | an eroute that drops, that passes |
-//! | type ipsec with one request | one that wants an SA (`FlowPolicy`), between the request's addresses |
+//! | type ipsec | one that wants SAs (`FlowPolicy`), the first innermost, between the addresses of its request |
 //! | level default | level require |
 //! | level use, require | no number for the SA, whatever the request says |
 //! | direction in, fwd | policy for what comes in on SAs without selectors |
 //! | mode transport | an SA between the two hosts of the selector; refused, EOPNOTSUPP, where it is not about two hosts |
-//! | several requests, protocols other than ESP and AH | refused: EOPNOTSUPP |
+//! | mode transport behind another request | around that one's tunnel or between the same hosts |
+//! | more than four requests, mode tunnel behind another, IPComp as the last | refused: EOPNOTSUPP |
 //! | types entrust and bypass, no request, a lifetime of the policy | refused: EINVAL, EOPNOTSUPP |
 
 use super::number::{ext, mode};
@@ -19,7 +20,7 @@ use crate::dialect::parts;
 use crate::ext::sockaddr;
 use crate::{
     Address, Base, Diagnostic as D, Errno, ExtType, Fault, Flow, FlowAction, FlowDirection, FlowPolicy,
-    Level, Lifetime, Message, MessageType, SaType, Wanted, Writer,
+    Further, Level, Lifetime, Message, MessageType, SaType, Wanted, Writer,
 };
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -106,32 +107,42 @@ impl Policy {
         FlowDirection::from_number(self.direction).ok_or(Fault::invalid(D::BadPolicy))
     }
 
-    /// The one SA that it wants, and its ends.
-    fn wanted(&self, record: &Record<'_>) -> Result<(Wanted, IpAddr, IpAddr), Fault> {
-        let request = match &self.requests[..] {
-            [] => return Err(Fault::invalid(D::BadPolicy)),
-            [request] => request,
-            _ => return Err(unsupported(D::BadPolicy)),
-        };
-        mode::known(request.mode)?;
-        let none = request.mode == mode::TUNNEL && request.ends.is_none();
-        if none || !PROTOCOLS.contains(&request.protocol) {
+    /// The SAs that it wants, the innermost first, each with its ends.
+    fn wanted(&self, record: &Record<'_>) -> Result<Vec<Further>, Fault> {
+        if self.requests.is_empty() {
             return Err(Fault::invalid(D::BadPolicy));
         }
-        // In transport mode they are those of the packet, which are known where the policy is about two hosts.
-        let (src, dst) = match request.ends {
-            Some(ends) => ends,
-            None => {
-                let (src, dst) = record.ends()?;
-                let host = |address: &Address| {
-                    address.ip().filter(|ip| address.prefix == if ip.is_ipv4() { 32 } else { 128 })
-                };
-                host(&src).zip(host(&dst)).ok_or(unsupported(D::BadMode))?
+        // What comes out of a tunnel is for the device and not for another SA, so a tunnel is the innermost.
+        let most = FlowPolicy::MOST_FURTHER.saturating_add(1);
+        if self.requests.len() > most || self.requests.iter().skip(1).any(|one| one.mode == mode::TUNNEL) {
+            return Err(unsupported(D::BadPolicy));
+        }
+        let mut wanted: Vec<Further> = Vec::new();
+        for request in &self.requests {
+            mode::known(request.mode)?;
+            let none = request.mode == mode::TUNNEL && request.ends.is_none();
+            if none || !PROTOCOLS.contains(&request.protocol) {
+                return Err(Fault::invalid(D::BadPolicy));
             }
-        };
-        let level = request.level.unwrap_or(Level::Require);
-        let reqid = if level == Level::Unique { request.reqid } else { 0 };
-        Ok((Wanted { protocol: request.protocol, mode: request.mode, level, reqid }, src, dst))
+            // In transport mode they are those of the packet: of the tunnel inside of it, or where there is none the hosts
+            // that the policy is about, if it is about two.
+            let (src, dst) = match (wanted.last(), request.ends) {
+                (Some(inside), _) => (inside.src, inside.dst),
+                (None, Some(ends)) => ends,
+                (None, None) => {
+                    let (src, dst) = record.ends()?;
+                    let host = |address: &Address| {
+                        address.ip().filter(|ip| address.prefix == if ip.is_ipv4() { 32 } else { 128 })
+                    };
+                    host(&src).zip(host(&dst)).ok_or(unsupported(D::BadMode))?
+                }
+            };
+            let level = request.level.unwrap_or(Level::Require);
+            let reqid = if level == Level::Unique { request.reqid } else { 0 };
+            let Request { protocol, mode, .. } = *request;
+            wanted.push(Further { wanted: Wanted { protocol, mode, level, reqid }, src, dst });
+        }
+        Ok(wanted)
     }
 }
 
@@ -165,11 +176,7 @@ impl Request {
     }
 
     fn write(&self, octets: &mut Vec<u8>) {
-        let level = self.level.map_or(0, |level| match level {
-            Level::Use => 1,
-            Level::Require => 2,
-            Level::Unique => 3,
-        });
+        let level = self.level.map_or(0, Level::number);
         let mut ends = Vec::new();
         for ip in self.ends.into_iter().flat_map(|(src, dst)| [src, dst]) {
             crate::write::sockaddr(&mut ends, SocketAddr::new(ip, 0));
@@ -208,22 +215,24 @@ pub(super) fn add(record: &Record<'_>, kind: MessageType) -> Result<Vec<u8>, Fau
     if limit.is_some_and(|limit| !limit.is_empty()) {
         return Err(unsupported(D::BadPolicy));
     }
-    let (action, request) = match policy.kind {
-        DISCARD => (FlowAction::Drop, None),
-        NONE => (FlowAction::Pass, None),
-        IPSEC => (FlowAction::Protect, Some(policy.wanted(record)?)),
+    let (action, mut wanted) = match policy.kind {
+        DISCARD => (FlowAction::Drop, Vec::new()),
+        NONE => (FlowAction::Pass, Vec::new()),
+        IPSEC => (FlowAction::Protect, policy.wanted(record)?),
         _ => return Err(Fault::invalid(D::BadPolicy)),
     };
-    let satype = if request.is_some() { SaType::Esp } else { SaType::Unspec };
+    let further = wanted.split_off(wanted.len().min(1));
+    let innermost = wanted.first();
+    let satype = if innermost.is_some() { SaType::Esp } else { SaType::Unspec };
     let mut w = Writer::new(&base(record, kind, satype));
     selector(&mut w, record)?;
     w.flow(&Flow { action, packets: 0, last_use: 0 });
-    if let Some((_, src, dst)) = &request {
+    if let Some(Further { src, dst, .. }) = innermost {
         w.address(ExtType::AddressSrc, &Address::host(*src));
         w.address(ExtType::AddressDst, &Address::host(*dst));
     }
-    let wanted = request.map(|(wanted, ..)| wanted);
-    w.flow_policy(&FlowPolicy { direction, index: 0, priority: policy.priority, wanted });
+    let wanted = innermost.map(|innermost| innermost.wanted);
+    w.flow_policy(&FlowPolicy { direction, index: 0, priority: policy.priority, wanted, further });
     w.finish().map_err(|_| Fault::errno(Errno::EMSGSIZE))
 }
 
@@ -250,7 +259,7 @@ pub(super) fn delete_shown(shown: &Message<'_>) -> Option<Vec<u8>> {
     let mut w = Writer::new(&base);
     w.address(ExtType::AddressInnerSrc, &shown.inner_src?);
     w.address(ExtType::AddressInnerDst, &shown.inner_dst?);
-    w.flow_policy(&shown.flow_policy?);
+    w.flow_policy(shown.flow_policy.as_ref()?);
     w.finish().ok()
 }
 
@@ -273,7 +282,7 @@ pub(super) fn tell(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
 /// SADB_X_EXT_POLICY. An eroute of another dialect is a policy for what goes out, of the middle priority.
 fn extension(w: &mut Writer, message: &Message<'_>) {
     let unranked = FlowPolicy { priority: FlowPolicy::MIDDLE, ..FlowPolicy::default() };
-    let policy = message.flow_policy.unwrap_or(unranked);
+    let policy = message.flow_policy.as_ref().unwrap_or(&unranked);
     let action = message.flow.map(|flow| flow.action);
     let protects = matches!(
         action,
@@ -285,19 +294,20 @@ fn extension(w: &mut Writer, message: &Message<'_>) {
         _ => DISCARD,
     };
     let named = message.sa.is_some() && message.flow_policy.is_none();
-    let request = policy.wanted.or(named.then_some(Wanted {
+    let innermost = policy.wanted.or(named.then_some(Wanted {
         protocol: protocol(message.base.satype_number),
         mode: mode::TUNNEL,
         level: Level::Require,
         reqid: 0,
     }));
     let ip = |address: Option<Address>| address.and_then(|address| address.ip());
-    let requests = request.into_iter().map(|wanted| {
-        let dst = ip(message.dst).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let anywhere =
-            if dst.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let Wanted { protocol, mode, level, reqid } = wanted;
-        let ends = (mode == mode::TUNNEL).then_some((ip(message.src).unwrap_or(anywhere), dst));
+    let dst = ip(message.dst).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let anywhere = if dst.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let src = ip(message.src).unwrap_or(anywhere);
+    let innermost = innermost.map(|wanted| Further { wanted, src, dst });
+    let requests = innermost.iter().chain(&policy.further).map(|Further { wanted, src, dst }| {
+        let Wanted { protocol, mode, level, reqid } = *wanted;
+        let ends = (mode == mode::TUNNEL).then_some((*src, *dst));
         Request { protocol, mode, level: Some(level), reqid, ends }
     });
     let (direction, index) = (policy.direction.number(), policy.index);
@@ -324,7 +334,8 @@ pub(super) fn acquire(message: &Message<'_>, base: Base) -> Option<Vec<u8>> {
         }
     }
     sa::tell_proposal(&mut w, message);
-    let policy = message.flow_policy.unwrap_or_default();
+    let none = FlowPolicy::default();
+    let policy = message.flow_policy.as_ref().unwrap_or(&none);
     let (direction, index) = (FlowDirection::Out.number(), policy.index);
     Policy { kind: IPSEC, direction, index, priority: policy.priority, requests: Vec::new() }.write(&mut w);
     w.finish().ok()

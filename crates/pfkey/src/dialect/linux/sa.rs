@@ -197,10 +197,15 @@ pub(super) fn tell_supported(message: &Message<'_>, base: Base) -> Option<Vec<u8
 /// The proposal of an ACQUIRE: what this dialect has numbers for.
 pub(super) fn tell_proposal(w: &mut Writer, message: &Message<'_>) {
     let Some(octets) = message.raw(ExtType::Proposal) else { return };
+    let ipcomp = message.base.satype() == Some(SaType::Ipcomp);
     let combs: Vec<Comb> = Comb::list(octets)
         .filter_map(|comb| {
             let auth = if comb.auth == 0 { 0 } else { number::theirs(AUTH, comb.auth)? };
-            let encrypt = if comb.encrypt == 0 { 0 } else { number::theirs(ENCRYPTION, comb.encrypt)? };
+            let encrypt = match comb.encrypt {
+                0 => 0,
+                number::DEFLATE if ipcomp => number::DEFLATE,
+                encrypt => number::theirs(ENCRYPTION, encrypt)?,
+            };
             Some(Comb { auth, encrypt, salt_bits: 0, ..comb })
         })
         .collect();

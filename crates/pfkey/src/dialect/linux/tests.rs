@@ -286,9 +286,14 @@ fn a_policy_goes_there_and_comes_back() {
     let ask = asked(&turn);
     assert_eq!((ask.base.kind(), ask.base.seq), (Some(MessageType::AddFlow), 7));
     let wanted = Wanted { protocol: 50, mode: 2, level: Level::Unique, reqid: 77 };
-    let mut want =
-        FlowPolicy { direction: FlowDirection::Out, index: 0, priority: 1 << 30, wanted: Some(wanted) };
-    assert_eq!(ask.flow_policy, Some(want));
+    let mut want = FlowPolicy {
+        direction: FlowDirection::Out,
+        index: 0,
+        priority: 1 << 30,
+        wanted: Some(wanted),
+        further: Vec::new(),
+    };
+    assert_eq!(ask.flow_policy.as_ref(), Some(&want));
     assert_eq!(ask.inner_src, Some(Address::net([10, 1, 0, 0].into(), 16)), "255 is any");
     assert_eq!(ask.dst, Some(Address::host([192, 0, 2, 2].into())));
 
