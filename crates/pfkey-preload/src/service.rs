@@ -4,7 +4,7 @@ use crate::end::gone;
 use crate::ours::{DEAF, HEARS, errno, fail, look, option, set_errno, set_option};
 use crate::real;
 use core::ffi::{CStr, c_int};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use core::time::Duration;
 use libc::{SO_PRIORITY, iovec, msghdr, sockaddr_un, socklen_t, ssize_t};
 
@@ -76,6 +76,7 @@ pub(crate) fn open(kind: c_int, protocol: c_int) -> Option<c_int> {
     if protocol != PF_KEY_V2 {
         return Some(fail(libc::EPROTONOSUPPORT));
     }
+    share();
     let kind = libc::SOCK_SEQPACKET | flags & libc::SOCK_CLOEXEC;
     // SAFETY: numbers only.
     let fd = unsafe { real::socket(libc::AF_UNIX, kind, 0) };
@@ -194,7 +195,7 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     if parts.iter().all(|part: &iovec| part.iov_len == 0) {
         return 0;
     }
-    let before = Before { ready: ready(fd), taken: TAKEN.load(Ordering::Relaxed) };
+    let before = Before { ready: ready(fd), taken: number().load(Ordering::Relaxed) };
     // Addresses and descriptors are no part of PF_KEY.
     // SAFETY: all zero is a valid msghdr.
     let mut plain: msghdr = unsafe { core::mem::zeroed() };
@@ -279,8 +280,35 @@ fn answered(parts: &[iovec]) -> bool {
     true
 }
 
-/// Records that were read from PF_KEY sockets in this process.
-static TAKEN: AtomicU32 = AtomicU32::new(0);
+/// Records that were read from PF_KEY sockets in this process and those that it forked: they have the descriptors in common and,
+/// from before the first of them, the page that this number lies in.
+static TAKEN: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+/// The number of one process alone, where there is no such page.
+static ALONE: AtomicU32 = AtomicU32::new(0);
+
+/// Has a page for the number. Where memory is short, a reader in another process is not noticed, and waited for.
+fn share() {
+    if !TAKEN.load(Ordering::Acquire).is_null() {
+        return;
+    }
+    let (len, access) = (size_of::<AtomicU32>(), libc::PROT_READ | libc::PROT_WRITE);
+    let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: a new page where there is room, of zeros.
+    let page = unsafe { libc::mmap(core::ptr::null_mut(), len, access, kind, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return;
+    }
+    let none = core::ptr::null_mut();
+    if TAKEN.compare_exchange(none, page.cast(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // SAFETY: another thread was first; nobody knows this page.
+        unsafe { libc::munmap(page, len) };
+    }
+}
+
+fn number() -> &'static AtomicU32 {
+    // SAFETY: once set it is a page that stays, aligned and zero at first, which is a valid number.
+    unsafe { TAKEN.load(Ordering::Acquire).as_ref() }.unwrap_or(&ALONE)
+}
 
 /// How things were before a message was sent.
 struct Before {
@@ -288,12 +316,13 @@ struct Before {
     taken: u32,
 }
 
-/// How long the service may take to answer a message that it has read. Past that, another process has read the answer.
-const ANSWERING: Duration = Duration::from_millis(30);
+/// How long the service may take to answer a message that it has read, on a machine that has other things to do. Past that,
+/// somebody has read the answer who was given the descriptor, or kept it across `exec`.
+const ANSWERING: Duration = Duration::from_secs(1);
 /// The same where other records lie unread: then the answer may wait in the service for its turn.
 const ANSWERING_BEHIND: Duration = Duration::from_millis(5);
 
-/// Waits until the answer lies ready, a reader beside us has taken it, or the program's patience ends (`SO_SNDTIMEO`).
+/// Waits until the answer lies ready, a reader beside us (another thread, another process) has taken it, or the program's patience ends (`SO_SNDTIMEO`).
 fn settle(fd: c_int, before: &Before) {
     let start = now();
     let mut read = None;
@@ -314,7 +343,7 @@ fn settle(fd: c_int, before: &Before) {
             // SAFETY: the time is valid, what remains of it is not asked for.
             unsafe { libc::nanosleep(&raw const nap, core::ptr::null_mut()) };
         }
-        if TAKEN.load(Ordering::Relaxed) != before.taken {
+        if number().load(Ordering::Relaxed) != before.taken {
             return;
         }
         let now = now();
@@ -367,7 +396,7 @@ fn patience_of(fd: c_int) -> Duration {
 
 /// A record was read from what may be one of ours.
 pub(crate) fn taken() {
-    TAKEN.fetch_add(1, Ordering::Relaxed);
+    number().fetch_add(1, Ordering::Relaxed);
 }
 
 /// SO_USELOOPBACK.
