@@ -3,6 +3,8 @@
 //! The programs stand together in `/usr/lib/tulips`, because `ipsec` finds its daemons beside itself; `/usr/sbin/ipsec`
 //! is a link to it.
 
+mod trial;
+
 use crate::run::{Failed, cargo, has, root, step};
 use std::fmt::Write as _;
 use std::fs;
@@ -19,7 +21,8 @@ pub(crate) struct Args {
     /// Take the programs of this directory instead of building them (`target/debug` for a quick try)
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
-    /// Install, start, upgrade, remove and purge it in a copy of this machine's root that is thrown away (needs root)
+    /// Install, start, upgrade, remove and purge it, without systemd and with it, in a copy of this machine's root that is
+    /// thrown away (needs root)
     #[arg(long)]
     r#try: bool,
 }
@@ -65,33 +68,8 @@ pub(crate) fn deb(args: &Args) -> Result<(), Failed> {
     // The same again as a later version, to upgrade to.
     package.version.push_str("+next");
     let next = package.build(&stage, &out)?;
-    in_a_root_of_its_own(&out, &file, &next)
-}
-
-/// Runs `packaging/try.sh` in an overlay over this machine's root, with a network and processes of its own: what it changes
-/// is in memory and gone afterwards.
-fn in_a_root_of_its_own(out: &Path, old: &Path, new: &Path) -> Result<(), Failed> {
-    const SCRIPT: &str = r#"
-        set -eu
-        over=$1; shift
-        mount -t tmpfs over "$over"
-        mkdir "$over/upper" "$over/work" "$over/root"
-        mount -t overlay overlay -o "lowerdir=/,upperdir=$over/upper,workdir=$over/work" "$over/root"
-        cd "$over/root"
-        mount -t proc proc proc
-        mount -t sysfs sysfs sys 2>/dev/null || true
-        mount --rbind /dev dev
-        mount -t tmpfs run run
-        mount -t tmpfs tmp tmp
-        cp "$@" tmp/
-        exec chroot . /tmp/try.sh "/tmp/$(basename "$2")" "/tmp/$(basename "$3")"
-    "#;
-    let over = out.join("root");
-    directory(&over)?;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private"]);
-    command.args(["sh", "-c", SCRIPT, "sh"]).arg(&over).arg(root().join("packaging/try.sh")).args([old, new]);
-    step("try", &mut command)
+    trial::by_hand(&out, &file, &next)?;
+    trial::with_systemd(&out, &file, &next)
 }
 
 /// Lays out every file of the package below `stage`.
