@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -160,6 +161,23 @@ static void permission(void)
 		FAILS(socket(PF_KEY, SOCK_RAW | SOCK_NONBLOCK, PF_KEY_V2), EPERM);
 		MUST(dup(0) == before);
 		exit(0);
+	}
+	wait_for(child);
+	/* A directory that is closed says the same. */
+	child = fork();
+	if (child == 0) {
+		char closed[] = "/tmp/pf_key.XXXXXX", path[64];
+		MUST(mkdtemp(closed) != NULL);
+		snprintf(path, sizeof path, "%s/pf_key.sock", closed);
+		setenv("IPSEC_PFKEY_SOCKET", path, 1);
+		MUST(chmod(closed, 0) == 0);
+		if (fork() == 0) {
+			MUST(setgid(65534) == 0 && setuid(65534) == 0);
+			FAILS(socket(PF_KEY, SOCK_RAW, PF_KEY_V2), EPERM);
+			exit(0);
+		}
+		MUST(wait(&child) > 0 && rmdir(closed) == 0);
+		exit(child == 0 ? 0 : 1);
 	}
 	wait_for(child);
 }

@@ -618,6 +618,23 @@ mod tests {
         let first = acquires.overdue(Time::from_secs(15));
         assert_eq!(first, Some(kept), "what is still there is not forgotten");
     }
+
+    #[test]
+    fn the_other_numbers_of_a_record_go_with_it() {
+        let mut acquires = Acquires::default();
+        let ip = |text: &str| text.parse().unwrap();
+        let key = (
+            Selector::nets("10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap()),
+            ip("10.1.0.1"),
+            ip("10.2.0.1"),
+        );
+        let seq = acquires.begin(key, Time::from_secs(15));
+        let other = acquires.another(seq);
+        assert_eq!((acquires.record_of(other), acquires.by_other.len()), (seq, 1));
+        acquires.end(seq);
+        assert_eq!((acquires.record_of(other), acquires.by_other.len()), (other, 0));
+    }
+
     /// Answers come as fast as key managers give them, and SAs may live for hours.
     #[test]
     fn needs_that_were_met_are_remembered_up_to_a_bound() {

@@ -171,6 +171,7 @@ fn what_is_no_bundle_is_not_published() {
         outcome.unwrap_err()
     };
     assert_eq!(refused(&[TUN]), BundleError::Unprotected);
+    assert_eq!(refused(&[COMP]), BundleError::Unprotected);
     assert_eq!(refused(&[TUN, COMP]), BundleError::Unprotected);
     assert_eq!(refused(&[ESP, TUN]), BundleError::Unprotected);
     assert_eq!(refused(&[ESP_UDP, SHA1]), BundleError::Encapsulated);

@@ -215,6 +215,9 @@ fn a_peer_that_leaves_an_sa_out_is_refused_unless_it_is_only_used() {
         // Compression protects nothing, and not every packet has it.
         (false, &[comp, esp], &[esp], true),
         (false, &[esp], &[comp, esp], false),
+        // Something must have been wanted of what was there.
+        (false, &[(ESP_50, TUNNEL, USE, 0)], &[esp], false),
+        (false, &[used(comp), used(ah)], &[esp], false),
         // More than is wanted does no harm.
         (false, &[esp], &[esp, ah], true),
         (true, &[tunnel, ah], &[tunnel], false),
@@ -383,4 +386,118 @@ fn sas_of_a_bundle_come_and_go_one_by_one() {
     assert_eq!((verdict, next(&wire[0])), (Verdict::Send, 50));
     left.world.must(policy(SPDUPDATE, 0, 0, false, list));
     assert_eq!(left.host.send(&packet).0, Verdict::Keep);
+}
+
+/// Natively, to a host's own service.
+fn natively(side: &mut Side, message: Msg) {
+    let socket = side.world.service.open();
+    side.world.service.must(socket, message);
+}
+
+/// Two hosts of which the left does what the right is tried with: ESP in AH, or a packet in a packet in ESP.
+fn tried(networks: bool, list: &[Request]) -> [Side; 2] {
+    let mut sides = sides();
+    sides[0].world.must(policy(SPDADD, 0, 0, networks, list));
+    sides[1].world.must(policy(SPDADD, 1, 0, networks, list));
+    list.iter().for_each(|request| drop(sides[0].world.must(sa(*request, 0, 0))));
+    sides
+}
+
+/// Selectors of an SA that has some hold, whatever policy says of SAs that have none.
+#[test]
+fn sas_with_selectors_of_their_own_and_those_that_policy_judges_do_not_lie_in_each_other() {
+    let [esp, ah] = [LISTS[0].1[0], LISTS[0].1[1]];
+    let (number, auth) = (spi(ESP_50, 0, 0), spi(AH_51, 0, 0));
+    let native_esp = || {
+        let sa = msg(ADD, ESP).sa_full(number, 32, MATURE, SHA256, AES_CBC, 0);
+        sa.src(LOCAL).dst(PEER).key(AKEY, 32).key(EKEY, 16)
+    };
+    for outer in [false, true] {
+        let [mut left, mut right] = tried(false, &[esp, ah]);
+        if outer {
+            right.world.must(sa(esp, 0, 0));
+            natively(&mut right, add_ah(auth, LOCAL, PEER));
+        } else {
+            right.world.must(sa(ah, 0, 0));
+            natively(&mut right, native_esp());
+        }
+        let (_, wire) = left.host.send(&packets(false, 0)[0]);
+        assert_eq!(next(&wire[0]), 51);
+        // What AH has left is a packet of ESP, which nothing takes off.
+        assert!(right.host.receive(wire).iter().all(|packet| next(packet) == 50), "{outer}");
+    }
+    // A packet in a packet stays one.
+    let [mut left, mut right] = tried(true, &[(COMP_108, TUNNEL, USE, 0), esp]);
+    natively(&mut right, native_esp());
+    let (_, wire) = left.host.send(&packets(true, 0)[1]);
+    assert_eq!(wire.len(), 1);
+    assert!(right.host.receive(wire).iter().all(|packet| next(packet) == 4));
+}
+
+#[test]
+fn esp_that_was_agreed_in_udp_does_not_come_in_another_sa() {
+    let [esp, ah] = [LISTS[0].1[0], LISTS[0].1[1]];
+    let [mut left, mut right] = tried(false, &[esp, ah]);
+    let ports = [4500_u16.to_be_bytes(), [0; 2]].concat();
+    let in_udp = sa(esp, 0, 0).ext(20, &[2, 0, 0, 0]).ext(21, &ports).ext(22, &ports);
+    right.world.must(in_udp);
+    right.world.must(sa(ah, 0, 0));
+    let (_, wire) = left.host.send(&packets(false, 0)[0]);
+    assert_eq!(right.host.receive(wire), Vec::<Vec<u8>>::new());
+    assert_eq!(right.host.refused(), [(Discard::PolicyMismatch, 1)]);
+}
+
+#[test]
+fn two_requests_of_one_kind_are_two_sas() {
+    let esp = LISTS[0].1[0];
+    let [mut left, _] = sides();
+    left.world.must(policy(SPDADD, 0, 0, false, &[esp, esp]));
+    left.world.must(sa(esp, 0, 0));
+    assert_eq!(left.host.send(&packets(false, 0)[0]).0, Verdict::Keep, "one is not enough for both");
+    left.world.must(sa(esp, 0, 1));
+    assert_eq!(left.host.send(&packets(false, 0)[0]).0, Verdict::Send);
+}
+
+/// IPComp that policy judges is there for policy: an eroute that names it has nothing that protects.
+#[test]
+fn compression_that_an_eroute_names_sends_nothing() {
+    let [mut left, _] = sides();
+    left.world.must(sa((COMP_108, TRANSPORT, USE, 0), 0, 0));
+    let protect = [vec![0; 4], vec![0; 16]].concat();
+    let named = msg(128, 10).sa(spi(COMP_108, 0, 0)).dst(PEER);
+    natively(&mut left, named.inner("192.0.2.1/32", "198.51.100.2/32").ext(128, &protect));
+    assert_eq!(left.host.send(&packets(false, 0)[0]), (Verdict::Discard(Discard::NoSa), vec![]));
+}
+
+/// Who met a need before policy said which SA it wants does not meet it any more.
+#[test]
+fn an_sa_that_met_a_trap_does_not_meet_the_policy_in_its_place() {
+    let [mut left, _] = sides();
+    let trap = [vec![4, 0, 0, 0], vec![0; 16]].concat();
+    natively(&mut left, msg(128, 0).inner("192.0.2.1/32", "198.51.100.2/32").ext(128, &trap));
+    left.world.hear(ASKS);
+    left.world.hear(REGISTERED);
+    let packet = packets(false, 0).remove(0);
+    assert_eq!(left.host.send(&packet).0, Verdict::Keep);
+    let now = left.world.service.now;
+    left.world.service.control.expire(now);
+    let seq = left.world.hear(REGISTERED)[0].seq;
+    left.world.must(sa((ESP_50, TRANSPORT, REQUIRE, 0), 0, 0).seq(seq));
+    assert_eq!(left.host.returned().len(), 1);
+    left.world.must(policy(SPDUPDATE, 0, 0, false, &[(AH_51, TRANSPORT, REQUIRE, 0)]));
+    assert_eq!(left.host.send(&packet).0, Verdict::Keep);
+    left.world.service.control.expire(now);
+    assert_eq!(left.host.returned(), Vec::<Vec<u8>>::new());
+}
+
+/// Somebody takes the SAs into a group of their own, or out of one: policy goes on with them.
+#[test]
+fn a_group_that_takes_an_sa_does_not_take_it_from_policy() {
+    let [mut left, mut right] = keyed(false, LISTS[0].1);
+    let body = [vec![0; 4], vec![ESP, 0, 0, 0], spi(ESP_50, 0, 0).to_be_bytes().to_vec()].concat();
+    natively(&mut left, msg(133, 0).dst(PEER).ext(130, &body));
+    let packet = packets(false, 0).remove(0);
+    let (verdict, wire) = left.host.send(&packet);
+    assert_eq!((verdict, next(&wire[0])), (Verdict::Send, 51));
+    assert_eq!(right.host.receive(wire), [packet]);
 }

@@ -309,9 +309,6 @@ impl<'w> Parser<'w> {
         let src = address(&src.text, numeric, six)?;
         let dst = self.next("the destination address")?;
         let dst = address(&dst.text, numeric, six.or(Some(src.is_ipv6())))?;
-        if src.is_ipv4() != dst.is_ipv4() {
-            return Err("source and destination are of different families".into());
-        }
         Ok((src, dst))
     }
 

@@ -90,6 +90,9 @@ fn what_is_wrong_is_named_with_its_line() {
         ("spdadd 10.0.0.0/33 10.0.0.0/8 any -P out none;", "1: 33: the prefix length is from 0 to 32"),
         ("spdadd 10.0.0.0/8[80] 10.0.0.0/8 any -P out none;", "1: a port needs a protocol that has ports"),
         ("spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec;", "1: ipsec needs a request"),
+        ("get 192.0.2.1 2001:db8::2 esp 5;", "1: 2001:db8::2: no address of that family"),
+        ("get 2001:db8::1 192.0.2.2 esp 5;", "1: 192.0.2.2: no address of that family"),
+        ("deleteall -6 192.0.2.1 192.0.2.2 esp;", "1: 192.0.2.1: no address of that family"),
         ("spdadd 10.0.0.0/8 10.0.0.0/8 any -P up none;", "1: up: the direction is in, out or fwd"),
         (
             "spdadd 10.0.0.0/8 10.0.0.0/8 any -P out ipsec esp/tunnel//require;",
