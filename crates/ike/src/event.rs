@@ -1,6 +1,7 @@
 //! What the engine tells its host.
 
 use crate::connection::{Configured, Connection, Mode};
+use crate::message::pairs::Unfit;
 use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
 use crate::proposal::{Kind, Protocol};
 use crate::x509::Unreadable;
@@ -248,6 +249,8 @@ pub enum Why {
         /// What we allow.
         ours: String,
     },
+    /// They meet, and are more or others than a pair of SAs can keep to.
+    Pairs(Unfit),
     /// A peer asks for an address, and none of its families is left.
     NoAddress {
         /// The pools.
@@ -389,6 +392,7 @@ impl core::fmt::Display for Why {
                 f,
                 "the networks of the two sides do not meet: the peer asks for {theirs}, here it is {ours} (leftsubnet=, rightsubnet=)"
             ),
+            Self::Pairs(unfit) => unfit.fmt(f),
             Self::NoAddress { pools } => {
                 write!(f, "no address is left to give, or none of the family asked for, in {pools} (addresspool=)")
             }

@@ -4,6 +4,7 @@
 //! payload and takes them out. Which payloads an exchange may hold is one table: [`rules`].
 
 mod header;
+pub mod pairs;
 mod payload;
 pub mod rules;
 mod traffic;

@@ -123,6 +123,8 @@ pub struct Sa {
     pub esn: bool,
     /// What inner packets may be, seen from sender to receiver.
     pub selector: Option<Selector>,
+    /// What else they may be. Most SAs have one selector, which is looked at first and where it lies.
+    more: Option<Arc<[Selector]>>,
     /// UDP encapsulation: our port. That of the peer is below, for a NAT may change it.
     local_port: Option<u16>,
     remote_port: AtomicU16,
@@ -191,6 +193,7 @@ impl Sa {
             local_port: b.encapsulation.map(|udp| udp.local),
             remote_port: AtomicU16::new(b.encapsulation.map_or(0, |udp| udp.remote)),
             selector: b.selector,
+            more: None,
             superseded: AtomicBool::new(false),
             path_mtu: PathMtu::default(),
             live: Arc::new(Live {
@@ -217,6 +220,12 @@ impl Sa {
                 refused: OnceLock::new(),
             }),
         }
+    }
+
+    /// The same SA, of which inner packets may also be any of these (RFC 4301 §4.4.1.1: selectors are lists).
+    #[must_use]
+    pub fn with_more(self, more: Vec<Selector>) -> Self {
+        Self { more: (!more.is_empty()).then(|| more.into()), ..self }
     }
 
     /// The keyed algorithms of ESP; the key schedule is built on first use, so an idle SA stays small.
@@ -284,6 +293,7 @@ impl Sa {
             local_port: encapsulation.map(|udp| udp.local),
             remote_port: AtomicU16::new(encapsulation.map_or(0, |udp| udp.remote)),
             selector: self.selector,
+            more: self.more.clone(),
             superseded: AtomicBool::new(false),
             path_mtu: PathMtu::default(),
             live: Arc::clone(&self.live),
@@ -298,7 +308,7 @@ impl Sa {
     /// The same SA where it is, for packets of this selector only.
     pub(crate) fn narrowed(&self, selector: Selector) -> Self {
         self.live.either_family.store(false, Ordering::Relaxed);
-        Self { selector: Some(selector), ..self.again() }
+        Self { selector: Some(selector), more: None, ..self.again() }
     }
 
     /// Whether both are one SA: the same keys, numbers and counters.
@@ -386,10 +396,28 @@ impl Sa {
         self.selector.filter(|_| self.mode == Mode::Tunnel)
     }
 
+    /// What else they may be in tunnel mode.
+    pub(crate) const fn more(&self) -> Option<&Arc<[Selector]>> {
+        match self.mode {
+            Mode::Tunnel => self.more.as_ref(),
+            Mode::Transport => None,
+        }
+    }
+
+    /// All its selectors; none are all packets.
+    pub(crate) fn selectors(&self) -> impl Iterator<Item = &Selector> {
+        self.selector.iter().chain(self.more.iter().flat_map(|more| more.iter()))
+    }
+
+    /// Whether a packet of this flow matches one of its selectors, or it has none.
+    pub(crate) fn selects(&self, flow: &Flow) -> bool {
+        self.selector.is_none_or(|selector| selector.matches(flow))
+            || self.more.as_ref().is_some_and(|more| more.iter().any(|one| one.matches(flow)))
+    }
+
     /// Whether an inner packet of this flow may travel on it (RFC 4301 §5.2).
     pub(crate) fn entitles(&self, flow: &Flow) -> bool {
-        self.selector.is_none_or(|selector| selector.matches(flow))
-            || self.live.either_family.load(Ordering::Relaxed)
+        self.selects(flow) || self.live.either_family.load(Ordering::Relaxed)
     }
 
     /// Accounts for `n` packets of `size` inner octets each, all at once, and says how many of them may pass.

@@ -175,6 +175,102 @@ impl fmt::Debug for Group<'_> {
     }
 }
 
+/// Native: a source and a destination of inner packets, from sender to receiver, of one family.
+///
+/// 40 octets: family (4 or 6), protocol, prefix lengths of source and destination, their ports, their addresses in 16 octets
+/// each, of which IPv4 takes the first four. Ports are in network order; a protocol or port of 0 is any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InnerPair {
+    /// IP protocol, 0 for any.
+    pub proto: u8,
+    /// Source address and port.
+    pub src: SocketAddr,
+    /// Length of the source prefix.
+    pub src_prefix: u8,
+    /// Destination address and port.
+    pub dst: SocketAddr,
+    /// Length of the destination prefix.
+    pub dst_prefix: u8,
+}
+
+impl InnerPair {
+    fn read(row: &[u8; 40]) -> Option<Self> {
+        let &[family, proto, src_prefix, dst_prefix, s0, s1, d0, d1, ref addresses @ ..] = row;
+        let (src, dst) = addresses.split_first_chunk::<16>()?;
+        let dst: &[u8; 16] = dst.try_into().ok()?;
+        let longest = if family == 4 { 32 } else { 128 };
+        let ip = |octets: &[u8; 16]| match (family, octets) {
+            (4, &[a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]) => Some(IpAddr::from([a, b, c, d])),
+            (6, octets) => Some(IpAddr::from(*octets)),
+            _ => None,
+        };
+        (src_prefix <= longest && dst_prefix <= longest).then_some(())?;
+        Some(Self {
+            proto,
+            src: SocketAddr::new(ip(src)?, u16::from_be_bytes([s0, s1])),
+            src_prefix,
+            dst: SocketAddr::new(ip(dst)?, u16::from_be_bytes([d0, d1])),
+            dst_prefix,
+        })
+    }
+
+    /// `None` if the two are of different families, which no packet is.
+    pub(crate) fn row(&self) -> Option<[u8; 40]> {
+        let family = match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => 4,
+            (IpAddr::V6(_), IpAddr::V6(_)) => 6,
+            _ => return None,
+        };
+        let mut row = [0; 40];
+        let fields: [&[u8]; 3] = [
+            &[family, self.proto, self.src_prefix, self.dst_prefix],
+            &self.src.port().to_be_bytes(),
+            &self.dst.port().to_be_bytes(),
+        ];
+        let addresses = [self.src.ip(), self.dst.ip()].map(|ip| match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, d] = ip.octets();
+                [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+            }
+            IpAddr::V6(ip) => ip.octets(),
+        });
+        let octets = fields.into_iter().flatten().chain(addresses.iter().flatten());
+        row.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
+        Some(row)
+    }
+}
+
+/// Native: the pairs that an SA may carry beside the one that its inner addresses are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Selectors<'m> {
+    rows: &'m [[u8; 40]],
+}
+
+impl<'m> Selectors<'m> {
+    pub(crate) fn read(extension: &'m [u8]) -> Option<Self> {
+        let (rows, rest) = extension.get(8..)?.as_chunks::<40>();
+        let whole =
+            !rows.is_empty() && rest.is_empty() && rows.iter().all(|row| InnerPair::read(row).is_some());
+        whole.then_some(Self { rows })
+    }
+
+    /// How many there are.
+    pub const fn count(self) -> usize {
+        self.rows.len()
+    }
+
+    /// The pairs, in their order.
+    pub fn pairs(self) -> impl Iterator<Item = InnerPair> + 'm {
+        self.rows.iter().filter_map(InnerPair::read)
+    }
+}
+
+impl fmt::Debug for Selectors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pairs()).finish()
+    }
+}
+
 /// SADB_EXT_KEY_*. `Debug` shows its size only.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key<'m> {

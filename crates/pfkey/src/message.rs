@@ -5,8 +5,8 @@
 
 use crate::ext::{
     Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Further, Group, Identity, Key, KmCookie,
-    Level, Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions,
-    SpiRange, Wanted, sensitivity, sockaddr,
+    Level, Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Selectors, Sensitivity,
+    SocketOptions, SpiRange, Wanted, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 use core::net::Ipv6Addr;
@@ -233,6 +233,8 @@ pub struct Message<'m> {
     pub sa_params: Option<SaParams>,
     /// Native: limits of packets.
     pub packet_limits: Option<PacketLimits>,
+    /// Native: what else an SA may carry.
+    pub selectors: Option<Selectors<'m>>,
     /// Native: socket options.
     pub socket: Option<SocketOptions>,
     /// Native: counters of an SA.
@@ -312,6 +314,7 @@ impl<'m> Message<'m> {
             flow: None,
             sa_params: None,
             packet_limits: None,
+            selectors: None,
             socket: None,
             counters: None,
             new_src: None,
@@ -384,6 +387,7 @@ impl<'m> Message<'m> {
             ExtType::Flow => self.flow = Some(flow(octets).ok_or(D::BadExtlen)?),
             ExtType::SaParams => self.sa_params = Some(sa_params(octets).ok_or(D::BadExtlen)?),
             ExtType::PacketLimits => self.packet_limits = Some(packet_limits(octets).ok_or(D::BadExtlen)?),
+            ExtType::Selectors => self.selectors = Some(Selectors::read(octets).ok_or(D::BadExtlen)?),
             ExtType::SocketOptions => self.socket = Some(socket(octets).ok_or(D::BadExtlen)?),
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
             ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
@@ -446,7 +450,8 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::NewDst
         | ExtType::SaPolicy
         | ExtType::FlowPolicy
-        | ExtType::PacketLimits => D::None,
+        | ExtType::PacketLimits
+        | ExtType::Selectors => D::None,
     }
 }
 

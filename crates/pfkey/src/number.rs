@@ -161,6 +161,8 @@ numbers! {
         FlowPolicy = 136,
         /// Native: limits of packets, which `sadb_lifetime` has no room for.
         PacketLimits = 137,
+        /// Native: what else than its inner addresses say an SA may carry.
+        Selectors = 138,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Building a message, extension by extension.
 
 use crate::ext::{
-    AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Further, Identity, KmCookie, Lifetime, Member,
-    PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Further, Identity, InnerPair, KmCookie, Lifetime,
+    Member, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
@@ -256,6 +256,16 @@ impl Writer {
     /// Native: limits of packets.
     pub fn packet_limits(&mut self, limits: &PacketLimits) -> &mut Self {
         self.numbers(ExtType::PacketLimits, 0, &[limits.soft, limits.hard])
+    }
+
+    /// Native: what else an SA may carry than its inner addresses say; at least one pair.
+    pub fn selectors(&mut self, pairs: &[InnerPair]) -> &mut Self {
+        let rows: Vec<[u8; 40]> = pairs.iter().filter_map(InnerPair::row).collect();
+        self.broken |= rows.is_empty() || rows.len() != pairs.len();
+        self.ext(ExtType::Selectors, |octets| {
+            octets.extend_from_slice(&[0; 4]);
+            rows.iter().for_each(|row| octets.extend_from_slice(row));
+        })
     }
 
     /// Native: what an eroute of another dialect is besides.

@@ -2,12 +2,12 @@
 
 use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
-    Flow, FlowAction, FlowDirection, FlowPolicy, Further, Identity, KmCookie, Level, Lifetime, Limits,
-    Member, Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType,
+    Flow, FlowAction, FlowDirection, FlowPolicy, Further, Identity, InnerPair, KmCookie, Level, Lifetime,
+    Limits, Member, Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType,
     Sensitivity, SocketOptions, SpiRange, Wanted, Writer,
 };
 use proptest::prelude::*;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 fn base(kind: MessageType) -> Base {
     Base::request(kind, SaType::Esp, 7, 4242)
@@ -48,6 +48,7 @@ fn everything() -> Vec<u8> {
         .flow(&Flow { action: FlowAction::Trap, packets: 8, last_use: 9 })
         .sa_params(&SaParams { window: 4096, esn: true })
         .packet_limits(&PacketLimits { soft: 1 << 33, hard: 1 << 34 })
+        .selectors(&[ALSO, ALSO_SIX])
         .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
         .flow_policy(&policy())
         .socket_options(&SocketOptions { loopback: false, quiet: false })
@@ -55,6 +56,53 @@ fn everything() -> Vec<u8> {
         .address(ExtType::NewDst, &Address::host("192.0.2.8".parse().unwrap()))
         .counters(&Counters { packets: 1, forged: 2, replayed: 3, sequence: 4 });
     w.finish().unwrap()
+}
+
+const ALSO: InnerPair = InnerPair {
+    proto: 6,
+    src: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 3, 0, 0)), 0),
+    src_prefix: 16,
+    dst: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 4, 0, 0)), 0x1234),
+    dst_prefix: 24,
+};
+const ALSO_SIX: InnerPair = InnerPair {
+    proto: 0,
+    src: SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 0)), 0),
+    src_prefix: 64,
+    dst: SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+    dst_prefix: 0,
+};
+
+/// The octets of pf_key(7), and each way in which a row is none.
+#[test]
+fn more_selectors_are_whole_rows_of_one_family_each() {
+    let record = |rows: &[[u8; 40]], tail: &[u8]| {
+        let mut w = Writer::new(&base(MessageType::Add));
+        w.numbered(138, |octets| {
+            octets.extend_from_slice(&[0; 4]);
+            rows.iter().for_each(|row| octets.extend_from_slice(row));
+            octets.extend_from_slice(tail);
+        });
+        w.finish().unwrap()
+    };
+    let mut row = [0; 40];
+    row[..12].copy_from_slice(&[4, 6, 16, 24, 0, 0, 0x12, 0x34, 10, 3, 0, 0]);
+    row[24..28].copy_from_slice(&[10, 4, 0, 0]);
+    let good = record(&[row], &[]);
+    assert_eq!(Message::parse(&good).unwrap().selectors.unwrap().pairs().collect::<Vec<_>>(), [ALSO]);
+    let wrong = Fault::invalid(D::BadExtlen);
+    for (at, octet) in [(0, 5), (0, 0), (2, 33), (3, 33), (12, 1), (39, 1)] {
+        let mut bad = row;
+        bad[at] = octet;
+        assert_eq!(Message::parse(&record(&[row, bad], &[])).unwrap_err(), wrong, "{octet} at {at}");
+    }
+    assert_eq!(Message::parse(&record(&[], &[])).unwrap_err(), wrong, "none");
+    assert_eq!(Message::parse(&record(&[row], &[0; 8])).unwrap_err(), wrong, "a part of one");
+    let mixed = InnerPair { dst: ALSO_SIX.dst, ..ALSO };
+    for pairs in [&[mixed][..], &[]] {
+        let mut w = Writer::new(&base(MessageType::Add));
+        assert!(w.selectors(pairs).clone().finish().is_err());
+    }
 }
 
 const LABEL: Sensitivity<'_> = Sensitivity {
@@ -120,6 +168,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
     assert_eq!(m.packet_limits.unwrap(), PacketLimits { soft: 1 << 33, hard: 1 << 34 });
     assert_eq!(m.flow_policy, Some(policy()));
+    assert_eq!(m.selectors.unwrap().pairs().collect::<Vec<_>>(), [ALSO, ALSO_SIX]);
     assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });
     assert_eq!(m.socket.unwrap(), SocketOptions { loopback: false, quiet: false });
     assert_eq!(m.new_src.unwrap(), Address::host("192.0.2.9".parse().unwrap()));

@@ -6,6 +6,7 @@ use super::{ke, nonce, notified, proposals, refused};
 use crate::connection::{Connection, Mode};
 use crate::event::{ChildUp, Event, Keyed, Why};
 use crate::job::{Answer, Job};
+use crate::message::pairs::pairs;
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload, TrafficSelector};
 use crate::outbox::Context;
 use crate::proposal::{self, Chosen, Offer, Protocol};
@@ -219,6 +220,8 @@ pub(super) fn choose(
             Why::Selectors { theirs: theirs_text, ours: format!("{} and {}", list(&theirs), list(&ours)) };
         return Err(deny(NotifyKind::TsUnacceptable, why));
     }
+    // What the data plane could not install is not granted; the peer learns that now and not from packets that are lost.
+    pairs(&ts.1, &ts.0).map_err(|unfit| deny(NotifyKind::TsUnacceptable, Why::Pairs(unfit)))?;
     let spi_out = spi_of(&chosen.spi);
     let spi_out =
         spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
@@ -275,6 +278,7 @@ pub(super) fn confirm(
             ours: format!("{} and {}", list(&theirs), list(&ours)),
         });
     }
+    pairs(&ts_i, &ts_r).map_err(Why::Pairs)?;
     let transport = notified(message, NotifyKind::UseTransportMode).is_some();
     let mode = if transport { Mode::Transport } else { Mode::Tunnel };
     if mode != connection.child.mode {

@@ -282,10 +282,11 @@ fn messages_too_long_for_a_datagram_are_cut_and_put_together_in_any_order() {
         let mut world = World::new();
         // Many selectors make IKE_AUTH long.
         for side in 0..2 {
-            let nets = |second: u8| {
-                (0..64).map(|n| world::net(&format!("10.{second}.{n}.0/24"))).collect::<Vec<_>>()
+            let nets = |site: u8, count: u8| {
+                (0..count).map(|n| world::net(&format!("fd00:{site}:0:{n}::/64"))).collect::<Vec<_>>()
             };
-            let (local, remote) = if side == 0 { (nets(1), nets(2)) } else { (nets(2), nets(1)) };
+            let (local, remote) =
+                if side == 0 { (nets(1, 64), nets(2, 1)) } else { (nets(2, 1), nets(1, 64)) };
             world.change(side, |c| (c.child.local, c.child.remote) = (local, remote));
         }
         world.weather(seed);
@@ -299,6 +300,56 @@ fn messages_too_long_for_a_datagram_are_cut_and_put_together_in_any_order() {
         world.agree(1);
         assert!(world.longest <= 1228, "{}", world.longest);
         assert_eq!(world.hosts[0].pairs[0].local_selectors.len(), 64);
+    }
+}
+
+#[test]
+fn lists_of_selectors_are_narrowed_to_lists_and_stay_so_when_they_are_rekeyed() {
+    let nets = |all: &[&str]| all.iter().map(|net| world::net(net)).collect::<Vec<_>>();
+    for beginner in [0, 1] {
+        let mut world = World::new();
+        world.change(0, |c| {
+            c.child.local = nets(&["10.1.0.0/24", "10.1.9.0/24", "10.7.0.0/24"]);
+            c.child.remote = nets(&["10.2.0.0/16", "10.8.0.0/24"]);
+        });
+        world.change(1, |c| {
+            c.child.local = nets(&["10.2.0.0/24", "10.2.9.0/24", "10.8.0.0/25"]);
+            c.child.remote = nets(&["10.1.0.0/16"]);
+        });
+        world.up(beginner);
+        world.settle();
+        for _ in 0..2 {
+            world.agree(1);
+            let [here, there] = [0, 1].map(|side: usize| {
+                let pair = &world.hosts[side].pairs[0];
+                (pair.local_selectors.clone(), pair.remote_selectors.clone())
+            });
+            assert_eq!(here.0, nets(&["10.1.0.0/24", "10.1.9.0/24"]));
+            assert_eq!(here.1, nets(&["10.2.0.0/24", "10.2.9.0/24", "10.8.0.0/25"]));
+            assert_eq!((there.1, there.0), here);
+            let now = world.now;
+            assert!(world.hosts[beginner].endpoint.rekey("net", false, now));
+            world.settle();
+        }
+    }
+}
+
+#[test]
+fn more_pairs_than_sas_can_keep_to_are_refused_and_both_sides_say_so() {
+    let nets = |second: u8, count: u8| {
+        (0..count).map(|n| world::net(&format!("10.{second}.{n}.0/24"))).collect::<Vec<_>>()
+    };
+    for (count, up) in [(8, 1), (9, 0)] {
+        let mut world = World::new();
+        world.change(0, |c| (c.child.local, c.child.remote) = (nets(1, 8), nets(2, count)));
+        world.change(1, |c| (c.child.local, c.child.remote) = (nets(2, count), nets(1, 8)));
+        world.up(0);
+        world.settle();
+        world.agree(up);
+        let said = world.hosts[1].words();
+        assert_eq!(said.contains("more than 64 pairs"), up == 0, "{said}");
+        let refused = world.hosts[0].words();
+        assert_eq!(refused.contains("TS_UNACCEPTABLE"), up == 0, "{refused}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! From a `conn` section to what the IKE engine acts on.
 //!
-//! Which of left and right is this host is found out from its addresses, so that one file serves both ends. A section with
-//! several subnets becomes a connection for each pair of them, `NAME/1x1`, `NAME/1x2` …: one pair of SAs carries one pair.
+//! Which of left and right is this host is found out from its addresses, so that one file serves both ends. Several subnets in
+//! `leftsubnet=` are the selectors of one pair of SAs; `leftsubnets=` makes a connection for each pair of them, `NAME/1x1`,
+//! `NAME/1x2` …, each with SAs of its own, for peers that can do no more (libreswan before 5).
 
 use super::inside;
 mod authentication;
@@ -12,6 +13,7 @@ use super::{Conn, Problem, Setting, flag, time};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
+use ike::message::pairs::pairs;
 use ike::proposal::Offer;
 use ipnet::IpNet;
 use ipsec_core::kex::Group;
@@ -319,43 +321,34 @@ impl<'c> Plan<'c> {
         let metric = self.number(&["metric"], 0..=u32::MAX).unwrap_or(0);
         let updown = us.get("updown").filter(|program| !["%disabled", "ipsec _updown", ""].contains(program));
         let updown = updown.map(str::to_owned);
-        let (ours, theirs) = (self.subnets(&us), self.subnets(&them));
+        let (our_nets, their_nets) = (self.subnets(&us), self.subnets(&them));
+        let (ours, theirs) = (our_nets.concat(), their_nets.concat());
         let source = self.request(&us, &ours, &theirs, &mut template);
         self.provision(&them, &ours, &theirs, &mut template);
-        let selector = |net: Option<IpNet>, address: Option<IpAddr>, port: u16| {
+        let selectors = |nets: &[IpNet], address: Option<IpAddr>, port: u16| -> Vec<TrafficSelector> {
+            let of = |net| TrafficSelector::of(net, protocol, port);
             // Without a subnet it is the host itself, whose address may not be known yet: then the engine fills it in.
-            let net = net.or_else(|| address.map(IpNet::from));
-            net.map(|net| TrafficSelector::of(net, protocol, port)).into_iter().collect::<Vec<_>>()
+            if nets.is_empty() {
+                return address.map(|address| of(address.into())).into_iter().collect();
+            }
+            nets.iter().copied().map(of).collect()
         };
-        let several = ours.len().max(1) * theirs.len().max(1) > 1;
-        let each = |nets: Vec<IpNet>| -> Vec<Option<IpNet>> {
-            if nets.is_empty() { vec![None] } else { nets.into_iter().map(Some).collect() }
-        };
-        let (ours, theirs) = (each(ours), each(theirs));
+        let several = our_nets.len() * their_nets.len() > 1;
         let mut all = Vec::new();
-        for (n, our_net) in (1..).zip(&ours) {
-            for (m, their_net) in (1..).zip(&theirs) {
+        for (n, ours) in (1..).zip(&our_nets) {
+            for (m, theirs) in (1..).zip(&their_nets) {
                 let mut ike = template.clone();
                 if several {
                     ike.name = format!("{}/{n}x{m}", conn.name);
                 }
                 // What is given is known when it is given.
                 if ike.request.is_none() {
-                    ike.child.local = selector(*our_net, local_address, our_proto.1);
+                    ike.child.local = selectors(ours, local_address, our_proto.1);
                 }
                 if ike.provision.is_none() {
-                    ike.child.remote = selector(*their_net, remote_address, their_proto.1);
+                    ike.child.remote = selectors(theirs, remote_address, their_proto.1);
                 }
-                let families: Vec<bool> = ike
-                    .child
-                    .local
-                    .iter()
-                    .chain(&ike.child.remote)
-                    .map(|s| s.addresses.0.is_ipv4())
-                    .collect();
-                if families.windows(2).any(|pair| pair.first() != pair.last()) {
-                    self.error("the subnets of the two sides are of different families");
-                }
+                self.meet(&ike.child);
                 all.push(Planned {
                     ike,
                     section: conn.name.clone(),
@@ -367,6 +360,25 @@ impl<'c> Plan<'c> {
             }
         }
         Some(all)
+    }
+
+    /// Whether packets can be between the two sides, and one pair of SAs can carry all of them.
+    fn meet(&mut self, child: &ChildPolicy) {
+        let (ours, theirs) = (&child.local, &child.remote);
+        // What is given, and who the peer is, is known later.
+        if ours.is_empty() || theirs.is_empty() {
+            return;
+        }
+        let alone = |one: &[TrafficSelector], other: &[TrafficSelector]| {
+            one.iter().any(|s| other.iter().all(|o| o.is_ipv4() != s.is_ipv4()))
+        };
+        if alone(ours, theirs) || alone(theirs, ours) {
+            self.error("the subnets of the two sides are of different families");
+        } else if let Err(unfit) = pairs(ours, theirs) {
+            self.error(&unfit.to_string());
+        } else if child.mode == Mode::Transport && ours.len() * theirs.len() > 1 {
+            self.error("type=transport is between two hosts: give one address on each side, or type=tunnel");
+        }
     }
 
     /// `leftsourceip=`: our address inside, or that the peer is asked for it.
@@ -535,21 +547,30 @@ impl<'c> Plan<'c> {
         }
     }
 
-    fn subnets(&mut self, side: &Side<'c>) -> Vec<IpNet> {
-        let Some(setting) = side.setting("subnets").or_else(|| side.setting("subnet")) else {
-            return Vec::new();
+    /// The subnets of a side: those of one connection, and in `leftsubnets=` those of one after the other. Never empty; the
+    /// host itself is one list without subnets.
+    fn subnets(&mut self, side: &Side<'c>) -> Vec<Vec<IpNet>> {
+        let each = side.setting("subnets");
+        let Some(setting) = each.or_else(|| side.setting("subnet")) else {
+            return vec![Vec::new()];
         };
         let words = setting.value.split([',', ' ', '\t']).filter(|word| !word.is_empty());
-        let mut nets = Vec::new();
+        let mut nets: Vec<IpNet> = Vec::new();
         for word in words {
             // `%default` is everything, in the family of the peer; `vhost:` lists belong to another time.
             match ipsec_core::text::subnet(word, None) {
+                Ok((net, None)) if nets.contains(&net.trunc()) => {
+                    self.refuse(setting, &format!("{word} is there twice; leave one out"));
+                }
                 Ok((net, None)) => nets.push(net.trunc()),
                 Ok((_, Some(_))) => self.refuse(setting, "a port goes into protoport="),
                 Err(why) => self.refuse(setting, &format!("{word}: {why}")),
             }
         }
-        nets
+        if each.is_none() || nets.is_empty() {
+            return vec![nets];
+        }
+        nets.into_iter().map(|net| vec![net]).collect()
     }
 
     /// Protocol and port.
@@ -812,6 +833,33 @@ mod tests {
         let names: Vec<&str> = all.iter().map(|one| one.ike.name.as_str()).collect();
         assert_eq!(names, ["a/1x1", "a/2x1"]);
         assert!(all.iter().all(|one| one.ike.child.local.len() == 1));
+    }
+
+    #[test]
+    fn several_subnets_in_one_setting_are_the_selectors_of_one_connection() {
+        let body = BASE.replace("leftsubnet=10.1.0.0/16", "leftsubnet=10.1.0.0/24,10.1.1.0/24,fd00:1::/64");
+        let body = body.replace("rightsubnet=10.2.0.0/16", "rightsubnet={10.2.0.0/16 fd00:2::/64}");
+        let all = planned(&body, &WEST).unwrap();
+        let [one] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(
+            (one.ike.name.as_str(), one.ike.child.local.len(), one.ike.child.remote.len()),
+            ("a", 3, 2)
+        );
+        // Both ways of writing: each subnet of the one side with all of the other.
+        let mixed = body.replace("leftsubnet=", "leftsubnets=").replace(",fd00:1::/64", "");
+        let mixed = planned(&mixed.replace(" fd00:2::/64", ""), &WEST).unwrap();
+        let shape: Vec<_> =
+            mixed.iter().map(|one| (one.ike.name.as_str(), one.ike.child.local.len())).collect();
+        assert_eq!(shape, [("a/1x1", 1), ("a/2x1", 1)]);
+
+        let nets = |third: u8| (0..9).map(|n| format!("10.{third}.{n}.0/24")).collect::<Vec<_>>().join(",");
+        let many = BASE.replace("10.1.0.0/16", &nets(1)).replace("10.2.0.0/16", &nets(2));
+        let why = planned(&many, &WEST).unwrap_err();
+        assert!(why.contains("more than 64 pairs") && why.contains("leftsubnets="), "{why}");
+        let why = planned(&body.replace("{10.2.0.0/16 fd00:2::/64}", "10.2.0.0/16"), &WEST).unwrap_err();
+        assert!(why.contains("different families"), "{why}");
+        let why = planned(&body.replace("10.1.1.0/24", "10.1.0.9/24"), &WEST).unwrap_err();
+        assert!(why.contains("twice"), "{why}");
     }
 
     #[test]

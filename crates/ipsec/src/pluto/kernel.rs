@@ -9,13 +9,12 @@ use crate::keyclient::{KeyClient, KeyError, LONGEST};
 use crate::rundir::Rundir;
 use ike::connection::Mode;
 use ike::event::{ChildUp, Keyed};
-use ike::message::TrafficSelector;
-use ipnet::IpNet;
+use ike::message::pairs::pairs;
 use ipsec_core::{Protocol, SaId, Said, Selector, Spi};
 use pfkey::client::Request;
 use pfkey::{
-    Address, Errno, ExtType, Fault, Lifetime, Message, MessageType, Sa, SaParams, SaType, SpiRange, flags,
-    state,
+    Address, Errno, ExtType, Fault, InnerPair, Lifetime, Message, MessageType, Sa, SaParams, SaType,
+    SpiRange, flags, state,
 };
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -182,7 +181,7 @@ impl PfKey {
         }
     }
 
-    fn sa(&mut self, child: &ChildUp, inbound: bool, flow: &Selector) -> Result<(), KernelError> {
+    fn sa(&mut self, child: &ChildUp, inbound: bool, flows: &[Selector]) -> Result<(), KernelError> {
         let Keyed { spi, encryption, integrity } = if inbound { &child.inbound } else { &child.outbound };
         let mut request = self.request(if inbound { MessageType::Update } else { MessageType::Add });
         let mut word = if inbound { flags::INBOUND } else { flags::OUTBOUND };
@@ -222,15 +221,18 @@ impl PfKey {
         }
         request.address(ExtType::AddressSrc, &Address::host(src));
         if child.mode == Mode::Tunnel {
-            let side = |net: IpNet, port: u16| Address {
-                proto: flow.proto,
-                prefix: net.prefix_len(),
-                socket: Some(SocketAddr::new(net.network(), port)),
-            };
-            let (here, there) = (side(flow.src, flow.sport), side(flow.dst, flow.dport));
-            let (from, to) = if inbound { (there, here) } else { (here, there) };
-            request.address(ExtType::AddressInnerSrc, &from);
-            request.address(ExtType::AddressInnerDst, &to);
+            // From sender to receiver.
+            let way = |flow: &Selector| inner_pair(&if inbound { flow.reversed() } else { *flow });
+            let pairs: Vec<InnerPair> = flows.iter().map(way).collect();
+            if let Some((first, more)) = pairs.split_first() {
+                let InnerPair { proto, src, src_prefix, dst, dst_prefix } = *first;
+                let side = |socket, prefix| Address { proto, prefix, socket: Some(socket) };
+                request.address(ExtType::AddressInnerSrc, &side(src, src_prefix));
+                request.address(ExtType::AddressInnerDst, &side(dst, dst_prefix));
+                if !more.is_empty() {
+                    request.selectors(more);
+                }
+            }
         }
         if child.esn || window > u32::from(u8::MAX) {
             request.sa_params(&SaParams { window, esn: child.esn });
@@ -243,30 +245,15 @@ fn port(port: u16) -> Address {
     Address { proto: 17, prefix: 0, socket: Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)) }
 }
 
-/// What a pair of lists of selectors is in eroutes, our side as the source. An SA has one selector of its own, against
-/// which what it carries is checked, so more than one pair of prefixes is refused.
-pub fn flow(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Result<Selector, String> {
-    let one = |side: &[TrafficSelector]| match side {
-        [one] => {
-            let prefixes = one.prefixes();
-            let port = match one.ports {
-                (0, u16::MAX) => Some(0),
-                (first, last) if first == last => Some(first),
-                _ => None,
-            };
-            match (&prefixes[..], port) {
-                ([net], Some(port)) => Some((*net, one.protocol, port)),
-                _ => None,
-            }
-        }
-        _ => None,
-    };
-    let said =
-        || format!("an SA carries one prefix, and one port or all, on each side: {local:?} {remote:?}");
-    let (src, our_proto, sport) = one(local).ok_or_else(said)?;
-    let (dst, their_proto, dport) = one(remote).ok_or_else(said)?;
-    let proto = if our_proto == 0 { their_proto } else { our_proto };
-    Ok(Selector { src, dst, proto, sport, dport })
+/// A pair of nets in PF_KEY.
+fn inner_pair(flow: &Selector) -> InnerPair {
+    InnerPair {
+        proto: flow.proto,
+        src: SocketAddr::new(flow.src.network(), flow.sport),
+        src_prefix: flow.src.prefix_len(),
+        dst: SocketAddr::new(flow.dst.network(), flow.dport),
+        dst_prefix: flow.dst.prefix_len(),
+    }
 }
 
 impl Kernel for PfKey {
@@ -283,18 +270,24 @@ impl Kernel for PfKey {
     }
 
     fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError> {
-        let flow = flow(&child.local_selectors, &child.remote_selectors).map_err(KernelError::Refused)?;
+        let flows = pairs(&child.local_selectors, &child.remote_selectors)
+            .map_err(|unfit| KernelError::Refused(unfit.to_string()))?;
+        if child.mode == Mode::Transport && flows.len() > 1 {
+            let why = "transport mode is between two hosts, and the selectors are several: use type=tunnel";
+            return Err(KernelError::Refused(why.to_owned()));
+        }
         let installed = Installed {
             connection: child.connection.name.clone(),
             spi_in: child.inbound.spi,
             spi_out: child.outbound.spi,
             local: child.local.ip(),
             remote: child.remote.ip(),
-            flows: vec![flow],
+            flows,
         };
+        let flows = &installed.flows;
         let done = self
-            .sa(child, true, &flow)
-            .and_then(|()| self.sa(child, false, &flow))
+            .sa(child, true, flows)
+            .and_then(|()| self.sa(child, false, flows))
             .and_then(|()| if child.standby { Ok(()) } else { self.send_through(&installed) });
         if let Err(error) = done {
             let _ = self.remove(&installed);
@@ -382,36 +375,4 @@ fn notice(message: &Message<'_>) -> Option<Notice> {
     }
     let expire = kind == MessageType::Expire;
     message.sa.filter(|_| expire).map(|sa| Notice::Expire { spi: sa.spi, hard: message.hard.is_some() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ts(net: &str, protocol: u8, port: u16) -> TrafficSelector {
-        TrafficSelector::of(net.parse().unwrap(), protocol, port)
-    }
-
-    #[test]
-    fn one_prefix_on_each_side_is_an_eroute_and_more_is_refused() {
-        let (here, there) = (ts("10.1.0.0/16", 0, 0), ts("10.2.0.0/24", 6, 22));
-        let one = flow(&[here], &[there]).unwrap();
-        assert_eq!(
-            one,
-            Selector {
-                src: "10.1.0.0/16".parse().unwrap(),
-                dst: "10.2.0.0/24".parse().unwrap(),
-                proto: 6,
-                sport: 0,
-                dport: 22
-            }
-        );
-        assert!(flow(&[here, here], &[there]).is_err());
-        assert!(flow(&[here], &[]).is_err());
-        let ports = TrafficSelector { ports: (1, 1023), ..there };
-        assert!(flow(&[here], &[ports]).is_err());
-        let odd =
-            TrafficSelector { addresses: ("10.1.0.1".parse().unwrap(), "10.1.0.3".parse().unwrap()), ..here };
-        assert!(flow(&[odd], &[there]).is_err());
-    }
 }

@@ -6,7 +6,7 @@
 mod pairs;
 
 use super::journal::{self, Change, Journal};
-use super::kernel::{Installed, Kernel, KernelError, flow};
+use super::kernel::{Installed, Kernel, KernelError};
 use super::resolver::Resolver;
 use super::updown::{Runner, Told};
 use crate::conf::connection::{Auto, Planned};
@@ -16,6 +16,7 @@ use crate::rundir::Rundir;
 use crate::table::{Form, Table};
 use ike::connection::{Configured, Mode};
 use ike::event::ChildUp;
+use ike::message::pairs::pairs;
 use ipnet::IpNet;
 use ipsec_core::{Selector, Time};
 use pairs::Pairs;
@@ -201,7 +202,9 @@ impl Policy {
         // One connection may have many peers, each with its own address.
         let (others, alone): (Vec<Selector>, Vec<Selector>) =
             pair.flows.iter().partition(|flow| self.pairs.carry(&pair.connection, flow));
-        if !replaced && !alone.is_empty() {
+        // What has its place may have been narrowed to less.
+        let narrowed = replaced && !others.is_empty();
+        if (!replaced || narrowed) && !alone.is_empty() {
             let kept = self.connections.entry(pair.connection.clone()).or_default();
             if let Err(error) = kernel.shut(&alone, kept.trap) {
                 tracing::warn!("\"{}\": {error}", pair.connection);
@@ -304,17 +307,18 @@ impl Policy {
         if child.remote.is_empty() || child.local.is_empty() {
             return Err(format!("cannot route \"{name}\": the peer's address is not known"));
         }
-        let flow = flow(&child.local, &child.remote)?;
+        let flows = pairs(&child.local, &child.remote).map_err(|unfit| unfit.to_string())?;
         let up = self.is_up(name);
         let kept = self.connections.entry(name.clone()).or_default();
         kept.trap = true;
-        kept.flows.insert(flow);
-        // An earlier pluto's SAs serve it meanwhile.
-        let served = self.orphans.carry(name, &flow);
-        if !up && !served {
-            kernel.shut(&[flow], true).map_err(|error| error.to_string())?;
+        kept.flows.extend(&flows);
+        if !up {
+            // An earlier pluto's SAs serve what they carry meanwhile.
+            let bare: Vec<Selector> =
+                flows.iter().filter(|flow| !self.orphans.carry(name, flow)).copied().collect();
+            kernel.shut(&bare, true).map_err(|error| error.to_string())?;
         }
-        self.add_routes(planned, &[flow], planned.ike.remote_address, None)
+        self.add_routes(planned, &flows, planned.ike.remote_address, None)
     }
 
     /// Gives packets of a connection back to the host.
@@ -391,7 +395,8 @@ impl Policy {
         let kept = self.connections.entry(name.clone()).or_default();
         for flow in flows {
             let ours = |address: &&IpAddr| flow.src.contains(*address);
-            let source = planned.source.or_else(|| given.iter().find(ours).copied());
+            let fits = |source: &IpAddr| source.is_ipv4() == flow.dst.addr().is_ipv4();
+            let source = planned.source.filter(fits).or_else(|| given.iter().find(ours).copied());
             if let Some(address) = source.filter(|source| given.contains(source)) {
                 put(&mut netlink, link.index, address)
                     .map_err(|error| format!("the address {address} that the peer gave: {error}"))?;

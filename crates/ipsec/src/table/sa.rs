@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::{SaId, Time};
 use klips::{Direction, Discard, Lifetime, Mode, SaRow, SaState};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// `SADB_X_SAFLAGS_INBOUND | SADB_X_SAFLAGS_OUTBOUND`: what `dir=` says already.
 const DIRECTION_FLAGS: u32 = 0xc000;
@@ -42,6 +42,11 @@ pub(super) fn group(id: &SaId, group: Option<&[SaId]>, form: Form) -> Option<Str
 /// `PROTO[_ENC][_AUTH]`, as KLIPS composed it.
 fn transform(sa: &SaRow) -> String {
     Suite { encryption: sa.encryption, auth: sa.auth }.transform_name(sa.id.protocol)
+}
+
+fn policy(one: ipsec_core::Selector) -> Value {
+    let ipsec_core::Selector { src, dst, proto, sport, dport } = one;
+    json!({ "src": src.to_string(), "dst": dst.to_string(), "proto": proto, "sport": sport, "dport": dport })
 }
 
 const fn direction(sa: &SaRow) -> &'static str {
@@ -97,6 +102,9 @@ fn text(sa: &SaRow, now: Time) -> String {
     }
     if let Some(inner) = &sa.selector {
         let _ = write!(out, " policy={}->{}", inner.src, inner.dst);
+        for more in sa.more_selectors.iter().flat_map(|more| more.iter()) {
+            let _ = write!(out, ",{}->{}", more.src, more.dst);
+        }
     }
     let [iv, cipher_key, hash_key, hash] = bits(sa);
     if iv != 0 {
@@ -161,7 +169,7 @@ fn lifetimes(sa: &SaRow, now: Time) -> String {
     .collect()
 }
 
-fn object(sa: &SaRow, now: Time) -> serde_json::Value {
+fn object(sa: &SaRow, now: Time) -> Value {
     let (addtime, usetime) = ages(sa, now);
     let limits = |l: &Lifetime, packets: u64| {
         json!({
@@ -184,9 +192,8 @@ fn object(sa: &SaRow, now: Time) -> serde_json::Value {
         "encryption_key_bits": cipher_key,
         "auth": sa.auth.map(|auth| auth.row().name()),
         "auth_key_bits": hash_key,
-        "policy": sa.selector.map(|s| json!({
-            "src": s.src.to_string(), "dst": s.dst.to_string(), "proto": s.proto, "sport": s.sport, "dport": s.dport,
-        })),
+        "policy": sa.selector.map(policy),
+        "more_policy": sa.more_selectors.iter().flat_map(|more| more.iter().copied()).map(policy).collect::<Vec<_>>(),
         "encapsulation": sa.encapsulation.map(|udp| json!({ "local": udp.local, "remote": udp.remote })),
         "in_use": sa.in_use,
         "esn": sa.esn,

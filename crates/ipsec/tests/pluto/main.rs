@@ -17,6 +17,7 @@ mod outside;
 mod ppk;
 mod record;
 mod schema;
+mod several;
 mod slow;
 
 #[path = "../support/alone.rs"]

@@ -213,7 +213,7 @@ impl Acquires {
         if sa.is_none() {
             self.met.remove(key);
         }
-        sa.filter(|sa| sa.selector.is_none_or(|selector| selector.matches(flow)))
+        sa.filter(|sa| sa.selects(flow))
     }
 
     /// When the next record ends.
@@ -447,7 +447,9 @@ impl Control {
 fn leads(sa: &Sa, src: IpAddr, dst: IpAddr) -> bool {
     let hosts = Flow { src, dst, proto: 0, sport: 0, dport: 0 };
     match &sa.selector {
-        Some(inner) => inner.src.contains(&src) && inner.dst.contains(&dst) || sa.entitles(&hosts),
+        Some(_) => {
+            sa.selectors().any(|one| one.src.contains(&src) && one.dst.contains(&dst)) || sa.entitles(&hosts)
+        }
         None => sa.id.dst == dst,
     }
 }

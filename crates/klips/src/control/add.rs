@@ -26,6 +26,12 @@ const IDENTITIES: usize = 128 << 10;
 /// What GET says of an SA besides that text is shorter than this.
 pub(super) const BESIDE_IDENTITIES: usize = 1024;
 
+/// The most selectors an SA has beside its first, each of which a packet may be compared with.
+const MORE_SELECTORS: usize = 63;
+
+/// What one of them takes in GET.
+pub(super) const SELECTOR_OCTETS: usize = 40;
+
 /// Says whether a message has a security label. Nothing here is labelled.
 pub(super) fn has_label(ask: &Message<'_>) -> bool {
     ask.has(ExtType::Sensitivity) || ask.has(ExtType::OuterSensitivity)
@@ -150,6 +156,7 @@ impl Control {
         if wire.flags & flag::TUNNEL != 0 && inner.is_none() {
             return Err(Fault::invalid(D::BadSaflags));
         }
+        let more = more_selectors(ask, inner)?;
         let suite = keymat.suite;
         let combined = suite.encryption.is_some_and(Encryption::is_combined);
         if keymat.misfit {
@@ -165,7 +172,8 @@ impl Control {
         let identities = [&ask.src_identity, &ask.dst_identity].into_iter().flatten();
         let text = identities.fold(0_usize, |sum, identity| sum.saturating_add(identity.text.len()));
         // An SA that no socket could be told of is not taken in.
-        if text > IDENTITIES || text.saturating_add(BESIDE_IDENTITIES) > self.config.receive_limit {
+        let beside = more.len().saturating_mul(SELECTOR_OCTETS).saturating_add(BESIDE_IDENTITIES);
+        if text > IDENTITIES || text.saturating_add(beside) > self.config.receive_limit {
             return Err(Fault::errno(Errno::EMSGSIZE));
         }
         if larva.is_none() && self.sadb.find(&id).is_some() {
@@ -208,7 +216,8 @@ impl Control {
                     hard_packets: packets.hard,
                 }
             },
-        });
+        })
+        .with_more(more);
         if direction == flag::INBOUND {
             sa.only_receive();
         }
@@ -231,10 +240,8 @@ impl Control {
                 sa.received_up_to(last);
             }
         }
-        let unique = match inner {
-            Some(inner) => inner.proto != 0 || inner.sport != 0 || inner.dport != 0,
-            None => ports != Ports::default(),
-        };
+        let is_narrow = |one: &Selector| one.proto != 0 || one.sport != 0 || one.dport != 0;
+        let unique = if inner.is_some() { sa.selectors().any(is_narrow) } else { ports != Ports::default() };
         // Encryption without integrity is kept for whoever asked, but never used (RFC 4303 §3.2).
         let integrity = suite.has_integrity();
         let made = [(unique, flag::UNIQUE), (combined, flag::EALG1 | flag::EALG2)];
@@ -402,6 +409,28 @@ fn fix_inner_proto(ask: &mut Message<'_>) -> Result<Option<Selector>, Fault> {
         sport: from.port(),
         dport: to.port(),
     }))
+}
+
+/// What an SA in tunnel mode may carry beside its inner addresses.
+fn more_selectors(ask: &Message<'_>, inner: Option<Selector>) -> Result<Vec<Selector>, Fault> {
+    let Some(asked) = ask.selectors else { return Ok(Vec::new()) };
+    if inner.is_none() {
+        return Err(Fault::invalid(D::MissingInnerSrc));
+    }
+    if asked.count() > MORE_SELECTORS {
+        return Err(Fault::errno(Errno::EMSGSIZE));
+    }
+    let net = |ip: IpAddr, prefix: u8, fault: D| IpNet::new(ip, prefix).map_err(|_| Fault::invalid(fault));
+    let one = |pair: pfkey::InnerPair| {
+        Ok(Selector {
+            src: net(pair.src.ip(), pair.src_prefix, D::PrefixInnerSrc)?.trunc(),
+            dst: net(pair.dst.ip(), pair.dst_prefix, D::PrefixInnerDst)?.trunc(),
+            proto: pair.proto,
+            sport: pair.src.port(),
+            dport: pair.dst.port(),
+        })
+    };
+    asked.pairs().map(one).collect()
 }
 
 /// What may travel in transport mode: packets between the two hosts, of the protocol and ports that its addresses have.

@@ -3,17 +3,17 @@
 //! Invariant: keys are written in one place, [`Control::describe`], and only where the table of rules says that an answer is
 //! whole: GET and DUMP.
 
-use super::add::BESIDE_IDENTITIES;
+use super::add::{BESIDE_IDENTITIES, SELECTOR_OCTETS};
 use super::expire::Limit;
 use super::{Control, flag};
 use crate::sa::Sa;
 use crate::sadb::Record;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipsec_core::algorithm::Encryption;
-use ipsec_core::{Protocol, Time};
+use ipsec_core::{Protocol, Selector, Time};
 use pfkey::rules::{Reply, Rule};
 use pfkey::{
-    Address, Base, ExtType, Identity, KmCookie, Lifetime, Member, MessageType, PacketLimits, Pair,
+    Address, Base, ExtType, Identity, InnerPair, KmCookie, Lifetime, Member, MessageType, PacketLimits, Pair,
     ReplayValue, SaParams, SaType, Writer, state,
 };
 
@@ -52,8 +52,10 @@ impl Control {
         let names = extras.map_or([None, None], |e| [e.src_identity.as_ref(), e.dst_identity.as_ref()]);
         let names =
             names.into_iter().flatten().fold(0_usize, |sum, name| sum.saturating_add(name.text.len()));
-        let mut w = Writer::with_capacity(base, BESIDE_IDENTITIES.saturating_add(names));
         let esp = record.sa.as_deref();
+        let more = esp.and_then(Sa::more).map_or(0, |more| more.len().saturating_mul(SELECTOR_OCTETS));
+        let beside = BESIDE_IDENTITIES.saturating_add(more);
+        let mut w = Writer::with_capacity(base, beside.saturating_add(names));
         w.sa(&self.wire_sa(record, state));
         w.lifetime(ExtType::LifetimeCurrent, &self.current(record));
         for (kind, limit) in [(ExtType::LifetimeHard, &record.hard), (ExtType::LifetimeSoft, &record.soft)] {
@@ -204,6 +206,16 @@ fn inner(w: &mut Writer, record: &Record) {
     };
     w.address(ExtType::AddressInnerSrc, &address(selector.src, selector.sport));
     w.address(ExtType::AddressInnerDst, &address(selector.dst, selector.dport));
+    if let Some(more) = record.sa.as_ref().and_then(|sa| sa.more()) {
+        let pair = |one: &Selector| InnerPair {
+            proto: one.proto,
+            src: SocketAddr::new(one.src.network(), one.sport),
+            src_prefix: one.src.prefix_len(),
+            dst: SocketAddr::new(one.dst.network(), one.dport),
+            dst_prefix: one.dst.prefix_len(),
+        };
+        w.selectors(&more.iter().map(pair).collect::<Vec<_>>());
+    }
 }
 
 /// The keys, salt after the key and counted apart.

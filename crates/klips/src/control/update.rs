@@ -53,6 +53,10 @@ impl Control {
         if ask.current.is_some() {
             return Err(Fault::errno(Errno::EOPNOTSUPP));
         }
+        // What an SA may carry is agreed on with its peer, once.
+        if ask.selectors.is_some() {
+            return Err(Fault::errno(Errno::EOPNOTSUPP));
+        }
         check_lifetimes(ask)?;
         if has_label(ask) {
             return Err(Fault::invalid(D::BadLabel));

@@ -50,6 +50,8 @@ pub struct SaRow {
     pub auth_key: usize,
     /// What inner packets may be, seen from sender to receiver; `None` in transport mode.
     pub selector: Option<Selector>,
+    /// What else they may be.
+    pub more_selectors: Option<Arc<[Selector]>>,
     /// UDP encapsulation.
     pub encapsulation: Option<Encapsulation>,
     /// Whether the data plane carries packets on it: what this version cannot carry, and what is not mature, is kept
@@ -204,6 +206,7 @@ impl Control {
             encryption_key: sa.map_or(0, |sa| sa.keys().encryption.len()),
             auth_key: sa.map_or(0, |sa| sa.keys().auth.len()),
             selector: sa.and_then(|sa| sa.inner()),
+            more_selectors: sa.and_then(|sa| sa.more().cloned()),
             encapsulation: sa.and_then(|sa| sa.encapsulation()),
             in_use: record.in_use,
             path_mtu: sa.and_then(|sa| sa.path_mtu().learned()).map(|Learned { mtu, until }| (mtu, until)),

@@ -33,7 +33,8 @@ impl Inbound {
     pub(super) fn saw_refused(&self, sa: &Sa, why: Discard, n: usize) {
         if self.watched.is_some() {
             let carries = |wanted: &Selector| {
-                sa.selector.is_none_or(|own| overlap(&own, wanted) || overlap(&own, &wanted.reversed()))
+                let meets = |own: &Selector| overlap(own, wanted) || overlap(own, &wanted.reversed());
+                sa.selector.is_none() || sa.selectors().any(meets)
             };
             if self.plane.trace().wants_unknown(Way::In, carries) {
                 self.put(Some(sa.id), None, Fate::Refused(why, n as u64));

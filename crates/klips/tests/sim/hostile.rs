@@ -240,6 +240,53 @@ fn a_selector_with_ports_lets_no_other_port_and_no_later_fragment_in() {
 }
 
 #[test]
+fn an_sa_with_several_selectors_carries_what_one_of_them_matches_and_nothing_between_them() {
+    let setup = Setup::default();
+    let peer = Peer::new(setup);
+    let host = receiver(&setup);
+    let nets = |src: &str, dst: &str| ipsec_core::Selector::nets(src.parse().unwrap(), dst.parse().unwrap());
+    let dns = ipsec_core::Selector { proto: ip::UDP, dport: 53, ..nets("10.3.0.0/24", "10.4.0.0/24") };
+    let more = vec![dns, nets("10.3.1.0/24", "10.4.1.0/24"), nets("fd00:3::/64", "fd00:4::/64")];
+    let sa = klips::Sa::new(setup.blueprint(Side::Left, Side::Right)).with_more(more);
+    host.plane.publish(std::sync::Arc::new(sa));
+    let mut host = Host::on(host.plane, &setup, Side::Right);
+    let (left, right) = (setup.inner(Side::Left), setup.inner(Side::Right));
+    let packet = |src: &str, dst: &str, port: u16| {
+        ip::udp(src.parse().unwrap(), dst.parse().unwrap(), [999, port], 0, 1, 40)
+    };
+    // The first, each of the others, and the first again: what was found before is no answer to another question.
+    let good = [
+        ip::udp(left, right, [999, 7], 0, 1, 40),
+        packet("10.3.0.1", "10.4.0.1", 53),
+        packet("10.3.1.1", "10.4.1.1", 7),
+        packet("fd00:3::1", "fd00:4::1", 7),
+        ip::udp(left, right, [999, 8], 0, 1, 40),
+    ];
+    // A source of one with the destination of another, a port that one has and another has not, the way back.
+    let bad = [
+        packet("10.3.0.1", "10.4.1.1", 53),
+        packet("10.3.1.1", "10.4.0.1", 53),
+        packet("10.3.0.1", "10.4.0.1", 54),
+        packet("10.4.1.1", "10.3.1.1", 7),
+        packet("fd00:3::1", "fd00:5::1", 7),
+        packet("10.9.0.1", "10.4.1.1", 7),
+    ];
+    let mut seq = 0;
+    let mut arrives = |host: &mut Host, inner: &[u8]| {
+        seq += 1;
+        let next_header = if inner[0] >> 4 == 6 { 41 } else { 4 };
+        host.receive(&[peer.seal(seq, &Parcel { next_header, ..Parcel::new(inner) })]);
+        host.take()
+    };
+    for (good, bad) in good.iter().zip(bad.iter().chain(&bad)) {
+        assert_eq!(arrives(&mut host, good), [good.clone()]);
+        assert!(arrives(&mut host, bad).is_empty());
+    }
+    assert!(arrives(&mut host, &bad[5]).is_empty());
+    assert_eq!(host.refused(), [(Discard::PolicyMismatch, 6)]);
+}
+
+#[test]
 fn a_dummy_packet_is_gone_quietly_whatever_its_padding() {
     let (peer, mut host) = peer_and_receiver(Setup::default());
     for (seq, pad_len) in [(1, 0), (2, 3), (3, 255)] {

@@ -2,10 +2,10 @@
 
 use super::grammar::Wrong;
 use super::words::Word;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::text;
-use pfkey::{Lifetime, MessageType, identity, state};
+use pfkey::{InnerPair, Lifetime, MessageType, identity, state};
 use zeroize::Zeroizing;
 
 /// One keyword, whichever way it is spelt.
@@ -35,6 +35,8 @@ pub(super) enum Keyword {
     InnerSrc(bool),
     /// Inner destination.
     InnerDst(bool),
+    /// `also`: another pair of nets that inner packets may be between.
+    Also,
     /// Ports.
     Port(End),
     /// Protocol of the outer addresses.
@@ -137,6 +139,7 @@ pub(super) const KEYWORDS: &[(&str, Keyword)] = {
         ("proxy6", K::InnerSrc(true)), ("proxyaddr6", K::InnerSrc(true)),
         ("idst", K::InnerDst(false)), ("innerdst", K::InnerDst(false)),
         ("idst6", K::InnerDst(true)), ("innerdst6", K::InnerDst(true)),
+        ("also", K::Also),
         ("sport", K::Port(End::Src)), ("dport", K::Port(End::Dst)),
         ("isport", K::Port(End::InnerSrc)), ("innersport", K::Port(End::InnerSrc)),
         ("idport", K::Port(End::InnerDst)), ("innerdport", K::Port(End::InnerDst)),
@@ -197,6 +200,7 @@ pub(super) struct Attributes {
     pub(super) dst: Option<Host>,
     pub(super) inner_src: Option<(Host, Option<u8>)>,
     pub(super) inner_dst: Option<(Host, Option<u8>)>,
+    pub(super) also: Vec<InnerPair>,
     pub(super) sport: u16,
     pub(super) dport: u16,
     pub(super) inner_sport: u16,
@@ -239,7 +243,7 @@ pub(super) fn read(words: &[Word], kind: MessageType) -> Result<Attributes, Wron
                 "this command takes spi, src, dst, sport, dport, proto, inbound and outbound only",
             ));
         }
-        if seen.contains(&same(keyword)) {
+        if keyword != Keyword::Also && seen.contains(&same(keyword)) {
             return Err(Wrong::at(word, "is there twice; leave one out"));
         }
         seen.push(same(keyword));
@@ -325,6 +329,7 @@ impl Attributes {
             K::Dst(v6) => self.dst = Some(host(next()?, v6)?),
             K::InnerSrc(v6) => self.inner_src = Some(net(next()?, v6)?),
             K::InnerDst(v6) => self.inner_dst = Some(net(next()?, v6)?),
+            K::Also => self.also.push(pair(next()?)?),
             K::Port(End::Src) => self.sport = number(next()?)?,
             K::Port(End::Dst) => self.dport = number(next()?)?,
             K::Port(End::InnerSrc) => self.inner_sport = number(next()?)?,
@@ -382,6 +387,35 @@ fn number<T: TryFrom<u64>>(word: &Word) -> Result<T, Wrong> {
     let value =
         text::number(&word.text).map_err(|_| Wrong::at(word, "not a number; write 10, 0x0a or 012"))?;
     T::try_from(value).map_err(|_| Wrong::at(word, format_args!("does not fit {bits} bits")))
+}
+
+/// `SOURCE/PREFIX,DESTINATION/PREFIX`, and behind that `,PROTOCOL,PORT,PORT`.
+fn pair(word: &Word) -> Result<InnerPair, Wrong> {
+    let wrong = || {
+        let form = "write SOURCE/PREFIX,DESTINATION/PREFIX or the same with ,PROTOCOL,PORT,PORT, in one word and one family";
+        Wrong::at(word, form)
+    };
+    let parts: Vec<&str> = word.text.split(',').collect();
+    let net = |text: &str| text.parse::<ipnet::IpNet>().map_err(|_| wrong());
+    let (src, dst, (proto, sport, dport)) = match parts[..] {
+        [src, dst] => (net(src)?, net(dst)?, (0, 0, 0)),
+        [src, dst, proto, sport, dport] => {
+            let number = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+            let proto = text::protocol(proto).map_err(|_| wrong())?;
+            (net(src)?, net(dst)?, (proto, number(sport)?, number(dport)?))
+        }
+        _ => return Err(wrong()),
+    };
+    if src.addr().is_ipv4() != dst.addr().is_ipv4() {
+        return Err(wrong());
+    }
+    Ok(InnerPair {
+        proto,
+        src: SocketAddr::new(src.network(), sport),
+        src_prefix: src.prefix_len(),
+        dst: SocketAddr::new(dst.network(), dport),
+        dst_prefix: dst.prefix_len(),
+    })
 }
 
 fn protocol(word: &Word) -> Result<u8, Wrong> {

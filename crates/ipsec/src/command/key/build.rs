@@ -64,7 +64,7 @@ pub(super) fn build(
 
 /// A request as octets; there may be keys in it.
 pub(super) fn request(base: &Base, write: impl FnOnce(&mut Writer)) -> Result<Zeroizing<Vec<u8>>, TooLong> {
-    let mut writer = Writer::with_capacity(base, 1024);
+    let mut writer = Writer::with_capacity(base, 4096);
     write(&mut writer);
     writer.finish().map(Zeroizing::new)
 }
@@ -199,6 +199,9 @@ fn whole(writer: &mut Writer, ask: &Ask, ends: &Ends) {
     if let Some((src, dst)) = ends.inner {
         writer.address(ExtType::AddressInnerSrc, &with(src, sa.inner_proto, sa.inner_sport));
         writer.address(ExtType::AddressInnerDst, &with(dst, sa.inner_proto, sa.inner_dport));
+    }
+    if !sa.also.is_empty() {
+        writer.selectors(&sa.also);
     }
     if let Some(value) = sa.replay_value {
         let high = if sa.esn { value } else { 0 };

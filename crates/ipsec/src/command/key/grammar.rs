@@ -212,6 +212,7 @@ impl Ask {
                 Some("isrc and idst go together; add the other one")
             }
             () if inner_families(sa) => Some("isrc and idst are of different families; they must be of one"),
+            () if sa.inner_src.is_none() && !sa.also.is_empty() => Some("also needs isrc and idst"),
             () if sa.inner_src.is_none()
                 && (sa.inner_sport != 0 || sa.inner_dport != 0 || sa.inner_proto != 0) =>
             {

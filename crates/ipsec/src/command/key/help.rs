@@ -71,6 +71,7 @@ const fn value(keyword: Keyword) -> &'static str {
         Keyword::Auth | Keyword::Encrypt => "ALGORITHM",
         Keyword::Src(_) | Keyword::Dst(_) => "{ADDRESS|HOST}",
         Keyword::InnerSrc(_) | Keyword::InnerDst(_) => "ADDRESS[/PREFIX]",
+        Keyword::Also => "ADDRESS/PREFIX,ADDRESS/PREFIX[,PROTOCOL,PORT,PORT]",
         Keyword::Port(_) => "PORT",
         Keyword::Proto | Keyword::InnerProto => "PROTOCOL",
         Keyword::Encap => "udp",

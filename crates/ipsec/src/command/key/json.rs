@@ -140,6 +140,15 @@ fn native<M: SerializeMap>(map: &mut M, message: &Message<'_>) -> Result<(), M::
     if let Some(params) = message.sa_params {
         map.serialize_entry("params", &json!({ "window": params.window, "esn": params.esn }))?;
     }
+    if let Some(selectors) = message.selectors {
+        let pair = |one: pfkey::InnerPair| {
+            json!({
+                "src": format!("{}/{}", one.src.ip(), one.src_prefix), "dst": format!("{}/{}", one.dst.ip(), one.dst_prefix),
+                "proto": one.proto, "sport": one.src.port(), "dport": one.dst.port(),
+            })
+        };
+        map.serialize_entry("more_inner", &selectors.pairs().map(pair).collect::<Vec<Value>>())?;
+    }
     if let Some(limits) = message.packet_limits {
         map.serialize_entry("packet_limits", &json!({ "soft": limits.soft, "hard": limits.hard }))?;
     }

@@ -246,6 +246,11 @@ fn block(
             let esn = if params.esn { "extended" } else { "32-bit" };
             writeln!(out, "PRM: Replay window size={}, {esn} sequence numbers", params.window)
         }),
+        ExtType::Selectors => message
+            .selectors
+            .into_iter()
+            .flat_map(|all| all.pairs())
+            .try_for_each(|one| writeln!(out, "INM: Inner packets also {}", super::save::pair(&one))),
         ExtType::PacketLimits => message.packet_limits.map_or(Ok(()), |limits| {
             writeln!(out, "PKT: Packets: soft limit {}, hard limit {} (0 is none)", limits.soft, limits.hard)
         }),

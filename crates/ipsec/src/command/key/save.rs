@@ -6,7 +6,7 @@ use super::attribute::IDENTITIES;
 use super::print::{Hex, auth_name, encryption_name};
 use core::fmt::{self, Write};
 use core::net::IpAddr;
-use pfkey::{Address, Identity, Key, Lifetime, Message, Sa, SaType, flags, state};
+use pfkey::{Address, Identity, InnerPair, Key, Lifetime, Message, Sa, SaType, flags, state};
 use zeroize::Zeroizing;
 
 /// The first lines of a file.
@@ -173,7 +173,18 @@ fn inner(out: &mut String, message: &Message<'_>) -> fmt::Result {
             write!(out, " {port} {}", found.port())?;
         }
     }
-    Ok(())
+    let more = message.selectors.filter(|_| tunnel);
+    more.into_iter().flat_map(|all| all.pairs()).try_for_each(|one| write!(out, "{NEXT}also {}", pair(&one)))
+}
+
+/// A pair as the word `also` has it.
+pub(super) fn pair(one: &InnerPair) -> String {
+    let InnerPair { proto, src, src_prefix, dst, dst_prefix } = one;
+    let nets = format!("{}/{src_prefix},{}/{dst_prefix}", src.ip(), dst.ip());
+    match (proto, src.port(), dst.port()) {
+        (0, 0, 0) => nets,
+        (proto, sport, dport) => format!("{nets},{proto},{sport},{dport}"),
+    }
 }
 
 #[cfg(test)]

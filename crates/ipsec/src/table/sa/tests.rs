@@ -23,6 +23,7 @@ fn row() -> SaRow {
         received: 8,
         packets: 8,
         path_mtu: None,
+        more_selectors: None,
         packet_limits: Default::default(),
         refused: Vec::new(),
         current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
@@ -95,8 +96,7 @@ fn a_dying_sa_says_so_and_a_group_line_ends_in_a_blank() {
 
 #[test]
 fn json_has_the_same_facts_in_numbers() {
-    let object: serde_json::Value =
-        serde_json::from_str(&line(&row(), Time::from_secs(110), Form::Json)).unwrap();
+    let object: Value = serde_json::from_str(&line(&row(), Time::from_secs(110), Form::Json)).unwrap();
     assert_eq!(object["spi"], 0x1234_5678);
     assert_eq!(object["current"]["usetime"], 8);
     assert_eq!(object["hard"]["addtime"], 86400);
@@ -108,8 +108,7 @@ fn json_has_the_same_facts_in_numbers() {
 fn a_path_mtu_is_shown_until_it_is_forgotten() {
     let sa = SaRow { path_mtu: Some((1400, Time::from_secs(110))), ..row() };
     for (now, shown) in [(109, json!(1400)), (110, json!(null))] {
-        let object: serde_json::Value =
-            serde_json::from_str(&line(&sa, Time::from_secs(now), Form::Json)).unwrap();
+        let object: Value = serde_json::from_str(&line(&sa, Time::from_secs(now), Form::Json)).unwrap();
         assert_eq!(object["path_mtu"], shown);
     }
 }
@@ -131,8 +130,7 @@ fn what_was_refused_has_the_names_klips_gave_it_and_all_of_it_is_in_json() {
         text.contains(" aklen=160 auth_errs=4 eklen=128 encr_size_errs=6 encr_pad_errs=5 life(c,s,h)="),
         "{text}"
     );
-    let object: serde_json::Value =
-        serde_json::from_str(&line(&sa, Time::from_secs(110), Form::Json)).unwrap();
+    let object: Value = serde_json::from_str(&line(&sa, Time::from_secs(110), Form::Json)).unwrap();
     assert_eq!(object["refused"]["forged"], 4);
     assert_eq!(object["refused"]["policy_mismatch"], 7);
     assert_eq!(object["refused"].as_object().unwrap().len(), 6);

@@ -75,3 +75,38 @@ fn what_cannot_be_made_again_is_said() {
     let paired = text(&dumped(|sa| sa.flags = flags::PAIRED, |w| w.pair(&Pair { spi: 5 })), false);
     assert!(!paired.contains("pair-spi"), "the other one may not be there yet: {paired}");
 }
+
+#[test]
+fn what_else_an_sa_carries_is_read_as_it_was_written() {
+    let pair = |src: &str, dst: &str, (src_prefix, dst_prefix): (u8, u8), proto: u8| InnerPair {
+        proto,
+        src: src.parse().unwrap(),
+        src_prefix,
+        dst: dst.parse().unwrap(),
+        dst_prefix,
+    };
+    let more = [
+        pair("10.3.0.0:0", "10.4.0.0:0", (24, 16), 0),
+        pair("10.3.0.0:0", "10.4.0.0:22", (24, 16), 6),
+        pair("[fd00::]:0", "[::]:0", (64, 0), 0),
+    ];
+    let nets = |w: &mut Writer| {
+        w.address(ExtType::AddressInnerSrc, &Address::net([10, 1, 0, 0].into(), 16));
+        w.address(ExtType::AddressInnerDst, &Address::net([10, 2, 0, 0].into(), 16));
+        w.selectors(&more);
+    };
+    let record = dumped(
+        |sa| sa.flags = flags::TUNNEL,
+        |w| {
+            nets(w);
+            w
+        },
+    );
+    let text = text(&record, false);
+    assert!(text.contains("also 10.3.0.0/24,10.4.0.0/16 ") && text.contains(",6,0,22"), "{text}");
+    let [Command::Ask(ask)] = &read(&text)[..] else { panic!("{text}") };
+    let built = build::build(ask, &mut |_| panic!("no names"), &mut || 1, 1).unwrap();
+    let again = Message::parse(&built.messages[0]).unwrap();
+    assert_eq!(again.selectors.unwrap().pairs().collect::<Vec<_>>(), more);
+    assert_eq!(again.inner_src.unwrap().prefix, 16);
+}

@@ -1,0 +1,143 @@
+//! Several subnets on each side, one pair of SAs for all of them (RFC 7296 §2.9).
+
+use super::charon::{self, Charon, Children};
+use super::{Gateway, Inside, SECRET, net, pair, passes, scene, wait};
+use ipsec::host::netlink::Netlink;
+use ipsec::host::netns::Namespace;
+use serde_json::Value;
+use std::net::IpAddr;
+
+const CONN: &str = "\
+conn west-east
+\tleft=192.0.2.1
+\tleftid=@west
+\tleftsubnet=10.1.0.0/24,10.1.9.0/24
+\tright=198.51.100.7
+\trightid=@east
+\trightsubnet=10.2.0.0/24,10.2.9.0/24
+\tauthby=secret
+\tretransmit-interval=200
+\tauto=add
+";
+
+/// A second address inside, in the second subnet.
+fn second(namespace: &Namespace, address: &str) -> IpAddr {
+    let whole = format!("{address}/32");
+    let added = namespace.run(|| {
+        let mut netlink = Netlink::open()?;
+        let lo = netlink.link("lo")?.expect("lo").index;
+        netlink.add_address(lo, net(&whole))
+    });
+    added.expect("namespace").expect("address");
+    address.parse().expect("address")
+}
+
+/// Each address of the one side with each of the other, both ways.
+fn all_ways(west: (&Namespace, &[IpAddr]), east: (&Namespace, &[IpAddr])) {
+    for ours in west.1 {
+        for theirs in east.1 {
+            let (here, there): (Inside<'_>, Inside<'_>) = ((west.0, *ours), (east.0, *theirs));
+            passes(here, there);
+            passes(there, here);
+        }
+    }
+}
+
+/// What klips has: each SA's policies, and the eroutes that lead into an SA.
+fn installed(gateway: &Gateway) -> (Vec<usize>, usize) {
+    let rows = |args: &[&str]| -> Vec<Value> { serde_json::from_str(&gateway.done(args)).expect("json") };
+    let policies = |sa: &Value| {
+        let more = sa["more_policy"].as_array().map_or(0, Vec::len);
+        usize::from(sa["policy"].is_object()) + more
+    };
+    // An SPI that was reserved for a request which came to nothing stays larval for a while.
+    let sas = rows(&["spi", "--json"]).iter().filter(|sa| sa["state"] != "larval").map(policies).collect();
+    let leads = |row: &&Value| row["said"].as_str().is_some_and(|said| said.starts_with("esp"));
+    (sas, rows(&["eroute", "--json"]).iter().filter(leads).count())
+}
+
+#[test]
+fn two_subnets_on_each_side_go_through_one_pair_of_sas_whatever_becomes_of_it() {
+    let Some((mut west, east, _router)) = pair((CONN, SECRET), (CONN, SECRET)) else { return };
+    let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
+    let theirs = [east.inside, second(&east.namespace, "10.2.9.1")];
+    west.done(&["auto", "--up", "west-east"]);
+    let all = |west: &Gateway| all_ways((&west.namespace, &ours), (&east.namespace, &theirs));
+    all(&west);
+    for gateway in [&west, &east] {
+        assert_eq!((gateway.spis().len(), installed(gateway)), (1, (vec![4, 4], 4)));
+    }
+    // Rekeyed by either, the IKE SA too.
+    for side in [&west, &east] {
+        let before = west.spis();
+        side.done(&["auto", "--rekey", "west-east"]);
+        wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+        side.done(&["auto", "--rekey", "--ike", "west-east"]);
+        all(&west);
+    }
+    // klips restarts: pluto builds it again.
+    let before = west.spis();
+    let pid = west.rundir.klips_pid();
+    west.kill(&pid);
+    west.start_klips();
+    wait("SAs again", || west.spis().len() == 1 && west.spis() != before);
+    all(&west);
+    wait("what was before to go", || installed(&west) == (vec![4, 4], 4));
+    // Down: nothing leads into an SA that is not there, and nothing goes out in clear.
+    west.done(&["auto", "--down", "west-east"]);
+    wait("down", || west.spis().is_empty() && east.spis().is_empty());
+    wait("no SAs", || installed(&west) == (vec![], 0));
+    let eroutes = west.done(&["eroute", "--json"]);
+    assert_eq!(eroutes.matches("%drop").count(), 4, "{eroutes}");
+}
+
+#[test]
+fn a_peer_that_asks_for_a_part_gets_it_and_no_more() {
+    let part = CONN.replace("leftsubnet=10.1.0.0/24,10.1.9.0/24", "leftsubnet=10.1.9.0/24,10.1.0.0/28");
+    let Some((west, east, _router)) = pair((&part, SECRET), (CONN, SECRET)) else { return };
+    let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
+    let theirs = [east.inside, second(&east.namespace, "10.2.9.1")];
+    west.done(&["auto", "--up", "west-east"]);
+    all_ways((&west.namespace, &ours), (&east.namespace, &theirs));
+    let eroutes = east.done(&["eroute", "--json"]);
+    assert!(eroutes.contains("10.1.0.0/28") && !eroutes.contains("10.1.0.0/24"), "{eroutes}");
+    assert_eq!(installed(&east), (vec![4, 4], 4));
+}
+
+const IKE: &str = "aes256gcm16-prfsha256-x25519";
+const ESP: &str = "aes256gcm16-x25519-noesn";
+
+#[test]
+fn strongswan_and_we_agree_on_two_subnets_on_each_side_whoever_begins() {
+    if !charon::is_there() {
+        return;
+    }
+    for we_begin in [true, false] {
+        let Some([left, _router, right]) = scene() else { return };
+        let mut west = Gateway::new(left, "10.1.0.1", &format!("{CONN}\tike={IKE}\n\tesp={ESP}\n"), SECRET);
+        west.start_klips();
+        west.start_pluto();
+        let children =
+            Children { local_ts: "10.2.0.0/24,10.2.9.0/24", remote_ts: "10.1.0.0/24,10.1.9.0/24", more: "" };
+        let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
+        let theirs = [[10, 2, 0, 1].into(), second(&right, "10.2.9.1")];
+        let east = Charon::start_with(right, IKE, ESP, "", &children);
+        if we_begin {
+            west.done(&["auto", "--up", "west-east"]);
+        } else {
+            east.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+            wait("up", || west.state() == "up");
+        }
+        let all = || all_ways((&west.namespace, &ours), (&east.namespace, &theirs));
+        all();
+        assert_eq!(installed(&west), (vec![4, 4], 4));
+        let before = west.spis();
+        west.done(&["auto", "--rekey", "west-east"]);
+        wait("our new SAs", || west.spis().len() == 1 && west.spis() != before);
+        all();
+        let before = west.spis();
+        east.done(&["--rekey", "--child", "net"]);
+        wait("its new SAs", || west.spis().len() == 1 && west.spis() != before);
+        all();
+    }
+}
