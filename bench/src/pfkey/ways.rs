@@ -14,6 +14,9 @@ use std::os::fd::FromRawFd as _;
 use std::path::Path;
 use std::process::Command;
 
+/// OpenIKED gives an answer one millisecond.
+const OPENIKED_WAITS_NS: f64 = 1e6;
+
 /// What a message about the `n`-th SA says, in any dialect.
 fn about(kind: MessageType, n: u32) -> Vec<u8> {
     let mut writer = Writer::with_capacity(&Base::request(kind, SaType::Esp, n.max(1), PID), 512);
@@ -131,6 +134,9 @@ pub(super) fn shim(options: &Options, dir: &Path) -> io::Result<()> {
         ("time_of_native", figure(middle / beside)),
         ("p999_us", figure(at(&mut shimmed, 0.999))),
         ("native_p999_us", figure(at(&mut native, 0.999))),
+        ("openiked_waits_us", json!(OPENIKED_WAITS_NS / 1e3)),
+        ("later_than_that", json!(shimmed.iter().filter(|time| **time > OPENIKED_WAITS_NS).count())),
+        ("of", json!(shimmed.len())),
     ]);
     Ok(())
 }
