@@ -350,6 +350,15 @@ pub(super) fn install(
     })));
 }
 
+/// The group whose share goes with a request: the one that the peer chose for the IKE SA where the first offer with groups has it, else
+/// the first of that. A wrong guess costs an exchange, and libreswan 4.10 answers it with INVALID_SYNTAX in the place of
+/// INVALID_KE_PAYLOAD (RFC 7296 §1.3.1): with it, no child was ever rekeyed.
+fn likely_group(sa: &IkeSa, connection: &Connection) -> Option<Group> {
+    let groups = &connection.child.offers.iter().find(|offer| !offer.groups.is_empty())?.groups;
+    let agreed = sa.channel.as_ref().and_then(|channel| channel.chosen.group);
+    agreed.filter(|group| groups.contains(group)).or_else(|| groups.first().copied())
+}
+
 /// Asks for a Child SA, new or in place of another.
 pub(super) fn begin(
     sa: &mut IkeSa,
@@ -373,7 +382,7 @@ pub(super) fn begin(
         kind: NotifyKind::RekeySa,
         data: Vec::new(),
     });
-    let pfs = connection.child.offers.iter().flat_map(|offer| &offer.groups).next().copied();
+    let pfs = likely_group(sa, connection);
     let offer = match group.or(pfs).filter(|_| pfs.is_some()) {
         Some(group) => match answers.ask(|| Job::Offer(group))? {
             Answer::Offered(Ok(offered)) => Some(offered),
