@@ -22,6 +22,8 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("clang", "clang", "net/pfkeyv2.h under clang"),
     ("mandoc", "mandoc", "the lint of the manual pages"),
     ("nft", "nftables", "IKE through a NAT"),
+    ("qemu-system-x86_64", "qemu-system-x86", "a Linux kernel as peer"),
+    ("busybox", "busybox-static", "a Linux kernel as peer"),
     ("swanctl", "strongswan-swanctl", "IKE with strongSwan"),
     ("/usr/sbin/iked", "openiked", "an unmodified key manager for Linux on our PF_KEY"),
     ("/usr/lib/ipsec/charon", "strongswan-charon", "IKE with strongSwan"),
@@ -32,6 +34,48 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "IKE with strongSwan",
     ),
 ];
+
+/// Packages that are unpacked below `target` and not installed, a file that then is there, and the package that names them: a kernel is not to boot
+/// this machine, and libreswan would start and take the place of strongSwan's starter.
+const UNPACKED: &[(&str, &str, &str, &str)] = &[
+    ("peers-linux", "lib/modules", "linux-image-amd64", "a Linux kernel as peer"),
+    ("peers-libreswan", "usr/libexec/ipsec/pluto", "libreswan", "IKE with libreswan"),
+];
+
+/// Downloads what `package` needs and this machine does not have, and unpacks it below `to`.
+const UNPACK: &str = r#"
+set -e
+debs=$(mktemp -d)
+trap 'rm -rf "$debs"' EXIT
+mkdir -p "$debs/partial" "$2.new/usr/bin" "$2.new/usr/sbin" "$2.new/usr/lib"
+if [ "$1" = linux-image-amd64 ]; then
+  # Of the package that names the newest one; what goes with an installed kernel is of no use here.
+  kernel=$(apt-cache depends "$1" | sed -n 's/.*Depends: \(linux-image-[^ ]*\)/\1/p' | head -n 1)
+  (cd "$debs" && apt-get download "$kernel")
+else
+  apt-get install --download-only -y -qq --no-install-recommends -o "Dir::Cache::archives=$debs" "$1"
+fi
+# Its own directories must not take the place of what are links on the machine that it is laid over.
+for name in bin sbin lib; do ln -sfn "usr/$name" "$2.new/$name"; done
+for deb in "$debs"/*.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -x --keep-directory-symlink -C "$2.new"; done
+for version in $(ls "$2.new/lib/modules" 2>/dev/null); do depmod -b "$2.new" "$version"; done
+mv "$2.new" "$2"
+"#;
+
+fn unpack(may: bool, missing: &mut Vec<String>) {
+    for (name, file, package, what) in UNPACKED {
+        let to = root().join("target").join(name);
+        if may && !to.join(file).exists() {
+            let mut command = Command::new("sh");
+            command.args(["-c", UNPACK, "sh", package]).arg(&to);
+            let _ = step(&format!("unpack {package}"), &mut command);
+        }
+        if !to.join(file).exists() {
+            missing
+                .push(format!("{what}: {package} is not unpacked in {} (root and apt do it)", to.display()));
+        }
+    }
+}
 
 /// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.
 pub(crate) fn prepare(install: bool) -> Peers {
@@ -50,6 +94,7 @@ pub(crate) fn prepare(install: bool) -> Peers {
         .filter(|(program, ..)| !has(program))
         .map(|(program, package, what)| format!("{what}: no {program} (apt-get install {package})"))
         .collect();
+    unpack(may, &mut missing);
     let python = python(may);
     match &python {
         Some(python) => println!("independent ESP peer: scapy under {}", python.display()),

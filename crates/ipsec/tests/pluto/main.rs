@@ -9,6 +9,7 @@ mod certificates;
 mod charon;
 mod hosts;
 mod inside;
+mod libreswan;
 mod many;
 mod moves;
 mod names;

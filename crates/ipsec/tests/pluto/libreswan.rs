@@ -1,0 +1,153 @@
+//! With libreswan, as Debian has it, in the place of east; ESP by the kernel of Linux (`support/guest.rs`).
+
+use super::{Gateway, SECRET, scene, wait};
+use ipsec::host::netns::Namespace;
+use std::process::Command;
+
+#[path = "../support/guest.rs"]
+mod guest;
+use guest::Guest;
+
+const WHACK: &str = "/usr/libexec/ipsec/whack --ctlsocket /run/pluto/pluto.ctl";
+
+/// Both load this file, and each finds by its addresses which side it is.
+const CONN: &str = "\
+conn west-east
+\tikev2=insist
+\tleft=192.0.2.1
+\tleftid=@west
+\tleftsubnet=10.1.0.0/24
+\tright=198.51.100.7
+\trightid=@east
+\trightsubnet=10.2.0.0/24
+\tauthby=secret
+\tauto=add
+";
+
+/// Starts their pluto with what is in the shared directory.
+const START: &str = "
+set -e
+ip addr add 198.51.100.7/24 dev eth0
+ip route add default via 198.51.100.254
+ip addr add 10.2.0.1/32 dev lo
+ip route add 10.1.0.0/24 via 198.51.100.254 src 10.2.0.1
+mkdir -p /run/pluto /var/lib/ipsec/nss
+certutil -N -d sql:/var/lib/ipsec/nss --empty-password
+cp /share/ipsec.conf /etc/ipsec.conf
+install -m 600 /share/ipsec.secrets /etc/ipsec.secrets
+/usr/libexec/ipsec/addconn --config /etc/ipsec.conf --checkconfig
+setsid /usr/libexec/ipsec/pluto --config /etc/ipsec.conf --nssdir /var/lib/ipsec/nss --rundir /run/pluto \\
+  --nofork --stderrlog </dev/null >/share/pluto.log 2>&1 &
+for i in $(seq 300); do
+  /usr/libexec/ipsec/whack --ctlsocket /run/pluto/pluto.ctl --status >/dev/null 2>&1 && break
+  sleep 0.1
+done
+/usr/libexec/ipsec/addconn --config /etc/ipsec.conf --ctlsocket /run/pluto/pluto.ctl --addall
+/usr/libexec/ipsec/whack --ctlsocket /run/pluto/pluto.ctl --listen
+";
+
+struct Libreswan(Guest);
+
+impl Libreswan {
+    fn whack(&self, words: &str) -> String {
+        self.0.done(&format!("{WHACK} {words}"))
+    }
+
+    /// The SPIs of the SAs that its kernel has.
+    fn spis(&self) -> Vec<String> {
+        let states = self.0.done("ip xfrm state");
+        let words = states.lines().filter_map(|line| line.trim().strip_prefix("proto esp spi "));
+        words.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Libreswan {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.0.read("pluto.log");
+            let end = log.lines().rev().take(60).collect::<Vec<_>>();
+            eprintln!("---- libreswan, the last line first\n{}", end.join("\n"));
+        }
+    }
+}
+
+/// Ours in the west, libreswan in the east; `None` where there is no libreswan.
+fn pair(conn: &str) -> Option<(Gateway, Libreswan, Namespace)> {
+    if !guest::is_there() {
+        return None;
+    }
+    let root = guest::libreswan()?;
+    let [left, router, right] = scene()?;
+    let mut west = Gateway::new(left, "10.1.0.1", conn, SECRET);
+    west.start_klips();
+    west.start_pluto();
+    let east = Libreswan(Guest::boot(right, Some(&root)));
+    east.0.write("ipsec.conf", conn);
+    east.0.write("ipsec.secrets", SECRET);
+    east.0.done(START);
+    Some((west, east, router))
+}
+
+/// An echo request and its answer, from either side.
+fn both_ways(west: &Gateway, east: &Libreswan) {
+    pings(west, 3, 0, || {});
+    east.0.done("ping -c 3 -i 0.2 -W 20 -I 10.2.0.1 10.1.0.1");
+}
+
+/// So many echo requests while `change` is made, of which no more may be lost than `lost` says.
+fn pings(west: &Gateway, count: usize, lost: usize, change: impl FnOnce()) {
+    let mut command = Command::new("ping");
+    command.args(["-c", &count.to_string(), "-i", "0.05", "-W", "20", "-I", "10.1.0.1", "10.2.0.1"]);
+    command.stdout(std::process::Stdio::piped());
+    let ping = west.namespace.spawn(&mut command).expect("ping");
+    change();
+    let output = ping.wait_with_output().expect("ping");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let came = text.lines().filter(|line| line.contains(" bytes from 10.2.0.1: icmp_seq=")).count();
+    assert!(came + lost >= count, "{text}; refused: {:?}", west.discards());
+}
+
+#[test]
+fn libreswan_loads_our_file_answers_us_and_both_rekey_under_traffic() {
+    let Some((west, east, _router)) = pair(CONN) else { return };
+    let said = west.done(&["auto", "--up", "west-east"]);
+    assert!(said.contains("IPsec SA established"), "{said}");
+    both_ways(&west, &east);
+    assert_eq!(east.spis().len(), 2, "{:?}", east.spis());
+
+    let renewed = |ours: bool, ike: bool| {
+        let all = || west.status()["ike_sas"].as_array().cloned().unwrap_or_default();
+        let names = || all().iter().map(|sa| sa["ike"].clone()).collect::<Vec<_>>();
+        let (before, before_ike) = (west.spis(), names());
+        // It sends on a new pair at once when it answers, and what is faster than the answer finds no SA here.
+        let lost = if ours && !ike { 2 } else { 0 };
+        pings(&west, 60, lost, || {
+            match (ours, ike) {
+                (true, false) => drop(west.done(&["auto", "--rekey", "west-east"])),
+                (true, true) => drop(west.done(&["auto", "--rekey", "--ike", "west-east"])),
+                (false, false) => drop(east.whack("--name west-east --rekey-ipsec")),
+                (false, true) => drop(east.whack("--name west-east --rekey-ike")),
+            }
+            if ike {
+                wait("another IKE SA", || names().len() == 1 && names() != before_ike);
+            } else {
+                wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+            }
+        });
+        both_ways(&west, &east);
+    };
+    for (ours, ike) in [(true, false), (false, false), (true, true), (false, true), (true, false)] {
+        renewed(ours, ike);
+    }
+    wait("the old SAs' end", || east.spis().len() == 2);
+
+    west.done(&["auto", "--down", "west-east"]);
+    wait("libreswan to take its SAs away", || east.spis().is_empty());
+
+    // It begins, and it ends it.
+    east.whack("--name west-east --initiate");
+    wait("up", || west.state() == "up");
+    both_ways(&west, &east);
+    east.whack("--name west-east --terminate");
+    wait("down", || west.spis().is_empty());
+}
