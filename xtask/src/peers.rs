@@ -22,8 +22,6 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("clang", "clang", "net/pfkeyv2.h under clang"),
     ("mandoc", "mandoc", "the lint of the manual pages"),
     ("nft", "nftables", "IKE through a NAT"),
-    ("qemu-system-x86_64", "qemu-system-x86", "a Linux kernel as peer"),
-    ("busybox", "busybox-static", "a Linux kernel as peer"),
     ("swanctl", "strongswan-swanctl", "IKE with strongSwan"),
     ("/usr/sbin/iked", "openiked", "an unmodified key manager for Linux on our PF_KEY"),
     ("/usr/lib/ipsec/charon", "strongswan-charon", "IKE with strongSwan"),
@@ -33,6 +31,12 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "libcharon-extra-plugins",
         "IKE with strongSwan",
     ),
+];
+
+/// The same for machines that are emulated, with another kernel: each test of theirs takes minutes.
+const GUESTS: &[(&str, &str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86", "a Linux kernel as peer"),
+    ("busybox", "busybox-static", "a Linux kernel as peer"),
 ];
 
 /// Packages that are unpacked below `target` and not installed, a file that then is there, and the package that names them: a kernel is not to boot
@@ -77,24 +81,27 @@ fn unpack(may: bool, missing: &mut Vec<String>) {
     }
 }
 
-/// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.
-pub(crate) fn prepare(install: bool) -> Peers {
+/// Finds the peers, with `guests` those of emulated machines, too; installs what is missing if `install` and this is root on a
+/// machine with apt.
+pub(crate) fn prepare(install: bool, guests: bool) -> Peers {
     println!("=== peers");
     let may = install && rustix::process::geteuid().is_root() && has("apt-get");
+    let programs = || PROGRAMS.iter().chain(if guests { GUESTS } else { &[] });
     let wanted: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, ..)| !has(program)).map(|(_, package, _)| *package).collect();
+        programs().filter(|(program, ..)| !has(program)).map(|(_, package, _)| *package).collect();
     if may && !wanted.is_empty() && apt(&wanted).is_err() {
         // One package that cannot be had must not keep the others away.
         for package in wanted {
             let _ = apt(&[package]);
         }
     }
-    let mut missing: Vec<String> = PROGRAMS
-        .iter()
+    let mut missing: Vec<String> = programs()
         .filter(|(program, ..)| !has(program))
         .map(|(program, package, what)| format!("{what}: no {program} (apt-get install {package})"))
         .collect();
-    unpack(may, &mut missing);
+    if guests {
+        unpack(may, &mut missing);
+    }
     let python = python(may);
     match &python {
         Some(python) => println!("independent ESP peer: scapy under {}", python.display()),

@@ -12,6 +12,9 @@ pub(crate) struct Args {
     /// Install nothing, even as root
     #[arg(long)]
     no_install: bool,
+    /// Also what needs another kernel: Linux and libreswan in a machine that qemu emulates (some minutes, 300 MB)
+    #[arg(long)]
+    guests: bool,
     /// Only the tests whose name contains this
     filter: Option<String>,
 }
@@ -22,7 +25,7 @@ const FUZZ_ITERATIONS: &str = "40000";
 #[expect(clippy::disallowed_methods, reason = "says how long the tests took; nothing depends on it")]
 pub(crate) fn test(args: &Args) -> Result<(), Failed> {
     let start = Instant::now();
-    let peers = peers::prepare(!args.no_install);
+    let peers = peers::prepare(!args.no_install, args.guests);
     let skips = root().join("target/skipped-tests");
     let _ = fs::remove_file(&skips);
     let with_peers = |command: &mut Command| {

@@ -93,7 +93,8 @@ pub(super) fn shim(options: &Options, dir: &Path) -> io::Result<()> {
     }
     let (adds, gets) = (batch(MessageType::Add), batch(MessageType::Get));
     let path = dir.join("shim");
-    let (mut native, mut shimmed) = (Vec::new(), Vec::new());
+    // OpenIKED's millisecond begins when its write is done.
+    let (mut native, mut shimmed, mut reads) = (Vec::new(), Vec::new(), Vec::new());
     with_service(Dialect::Native, &path, |line: &mut Line| -> io::Result<()> {
         for some in adds.octets.chunks(WINDOW * adds.len) {
             some.chunks_exact(adds.len).for_each(|record| line.send(record));
@@ -118,7 +119,9 @@ pub(super) fn shim(options: &Options, dir: &Path) -> io::Result<()> {
                 return Err(io::Error::other(String::from_utf8_lossy(&said.stderr).into_owned()));
             }
             let (times, _) = said.stdout.as_chunks::<8>();
-            shimmed = times.iter().map(|octets| f64::from_ne_bytes(*octets)).collect();
+            let times = times.iter().map(|octets| f64::from_ne_bytes(*octets)).collect::<Vec<_>>();
+            let (both, _) = times.as_chunks::<2>();
+            (shimmed, reads) = both.iter().map(|[whole, read]| (*whole, *read)).unzip();
         }
         Ok(())
     })??;
@@ -135,13 +138,13 @@ pub(super) fn shim(options: &Options, dir: &Path) -> io::Result<()> {
         ("p999_us", figure(at(&mut shimmed, 0.999))),
         ("native_p999_us", figure(at(&mut native, 0.999))),
         ("openiked_waits_us", json!(OPENIKED_WAITS_NS / 1e3)),
-        ("later_than_that", json!(shimmed.iter().filter(|time| **time > OPENIKED_WAITS_NS).count())),
+        ("later_than_that", json!(reads.iter().filter(|time| **time > OPENIKED_WAITS_NS).count())),
         ("of", json!(shimmed.len())),
     ]);
     Ok(())
 }
 
-/// The program under the shim: asks, reads what must lie ready, and writes how long each took.
+/// The program under the shim: asks, reads what must lie ready, and writes how long each took, and of that the reading.
 #[expect(unsafe_code, reason = "the calls of C are what is measured; rustix would go past the shim")]
 pub(crate) fn under_shim() -> io::Result<()> {
     const PF_KEY: i32 = 15;
@@ -157,13 +160,13 @@ pub(crate) fn under_shim() -> io::Result<()> {
     let mut buffer = [0; 4096];
     let mut times = Vec::with_capacity(SAMPLE as usize * 8);
     for get in batch(MessageType::Get).iter() {
-        let mut asked = Ok(());
-        let time = nanos(|| {
-            asked = socket.write_all(get).and_then(|()| socket.read(&mut buffer)).map(drop);
-        });
-        asked?;
+        let (mut asked, mut heard) = (Ok(()), Ok(0));
+        let write = nanos(|| asked = socket.write_all(get));
+        let read = nanos(|| heard = socket.read(&mut buffer));
+        asked.and(heard)?;
         assert!(super::well(&buffer), "refused");
-        times.extend(time.to_ne_bytes());
+        times.extend((write + read).to_ne_bytes());
+        times.extend(read.to_ne_bytes());
     }
     io::stdout().write_all(&times)
 }

@@ -1,5 +1,5 @@
 //! A real Linux kernel with its own IPsec, as Debian has it, in an emulated machine on a cable in a namespace. Emulated also where the processor
-//! could help: that is the same everywhere, and user-mode-linux starts on no processor with AMX.
+//! could help: that is the same everywhere, and user-mode-linux does not start on every processor.
 //!
 //! Its root directory is that of this machine, read-only below a file system in its memory: every program of the host can be run in it,
 //! and nothing that is written there reaches the host.
@@ -44,11 +44,12 @@ const MODULES: &[&str] = &[
 /// How long the guest may take to start, and for one command, before the test fails.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// A kernel that nobody installed: that is for booting this machine. `cargo xtask test` puts it there; `TULIPS_LINUX_ROOT=DIR` names another.
+/// A kernel that nobody installed: that is for booting this machine. `cargo xtask test --guests` puts it there;
+/// `TULIPS_LINUX_ROOT=DIR` names another.
 const LINUX: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../peers-linux");
 
-/// A libreswan that nobody installed: it would start, and would take the place of strongSwan's starter. `cargo xtask test`
-/// puts it there; `TULIPS_LIBRESWAN_ROOT=DIR` names another.
+/// A libreswan that nobody installed: it would start, and would take the place of strongSwan's starter. `cargo xtask test
+/// --guests` puts it there; `TULIPS_LIBRESWAN_ROOT=DIR` names another.
 const LIBRESWAN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../peers-libreswan");
 
 /// `cargo xtask test` counts what could not be tried.
@@ -79,7 +80,7 @@ fn kernel() -> Option<Kernel> {
     let kernel = found().filter(|_| programs);
     if kernel.is_none() {
         skipped(
-            "a Linux kernel as peer: none unpacked (cargo xtask test does, as root with apt; TULIPS_LINUX_ROOT: where it is), \
+            "a Linux kernel as peer: none unpacked (cargo xtask test --guests does, as root with apt; TULIPS_LINUX_ROOT: where it is), \
              or no qemu-system-x86_64 and busybox (apt-get install qemu-system-x86 busybox-static)",
         );
     }
@@ -97,7 +98,7 @@ pub(crate) fn libreswan() -> Option<PathBuf> {
     let root = fs::canonicalize(&root).ok().filter(|root| root.join("usr/libexec/ipsec/pluto").exists());
     if root.is_none() {
         skipped(
-            "libreswan: not unpacked (cargo xtask test does, as root with apt; TULIPS_LIBRESWAN_ROOT: where it is)",
+            "libreswan: not unpacked (cargo xtask test --guests does, as root with apt; TULIPS_LIBRESWAN_ROOT: where it is)",
         );
     }
     root

@@ -279,7 +279,7 @@ fn an_sa_with_several_selectors_carries_what_one_of_them_matches_and_nothing_bet
         host.take()
     };
     for (good, bad) in good.iter().zip(bad.iter().chain(&bad)) {
-        assert_eq!(arrives(&mut host, good), [good.clone()]);
+        assert_eq!(arrives(&mut host, good), std::slice::from_ref(good));
         assert!(arrives(&mut host, bad).is_empty());
     }
     assert!(arrives(&mut host, &bad[5]).is_empty());
