@@ -216,7 +216,8 @@ impl Client {
     /// Begins a request. Fill in its extensions, then [`Client::finish`] it.
     pub fn request(&self, kind: MessageType, satype: SaType) -> Request {
         // Room enough for keys not to be left behind when it grows.
-        let writer = Writer::with_capacity(&Base::request(kind, satype, self.next, self.pid), 1024);
+        let base = Base::request(kind, satype, self.next, self.pid);
+        let writer = Writer::with_capacity(&base, Writer::ROOM);
         Request { seq: self.next, kind, answers: 1, writer }
     }
 
@@ -292,7 +293,8 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sa;
+    use crate::{Address, ExtType, InnerPair, Lifetime, Pair, ReplayValue, Sa, SaParams};
+    use core::net::Ipv6Addr;
 
     const PID: u32 = 77;
 
@@ -307,6 +309,42 @@ mod tests {
 
     fn asked(client: &mut Client, kind: MessageType) -> Ticket {
         client.finish(client.request(kind, SaType::Esp)).unwrap().0
+    }
+
+    /// What is moved leaves its keys where it was.
+    #[test]
+    fn a_request_with_all_that_an_sa_may_have_is_never_moved() {
+        let mut client = Client::new(PID);
+        let mut request = client.request(MessageType::Add, SaType::Esp);
+        let pair = InnerPair {
+            proto: 6,
+            src: (Ipv6Addr::LOCALHOST, 1).into(),
+            src_prefix: 128,
+            dst: (Ipv6Addr::LOCALHOST, 2).into(),
+            dst_prefix: 128,
+        };
+        let host = Address::host(Ipv6Addr::LOCALHOST.into());
+        request.sa(&Sa::default());
+        for kind in [ExtType::LifetimeHard, ExtType::LifetimeSoft, ExtType::LifetimeIdle] {
+            request.lifetime(kind, &Lifetime::default());
+        }
+        for kind in [ExtType::KeyEncrypt, ExtType::KeyAuth] {
+            request.key(kind, 512, 0, &[7; 64]);
+        }
+        for kind in [
+            ExtType::AddressSrc,
+            ExtType::AddressDst,
+            ExtType::AddressNattLoc,
+            ExtType::AddressNattRem,
+            ExtType::AddressInnerSrc,
+            ExtType::AddressInnerDst,
+        ] {
+            request.address(kind, &host);
+        }
+        request.selectors(&[pair; 63]).sa_params(&SaParams::default());
+        request.replay_value(&ReplayValue::default()).pair(&Pair { spi: 5 });
+        let (_, record) = client.finish(request).unwrap();
+        assert_eq!(record.capacity(), Writer::ROOM, "{} octets", record.len());
     }
 
     #[test]

@@ -35,6 +35,9 @@ impl core::fmt::Debug for Writer {
 }
 
 impl Writer {
+    /// Octets that suffice for the longest request with keys that has no identities: 64 pairs of nets take two thirds of them.
+    pub const ROOM: usize = 4096;
+
     /// A message with this header; its length is filled in at the end.
     pub fn new(base: &Base) -> Self {
         Self::with_capacity(base, 256)

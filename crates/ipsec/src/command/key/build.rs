@@ -64,7 +64,7 @@ pub(super) fn build(
 
 /// A request as octets; there may be keys in it.
 pub(super) fn request(base: &Base, write: impl FnOnce(&mut Writer)) -> Result<Zeroizing<Vec<u8>>, TooLong> {
-    let mut writer = Writer::with_capacity(base, 4096);
+    let mut writer = Writer::with_capacity(base, Writer::ROOM);
     write(&mut writer);
     writer.finish().map(Zeroizing::new)
 }
