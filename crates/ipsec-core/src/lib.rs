@@ -36,5 +36,5 @@ pub mod transform;
 pub use ipnet::IpNet;
 pub use said::{Protocol, SaId, SaIdError, Said, Spi};
 pub use secret::Secret;
-pub use selector::{Flow, Selector};
+pub use selector::{Flow, MAX_SELECTORS, Selector};
 pub use time::Time;

@@ -21,6 +21,10 @@ pub struct Flow {
     pub dport: u16,
 }
 
+/// The most selectors that one SA has (RFC 4301 §4.4.1.1: they are a list). Each is an eroute, and each packet that comes in is
+/// compared with all of them until one matches.
+pub const MAX_SELECTORS: usize = 64;
+
 /// What a policy matches: two prefixes, a transport protocol and two ports; 0 means any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {

@@ -322,7 +322,8 @@ const ANSWERING: Duration = Duration::from_secs(1);
 /// The same where other records lie unread: then the answer may wait in the service for its turn.
 const ANSWERING_BEHIND: Duration = Duration::from_millis(5);
 
-/// Waits until the answer lies ready, a reader beside us (another thread, another process) has taken it, or the program's patience ends (`SO_SNDTIMEO`).
+/// Waits until the answer lies ready, a reader beside us (another thread, another process) has taken it, or the program's
+/// patience ends (`SO_SNDTIMEO`).
 fn settle(fd: c_int, before: &Before) {
     let start = now();
     let mut read = None;

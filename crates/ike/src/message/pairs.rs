@@ -1,16 +1,12 @@
 //! What two lists of traffic selectors are together: the pairs of prefixes that a data plane sends, and lets in, by.
 
 use super::TrafficSelector;
-use ipsec_core::Selector;
-
-/// The most pairs that one Child SA may have: each is an eroute, and each packet that comes in is compared with all of them
-/// until one matches.
-pub const MAX_PAIRS: usize = 64;
+use ipsec_core::{MAX_SELECTORS, Selector};
 
 /// Why two lists are no pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// There are more than [`MAX_PAIRS`].
+    /// There are more than [`MAX_SELECTORS`].
     Many,
     /// A range of ports that is neither one port nor all of them.
     Ports(u16, u16),
@@ -23,7 +19,7 @@ impl core::fmt::Display for Unfit {
         match self {
             Self::Many => write!(
                 f,
-                "the subnets of the two sides are more than {MAX_PAIRS} pairs, and one pair of SAs carries no more: write leftsubnets={{...}} for SAs of each pair, or wider subnets"
+                "the subnets of the two sides are more than {MAX_SELECTORS} pairs, and one pair of SAs carries no more: write leftsubnets={{...}} for SAs of each pair, or wider subnets"
             ),
             Self::Ports(first, last) => write!(
                 f,
@@ -36,7 +32,7 @@ impl core::fmt::Display for Unfit {
     }
 }
 
-/// One port, 0 for all; `None` for a range.
+/// One port, or 0 for all of them.
 const fn port(ts: &TrafficSelector) -> Result<u16, Unfit> {
     match ts.ports {
         (0, u16::MAX) => Ok(0),
@@ -70,7 +66,7 @@ pub fn pairs(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Result<Ve
             for src in ours.prefixes() {
                 for dst in &dsts {
                     count = count.saturating_add(1);
-                    if count > MAX_PAIRS {
+                    if count > MAX_SELECTORS {
                         return Err(Unfit::Many);
                     }
                     let pair = Selector { src, dst: *dst, proto, sport, dport };
@@ -133,7 +129,7 @@ mod tests {
         assert_eq!(pairs(&[ours], &[ts("fd00::/64", 0, 0)]), Err(Unfit::Nothing));
         assert_eq!(pairs(&[ts("10.1.0.0/24", 6, 0)], &[ts("10.2.0.0/24", 17, 0)]), Err(Unfit::Nothing));
         let many: Vec<TrafficSelector> = (0..8).map(|n| ts(&format!("10.3.{n}.0/24"), 0, 0)).collect();
-        assert_eq!(pairs(&many, &many).map(|all| all.len()), Ok(MAX_PAIRS));
+        assert_eq!(pairs(&many, &many).map(|all| all.len()), Ok(MAX_SELECTORS));
         let one_more: Vec<TrafficSelector> = many.iter().copied().chain([ours]).collect();
         assert_eq!(pairs(&many, &one_more), Err(Unfit::Many));
         let widest = TrafficSelector {

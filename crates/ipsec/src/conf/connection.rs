@@ -376,8 +376,6 @@ impl<'c> Plan<'c> {
             self.error("the subnets of the two sides are of different families");
         } else if let Err(unfit) = pairs(ours, theirs) {
             self.error(&unfit.to_string());
-        } else if child.mode == Mode::Transport && ours.len() * theirs.len() > 1 {
-            self.error("type=transport is between two hosts: give one address on each side, or type=tunnel");
         }
     }
 
@@ -684,9 +682,10 @@ impl<'c> Plan<'c> {
         let Some(setting) = self.conn.setting("type") else { return Mode::Tunnel };
         match setting.value.to_ascii_lowercase().as_str() {
             "tunnel" => {}
-            "transport" => {
-                self.refuse(setting, "transport mode is not carried by the data plane yet: type=tunnel")
-            }
+            "transport" => self.refuse(
+                setting,
+                "transport mode is not negotiated yet: type=tunnel, or set keys by hand (ipsec_spi(8))",
+            ),
             "passthrough" | "pass" | "drop" | "reject" => {
                 self.refuse(setting, "connections without keys are eroutes: see ipsec_eroute(8)");
             }

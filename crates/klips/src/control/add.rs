@@ -8,7 +8,7 @@ use crate::sadb::{Extras, Identity, Km, Ports, Record, TimeLimits};
 use core::net::IpAddr;
 use ipnet::IpNet;
 use ipsec_core::algorithm::{Auth, Encryption, Suite};
-use ipsec_core::{Protocol, SaId, Selector, Spi, Time};
+use ipsec_core::{MAX_SELECTORS, Protocol, SaId, Selector, Spi, Time};
 use pfkey::{Address, Diagnostic as D, Errno, ExtType, Fault, Lifetime, Message, km, state};
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -26,10 +26,7 @@ const IDENTITIES: usize = 128 << 10;
 /// What GET says of an SA besides that text is shorter than this.
 pub(super) const BESIDE_IDENTITIES: usize = 1024;
 
-/// The most selectors an SA has beside its first, each of which a packet may be compared with.
-const MORE_SELECTORS: usize = 63;
-
-/// What one of them takes in GET.
+/// What a selector beside the first takes in GET.
 pub(super) const SELECTOR_OCTETS: usize = 40;
 
 /// Says whether a message has a security label. Nothing here is labelled.
@@ -417,7 +414,8 @@ fn more_selectors(ask: &Message<'_>, inner: Option<Selector>) -> Result<Vec<Sele
     if inner.is_none() {
         return Err(Fault::invalid(D::MissingInnerSrc));
     }
-    if asked.count() > MORE_SELECTORS {
+    // They are beside the first.
+    if asked.count() >= MAX_SELECTORS {
         return Err(Fault::errno(Errno::EMSGSIZE));
     }
     let net = |ip: IpAddr, prefix: u8, fault: D| IpNet::new(ip, prefix).map_err(|_| Fault::invalid(fault));
