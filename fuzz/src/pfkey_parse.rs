@@ -3,8 +3,9 @@
 use ipsec_core::Time;
 use klips::{Config, Control, Plane};
 use pfkey::{
-    Address, Base, ExtType, Extension, Flow, FlowAction, Identity, Lifetime, Message, MessageType, Sa,
-    SaParams, SaType, SocketOptions, SpiRange, Writer, flags, identity, rules, state,
+    Address, Base, ExtType, Extension, Flow, FlowAction, FlowPolicy, Further, Identity, InnerPair, Level,
+    Lifetime, Message, MessageType, Sa, SaParams, SaType, SocketOptions, SpiRange, Wanted, Writer, flags,
+    identity, rules, state,
 };
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ fn understood(data: &[u8], message: &Message<'_>) {
     );
     assert_eq!((again.spi_range, again.pair, again.edump), (message.spi_range, message.pair, message.edump));
     assert_eq!(again.dst.and_then(|a| a.socket), message.dst.and_then(|a| a.socket));
+    assert_eq!((again.selectors, &again.flow_policy), (message.selectors, &message.flow_policy));
 
     for &kind in MessageType::ALL {
         if let Some(rule) = rules::rule(kind) {
@@ -76,6 +78,10 @@ fn write(to: &mut Writer, m: &Message<'_>, kind: ExtType) {
         to.pair(&pair);
     } else if let (ExtType::Edump, Some(seconds)) = (kind, m.edump) {
         to.edump(seconds);
+    } else if let (ExtType::Selectors, Some(selectors)) = (kind, m.selectors) {
+        to.selectors(&selectors.pairs().collect::<Vec<_>>());
+    } else if let (ExtType::FlowPolicy, Some(policy)) = (kind, &m.flow_policy) {
+        to.flow_policy(policy);
     }
 }
 
@@ -141,6 +147,24 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     keep("add-gcm", add);
 
     let mut add = request(M::Add, SaType::Esp);
+    add.sa(&Sa { spi: 0x1003, replay: 32, state: state::MATURE, auth: 0, encrypt: 20, flags });
+    outer(&mut add);
+    inner(&mut add);
+    add.key(ExtType::KeyEncrypt, 160, 0, &secret[..20]);
+    let pair = |src: &str, dst: &str, src_prefix, dst_prefix| InnerPair {
+        proto: 6,
+        src: src.parse().expect("an address"),
+        src_prefix,
+        dst: dst.parse().expect("an address"),
+        dst_prefix,
+    };
+    add.selectors(&[
+        pair("10.3.0.0:0", "10.4.0.0:22", 24, 16),
+        pair("[2001:db8:1::]:0", "[2001:db8:2::]:0", 48, 64),
+    ]);
+    keep("add-selectors", add);
+
+    let mut add = request(M::Add, SaType::Esp);
     let natted = flags::TUNNEL | flags::INBOUND | flags::NATT_LOC | flags::NATT_REM;
     add.sa(&Sa { spi: 0x1002, replay: 32, state: state::MATURE, auth: 5, encrypt: 12, flags: natted });
     outer(&mut add);
@@ -165,6 +189,24 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     named(&mut update);
     lives(&mut update);
     keep("update", update);
+    let wanted = Wanted { protocol: 108, mode: 1, level: Level::Use, reqid: 0 };
+    let around = |protocol, reqid| Further {
+        wanted: Wanted { protocol, mode: 1, level: Level::Unique, reqid },
+        src: [192, 0, 2, 1].into(),
+        dst: [192, 0, 2, 2].into(),
+    };
+    let further = vec![around(50, 7), around(51, 0)];
+    let mut policy = request(M::AddFlow, SaType::Esp);
+    inner(&mut policy);
+    policy.flow(&Flow { action: FlowAction::Protect, packets: 0, last_use: 0 });
+    outer(&mut policy);
+    policy.flow_policy(&FlowPolicy {
+        priority: 1 << 31,
+        wanted: Some(wanted),
+        further,
+        ..FlowPolicy::default()
+    });
+    keep("add-flow-policy", policy);
     let mut getspi = request(M::GetSpi, SaType::Esp);
     outer(&mut getspi);
     getspi.spi_range(&SpiRange { min: 0x100, max: 0xffff });
