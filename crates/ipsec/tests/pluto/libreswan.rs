@@ -119,7 +119,8 @@ fn libreswan_loads_our_file_answers_us_and_both_rekey_under_traffic() {
         let all = || west.status()["ike_sas"].as_array().cloned().unwrap_or_default();
         let names = || all().iter().map(|sa| sa["ike"].clone()).collect::<Vec<_>>();
         let (before, before_ike) = (west.spis(), names());
-        // It sends on a new pair at once when it answers, and what is faster than the answer finds no SA here.
+        // One of 60 was lost in two runs of four, to an SPI that had no SA here: libreswan seems to send on a new pair as it answers,
+        // before we can have the keys.
         let lost = if ours && !ike { 2 } else { 0 };
         pings(&west, 60, lost, || {
             match (ours, ike) {
