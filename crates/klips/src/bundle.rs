@@ -1,6 +1,6 @@
 //! What is done to a packet: the SAs it goes through, put together when they are published and read by both directions.
 //!
-//! A bundle of one ESP SA in tunnel mode is the fast way ([`Bundle::Tunnel`]): sealed on its way out of the superpacket,
+//! A bundle of one ESP SA in tunnel mode that does not pad is the fast way ([`Bundle::Tunnel`]): sealed on its way out of the superpacket,
 //! opened where it was received. Anything else goes the general way, in the same batches: from the inner SA to the outer one
 //! through frames with room at both ends ([`crate::outbound`]), and back the same way, every one of them demanded
 //! ([`crate::inbound`]). A new protocol is an arm of [`Chain::grown`] here, of the step it takes on the way out and of the one
@@ -87,6 +87,7 @@ impl Bundle {
         if let [sa] = sas.as_slice()
             && sa.id.protocol == Protocol::Esp
             && sa.mode == Mode::Tunnel
+            && !sa.pads()
         {
             return Ok(Self::Tunnel(Arc::clone(sa)));
         }
@@ -184,6 +185,24 @@ impl Chain {
     /// The longest packet that may go, over a link that carries packets of `link` octets.
     pub(crate) fn path_mtu(&self, link: usize, now: Time) -> usize {
         self.sas.last().map_or(link, |sa| sa.path_mtu().limit(link, now))
+    }
+
+    /// Octets that the SA at `index` pads what lies inside of it to, if packets of `mtu` octets pass; 0 if it does not pad.
+    pub(crate) fn pad(&self, index: usize, mtu: usize) -> usize {
+        let outside = self.sas.get(index..).unwrap_or_default();
+        let Some(sa) = outside.first().filter(|sa| sa.pads()) else { return 0 };
+        // No packet is longer.
+        let asked = sa.hiding().pad().min(usize::from(u16::MAX));
+        // In tunnel mode the header that counts is the one that is put around.
+        match grown(outside, asked, 0) {
+            Some(grown) if grown <= mtu => asked,
+            _ => inner_mtu(outside, mtu, 0),
+        }
+    }
+
+    /// The most that any of them pads to.
+    pub(crate) fn padded(&self, mtu: usize) -> usize {
+        (0..self.sas.len()).map(|index| self.pad(index, mtu)).max().unwrap_or(0)
     }
 
     /// Octets that may come before a packet, and behind it.

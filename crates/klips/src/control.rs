@@ -14,6 +14,7 @@ mod address;
 mod batch;
 mod class;
 mod describe;
+mod dummy;
 mod echo;
 mod expire;
 pub(crate) mod flag;
@@ -44,6 +45,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use core::ops::RangeInclusive;
 use core::time::Duration;
 use describe::Show;
+use dummy::Dummies;
 use flows::Present;
 use ipsec_core::{Protocol, SaId, Spi, Time};
 pub use pfkey::Lifetime;
@@ -96,6 +98,7 @@ pub struct Control {
     locals: Locals,
     acquires: Acquires,
     policies: Policies,
+    dummies: Dummies,
     discards: Arc<Counters>,
 }
 
@@ -115,8 +118,8 @@ impl Control {
     pub fn new(plane: Arc<Plane>, config: Config) -> Self {
         let sockets = KeySockets::new(config.receive_limit);
         let discards = plane.new_counters();
-        let (sadb, locals, acquires, policies) = Default::default();
-        Self { plane, config, sadb, sockets, locals, acquires, policies, discards }
+        let (sadb, locals, acquires, policies, dummies) = Default::default();
+        Self { plane, config, sadb, sockets, locals, acquires, policies, dummies, discards }
     }
 
     /// A process opened a PF_KEY socket.
@@ -509,14 +512,12 @@ impl Control {
         // First: what comes now is not to join a record that ends now.
         self.expire_acquires(now);
         self.trapped(now);
+        self.send_dummies(now);
     }
 
     /// When [`Control::expire`] must be called next.
     pub fn deadline(&self) -> Option<Time> {
-        match (self.sadb.deadline(), self.acquires.deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, other) => one.or(other),
-        }
+        [self.sadb.deadline(), self.acquires.deadline(), self.dummies.deadline()].into_iter().flatten().min()
     }
 
     /// Every SA of the SADB, for tables: AH, ESP, IPIP, IPCOMP, IPv4 before IPv6 in each.

@@ -53,6 +53,7 @@ mod route;
 mod sa;
 mod sadb;
 mod sealed;
+mod tfc;
 mod trace;
 mod window;
 

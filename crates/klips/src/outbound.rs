@@ -141,7 +141,7 @@ impl Outbound {
         self.watched = self.sealer.plane.trace().is_on();
     }
 
-    /// Takes packets that control has found a way for. Due when [`Plane::take_returned`] said so; `out` as for
+    /// Takes packets that control has found a way for, and sends the dummy packets that are due. Due when [`Plane::take_returned`] said so; `out` as for
     /// [`Outbound::packet`], and the runs are complete afterwards. Says whether more wait that found no room: they are to be
     /// taken once these have been sent. Lets go of SAs that have died, and so of their keys.
     #[must_use]
@@ -152,8 +152,15 @@ impl Outbound {
         {
             self.packet_returned(&vnet, &mut packet, sa.as_ref(), now, out);
         }
+        while out.has_room()
+            && let Some(id) = self.sealer.plane.take_dummy()
+        {
+            if let Some(bundle) = self.sealer.plane.bundle(&id).filter(Bundle::may_send) {
+                self.sealer.dummy(&bundle, now, out);
+            }
+        }
         self.finish(now, out);
-        self.home.is_ready()
+        self.home.is_ready() || self.sealer.plane.wants_dummy()
     }
 
     /// Policy may have changed while the packet waited, and what it says now holds. Only while it still says that an SA is

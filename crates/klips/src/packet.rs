@@ -12,6 +12,8 @@ pub(crate) mod proto {
     pub(crate) const UDP: u8 = 17;
     pub(crate) const IPV6: u8 = 41;
     pub(crate) const ICMPV6: u8 = 58;
+    /// "No next header": what a dummy packet of ESP holds (RFC 4303 §2.6).
+    pub(crate) const NONE: u8 = 59;
 }
 
 /// Extension headers walked in one IPv6 packet; a longer chain is refused (RFC 8504 §5.3 allows a limit).

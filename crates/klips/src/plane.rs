@@ -46,6 +46,8 @@ pub struct Plane {
     paths: Mutex<Paths>,
     traps: Traps,
     trace: Trace,
+    /// SAs that are to send a dummy packet.
+    dummies: Mutex<VecDeque<SaId>>,
     wake: AtomicBool,
     returned: AtomicBool,
     counters: Mutex<Vec<Arc<Counters>>>,
@@ -54,6 +56,8 @@ pub struct Plane {
 impl Plane {
     /// Changes of policy that are remembered one by one.
     pub(crate) const CHANGES: usize = 64;
+    /// Dummy packets that wait to be sent.
+    const DUMMIES: usize = 1024;
 
     /// Counts changes of policy. A flow cache filled under an older generation is stale.
     pub fn generation(&self) -> u64 {
@@ -337,6 +341,27 @@ impl Plane {
     /// Packets went back to the engines they came from, or SAs have died that these may remember.
     pub(crate) fn tell_returned(&self) {
         self.returned.store(true, Ordering::Release);
+    }
+
+    /// Has an engine send a dummy packet on an SA, soon. Where engines are so busy that many wait, those that come now are
+    /// not missed.
+    pub(crate) fn ask_dummy(&self, id: SaId) {
+        let mut dummies = self.dummies.lock();
+        if dummies.len() < Self::DUMMIES {
+            dummies.push_back(id);
+            drop(dummies);
+            self.tell_returned();
+        }
+    }
+
+    /// The next SA that is to send one.
+    pub(crate) fn take_dummy(&self) -> Option<SaId> {
+        self.dummies.lock().pop_front()
+    }
+
+    /// Whether there is one.
+    pub(crate) fn wants_dummy(&self) -> bool {
+        !self.dummies.lock().is_empty()
     }
 
     /// Says, once, that packets wait in outbound engines, or that SAs have died: the host then calls

@@ -7,6 +7,7 @@
 use crate::comp::Luck;
 use crate::discard::{Counters, Discard};
 use crate::path_mtu::PathMtu;
+use crate::tfc::Hiding;
 use crate::window::Window;
 use core::fmt;
 use core::net::IpAddr;
@@ -152,6 +153,8 @@ pub(crate) struct Live {
     either_family: AtomicBool,
     /// Inbound policy says what may come on it: [`BY_POLICY`], and the number that policy may ask for.
     policy: AtomicU64,
+    /// TFC padding and dummy packets.
+    hiding: Hiding,
     sent: AtomicU64,
     soft_bytes: AtomicU64,
     hard_bytes: AtomicU64,
@@ -207,6 +210,7 @@ impl Sa {
                 receives_only: AtomicBool::new(false),
                 either_family: AtomicBool::new(false),
                 policy: AtomicU64::new(0),
+                hiding: Hiding::default(),
                 sent: AtomicU64::new(0),
                 soft_bytes: AtomicU64::new(b.limits.soft_bytes),
                 hard_bytes: AtomicU64::new(b.limits.hard_bytes),
@@ -355,6 +359,27 @@ impl Sa {
     /// Whether packets may go on it now.
     pub(crate) fn may_send(&self) -> bool {
         self.is_alive() && !self.live.receives_only.load(Ordering::Relaxed)
+    }
+
+    /// Hides its packets from now on, or no more: it must not be in use yet.
+    #[doc(hidden)] // Control's, and the simulation's.
+    pub fn hide(&self, tfc: pfkey::Tfc) {
+        self.live.hiding.set(tfc);
+    }
+
+    /// What hides its packets.
+    pub(crate) fn hiding(&self) -> &Hiding {
+        &self.live.hiding
+    }
+
+    /// Octets of TFC padding sent, those of dummy packets not among them, and dummy packets.
+    pub fn hidden(&self) -> (u64, u64) {
+        self.live.hiding.sent()
+    }
+
+    /// Whether it pads what it sends.
+    pub(crate) fn pads(&self) -> bool {
+        self.live.hiding.pad() != 0 && !self.live.receives_only.load(Ordering::Relaxed)
     }
 
     /// Has inbound policy say what may come on it, by this number.

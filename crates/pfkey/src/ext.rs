@@ -410,6 +410,20 @@ pub struct PacketLimits {
     pub hard: u64,
 }
 
+/// Native: traffic flow confidentiality (RFC 4303 §2.7, §2.6). 16 octets: at 4 the padding, at 8 the time between dummies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tfc {
+    /// Octets that an inner packet is padded to; 0 is no padding, [`Tfc::MTU`] as much as the path carries in one packet.
+    pub pad: u32,
+    /// Milliseconds from one dummy packet to the next; 0 is none. They are as long as padded packets are.
+    pub dummies: u32,
+}
+
+impl Tfc {
+    /// All packets as long as the path carries.
+    pub const MTU: u32 = u32::MAX;
+}
+
 /// Native: how policy and an SA find each other. 16 octets: at 4 the number, at 8 flags (bit 0: by policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaPolicy {

@@ -109,7 +109,7 @@ pub use diagnostic::Diagnostic;
 pub use ext::{
     Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Further, Group, Identity, InnerPair, Key,
     KmCookie, Level, Lifetime, Member, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Selectors,
-    Sensitivity, SocketOptions, SpiRange, Wanted,
+    Sensitivity, SocketOptions, SpiRange, Tfc, Wanted,
 };
 pub use message::{Base, Extension, Extensions, Fault, Message};
 pub use number::{Errno, ExtType, MessageType, SaType, flags, identity, km, state};

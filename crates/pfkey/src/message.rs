@@ -6,7 +6,7 @@
 use crate::ext::{
     Address, Counters, Flow, FlowAction, FlowDirection, FlowPolicy, Further, Group, Identity, Key, KmCookie,
     Level, Lifetime, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Selectors, Sensitivity,
-    SocketOptions, SpiRange, Wanted, sensitivity, sockaddr,
+    SocketOptions, SpiRange, Tfc, Wanted, sensitivity, sockaddr,
 };
 use crate::{Diagnostic, Errno, ExtType, MessageType, SaType};
 use core::net::Ipv6Addr;
@@ -235,6 +235,8 @@ pub struct Message<'m> {
     pub packet_limits: Option<PacketLimits>,
     /// Native: what else an SA may carry.
     pub selectors: Option<Selectors<'m>>,
+    /// Native: TFC padding and dummy packets.
+    pub tfc: Option<Tfc>,
     /// Native: socket options.
     pub socket: Option<SocketOptions>,
     /// Native: counters of an SA.
@@ -315,6 +317,7 @@ impl<'m> Message<'m> {
             sa_params: None,
             packet_limits: None,
             selectors: None,
+            tfc: None,
             socket: None,
             counters: None,
             new_src: None,
@@ -388,6 +391,7 @@ impl<'m> Message<'m> {
             ExtType::SaParams => self.sa_params = Some(sa_params(octets).ok_or(D::BadExtlen)?),
             ExtType::PacketLimits => self.packet_limits = Some(packet_limits(octets).ok_or(D::BadExtlen)?),
             ExtType::Selectors => self.selectors = Some(Selectors::read(octets).ok_or(D::BadExtlen)?),
+            ExtType::Tfc => self.tfc = Some(tfc(octets).ok_or(D::BadExtlen)?),
             ExtType::SocketOptions => self.socket = Some(socket(octets).ok_or(D::BadExtlen)?),
             ExtType::Counters => self.counters = Some(counters(octets).ok_or(D::BadExtlen)?),
             ExtType::NewSrc => self.new_src = Some(address(octets).ok_or(D::MalformedSrc)?),
@@ -451,7 +455,8 @@ const fn duplicate(kind: ExtType) -> Diagnostic {
         | ExtType::SaPolicy
         | ExtType::FlowPolicy
         | ExtType::PacketLimits
-        | ExtType::Selectors => D::None,
+        | ExtType::Selectors
+        | ExtType::Tfc => D::None,
     }
 }
 
@@ -559,6 +564,11 @@ fn sa_params(octets: &[u8]) -> Option<SaParams> {
 fn packet_limits(octets: &[u8]) -> Option<PacketLimits> {
     let (_, [soft, hard]) = numbers(octets)?;
     Some(PacketLimits { soft, hard })
+}
+
+fn tfc(octets: &[u8]) -> Option<Tfc> {
+    let (pad, [dummies]) = numbers(octets)?;
+    Some(Tfc { pad, dummies: u32::try_from(dummies).ok()? })
 }
 
 fn flow_policy(octets: &[u8]) -> Option<FlowPolicy> {

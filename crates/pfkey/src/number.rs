@@ -163,6 +163,8 @@ numbers! {
         PacketLimits = 137,
         /// Native: what else than its inner addresses say an SA may carry.
         Selectors = 138,
+        /// Native: what hides the lengths of packets, and when there are any (RFC 4303 §2.7, §2.6).
+        Tfc = 139,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::ext::{
     AF_INET, AF_INET6, Address, Counters, Flow, FlowPolicy, Further, Identity, InnerPair, KmCookie, Lifetime,
     Member, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, Sensitivity, SocketOptions, SpiRange,
+    Tfc,
 };
 use crate::proposal::{Algorithm, Comb, Ecomb};
 use crate::{Base, ExtType, Extension};
@@ -269,6 +270,11 @@ impl Writer {
             octets.extend_from_slice(&[0; 4]);
             rows.iter().for_each(|row| octets.extend_from_slice(row));
         })
+    }
+
+    /// Native: TFC padding and dummy packets.
+    pub fn tfc(&mut self, tfc: &Tfc) -> &mut Self {
+        self.numbers(ExtType::Tfc, tfc.pad, &[u64::from(tfc.dummies)])
     }
 
     /// Native: what an eroute of another dialect is besides.

@@ -4,7 +4,7 @@ use pfkey::{
     Address, Algorithm, Base, Comb, Counters, Descriptor, Diagnostic as D, Ecomb, Errno, ExtType, Fault,
     Flow, FlowAction, FlowDirection, FlowPolicy, Further, Identity, InnerPair, KmCookie, Level, Lifetime,
     Limits, Member, Message, MessageType, PacketLimits, Pair, ReplayValue, Sa, SaParams, SaPolicy, SaType,
-    Sensitivity, SocketOptions, SpiRange, Wanted, Writer,
+    Sensitivity, SocketOptions, SpiRange, Tfc, Wanted, Writer,
 };
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -49,6 +49,7 @@ fn everything() -> Vec<u8> {
         .sa_params(&SaParams { window: 4096, esn: true })
         .packet_limits(&PacketLimits { soft: 1 << 33, hard: 1 << 34 })
         .selectors(&[ALSO, ALSO_SIX])
+        .tfc(&Tfc { pad: Tfc::MTU, dummies: 250 })
         .sa_policy(&SaPolicy { reqid: 77, by_policy: true })
         .flow_policy(&policy())
         .socket_options(&SocketOptions { loopback: false, quiet: false })
@@ -167,6 +168,7 @@ fn every_extension_comes_back_as_it_went() {
     assert_eq!(m.flow.unwrap(), Flow { action: FlowAction::Trap, packets: 8, last_use: 9 });
     assert_eq!(m.sa_params.unwrap(), SaParams { window: 4096, esn: true });
     assert_eq!(m.packet_limits.unwrap(), PacketLimits { soft: 1 << 33, hard: 1 << 34 });
+    assert_eq!(m.tfc.unwrap(), Tfc { pad: Tfc::MTU, dummies: 250 });
     assert_eq!(m.flow_policy, Some(policy()));
     assert_eq!(m.selectors.unwrap().pairs().collect::<Vec<_>>(), [ALSO, ALSO_SIX]);
     assert_eq!(m.sa_policy.unwrap(), SaPolicy { reqid: 77, by_policy: true });

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::text::{self, Family};
 use ipsec_core::{Protocol, SaId};
-use pfkey::{Diagnostic, Errno, Fault, MessageType, SaType};
+use pfkey::{Diagnostic, Errno, Fault, MessageType, SaType, Tfc};
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
@@ -92,6 +92,14 @@ pub struct Args {
     /// Limits, comma-separated: {soft|hard}-{allocations|bytes|addtime|usetime|packets}=N
     #[arg(long, value_name = "LIST", value_parser = life::parse)]
     life: Option<Life>,
+    /// Pad packets inside to this many octets, so that their lengths say less (RFC 4303 section 2.7): 1 to 65535, or mtu for
+    /// as much as the path carries. ESP in tunnel mode; what arrives may always be padded
+    #[arg(long, value_name = "SIZE|mtu", value_parser = padding, requires = "esp")]
+    tfc: Option<u32>,
+    /// Send a packet that holds nothing this often, whatever traffic there is (RFC 4303 section 2.6): milliseconds, 10 to
+    /// 3600000. It is as long as padded packets are, and counts as one
+    #[arg(long, value_name = "MS", requires = "tfc", value_parser = clap::value_parser!(u32).range(10..=3_600_000))]
+    dummies: Option<u32>,
     /// UDP encapsulation (RFC 3948)
     #[arg(long, value_enum, value_name = "TYPE")]
     natt: Option<Natt>,
@@ -194,6 +202,8 @@ pub struct NewSa {
     pub esn: bool,
     /// Limits.
     pub life: Life,
+    /// Padding and dummy packets.
+    pub tfc: Tfc,
     /// UDP ports of source and destination, if it is encapsulated.
     pub encapsulation: Option<(u16, u16)>,
 }
@@ -355,13 +365,19 @@ impl Args {
             Some(Natt::Nonesp) => return Err(Usage::new("--natt is for ESP (RFC 3948)")),
             Some(Natt::None) | None => None,
         };
+        let tunnel = self.tunnel || inner.is_some() || id.protocol == Protocol::Ipip;
+        if self.tfc.is_some() && !tunnel {
+            // RFC 4303 §2.7: only a whole packet inside says where it ends.
+            return Err(Usage::new("--tfc is for tunnel mode: add --tunnel, or --inner-src and --inner-dst"));
+        }
         Ok(Plan::Add(Box::new(NewSa {
             id,
             src,
             suite,
             encryption_key,
             auth_key,
-            tunnel: self.tunnel || inner.is_some() || id.protocol == Protocol::Ipip,
+            tunnel,
+            tfc: Tfc { pad: self.tfc.unwrap_or(0), dummies: self.dummies.unwrap_or(0) },
             inner,
             direction: self.dir,
             window: self.replay_window.unwrap_or(default_window(self.esn)),
@@ -411,6 +427,14 @@ fn window(text: &str) -> Result<u16, String> {
         Ok(0) => Ok(0),
         Ok(width @ 1..=4096) => Ok(u16::try_from(width).unwrap_or(4096).max(32)),
         _ => Err("must be 0, or 32 to 4096".to_owned()),
+    }
+}
+
+fn padding(text: &str) -> Result<u32, String> {
+    match text::number(text).map(u32::try_from) {
+        _ if text == "mtu" => Ok(Tfc::MTU),
+        Ok(Ok(size @ 1..=65_535)) => Ok(size),
+        _ => Err("must be 1 to 65535 octets, or mtu".to_owned()),
     }
 }
 

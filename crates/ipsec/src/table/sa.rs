@@ -5,6 +5,7 @@ use core::fmt::Write as _;
 use ipsec_core::algorithm::Suite;
 use ipsec_core::{SaId, Time};
 use klips::{Direction, Discard, Lifetime, Mode, SaRow, SaState};
+use pfkey::Tfc;
 use serde_json::{Value, json};
 
 /// `SADB_X_SAFLAGS_INBOUND | SADB_X_SAFLAGS_OUTBOUND`: what `dir=` says already.
@@ -205,6 +206,10 @@ fn object(sa: &SaRow, now: Time) -> Value {
         "current": { "allocations": sa.current.allocations, "bytes": sa.current.bytes, "addtime": addtime, "usetime": usetime },
         "soft": limits(&sa.soft, sa.packet_limits.soft),
         "hard": limits(&sa.hard, sa.packet_limits.hard),
+        "tfc": (sa.tfc != Tfc::default()).then(|| json!({
+            "pad": if sa.tfc.pad == Tfc::MTU { json!("mtu") } else { json!(sa.tfc.pad) },
+            "dummies_ms": sa.tfc.dummies, "padding_sent": sa.hidden.0, "dummies_sent": sa.hidden.1,
+        })),
         "idle": sa.last_use.map(|last| now.since(last).as_secs()),
         "pair": sa.pair.map(|spi| spi.0),
         "src_identity": word(&sa.src_identity),

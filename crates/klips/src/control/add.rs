@@ -19,6 +19,9 @@ const NATT_PORT: u16 = 4500;
 /// The widest replay window the data plane keeps.
 const WIDEST_WINDOW: u32 = 4096;
 
+/// Milliseconds from one dummy packet to the next: each wakes workers, and what is due later than in an hour hides nothing.
+const DUMMIES: core::ops::RangeInclusive<u32> = 10..=3_600_000;
+
 /// Octets of text in both identities together. GET and DUMP show an SA in one message, and a Unix socket with the send buffer
 /// of this service takes one of this length on any host.
 const IDENTITIES: usize = 128 << 10;
@@ -107,7 +110,7 @@ impl Control {
 
     /// Puts a complete SA into the SADB, pairs it, and lets the data plane have it.
     fn take_in(&mut self, record: Record, ask: &Message<'_>) -> Result<(), Fault> {
-        let (id, sa, in_use) = (record.id, record.sa.clone(), record.in_use);
+        let (id, sa, in_use, added) = (record.id, record.sa.clone(), record.in_use, record.added);
         self.sadb.insert(Box::new(record)).map_err(|_| Fault::errno(Errno::EEXIST))?;
         if let Some(pair) = ask.pair
             && let Err(fault) = self.pair(&id, pair.spi)
@@ -118,6 +121,7 @@ impl Control {
         if let Some(sa) = sa.filter(|_| in_use) {
             self.plane.publish(sa);
             self.policy_sa_came(&id);
+            self.begin_dummies(&id, added);
         }
         self.acquired(ask.base.seq, &id);
         Ok(())
@@ -218,6 +222,10 @@ impl Control {
         if direction == flag::INBOUND {
             sa.only_receive();
         }
+        if let Some(tfc) = ask.tfc {
+            check_tfc(tfc, protocol, tunnel)?;
+            sa.hide(tfc);
+        }
         // A PF_KEY selector is of one family. Where no key manager has reserved the SPI or left its mark, nobody has
         // negotiated it, and all of one family means whatever there is.
         let manual = larva.is_none() && ask.km_cookie.is_none();
@@ -290,6 +298,19 @@ impl Control {
         let off = u64::from_ne_bytes(octets).checked_rem(span.saturating_add(1)).unwrap_or(0);
         soft.addtime = soft.addtime.saturating_sub(least.saturating_add(off)).max(1);
     }
+}
+
+/// Padding and dummies are for ESP in tunnel mode: elsewhere nothing says where a packet ends and padding begins (RFC 4303
+/// §2.7). A dummy as short as it can be is none: it is as long as padded packets are.
+fn check_tfc(tfc: pfkey::Tfc, protocol: Protocol, tunnel: bool) -> Result<(), Fault> {
+    if tfc == pfkey::Tfc::default() {
+        return Ok(());
+    }
+    if protocol != Protocol::Esp || !tunnel {
+        return Err(Fault::errno(Errno::EOPNOTSUPP));
+    }
+    let often = tfc.dummies != 0 && !DUMMIES.contains(&tfc.dummies);
+    if tfc.pad == 0 || often { Err(Fault::errno(Errno::EINVAL)) } else { Ok(()) }
 }
 
 /// The sequence number that a replay value means: its 64-bit counter with ESN, as far as one is given.

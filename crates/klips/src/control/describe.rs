@@ -70,6 +70,9 @@ impl Control {
         if record.packet_limits() != PacketLimits::default() {
             w.packet_limits(&record.packet_limits());
         }
+        if let Some(tfc) = esp.map(|sa| sa.hiding().asked()).filter(|tfc| *tfc != Default::default()) {
+            w.tfc(&tfc);
+        }
         outer(&mut w, record);
         natt(&mut w, record);
         inner(&mut w, record);

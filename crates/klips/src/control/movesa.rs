@@ -108,6 +108,7 @@ impl Control {
             }
         }
         let (new, in_use) = (record.id, record.in_use);
+        self.dummies.rename(old, new);
         // Its new name was found free.
         let _ = self.sadb.insert(record);
         if in_use {

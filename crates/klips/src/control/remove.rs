@@ -83,12 +83,15 @@ impl Control {
                 plane.withdraw(&record.id);
             }
         });
+        let sadb = &self.sadb;
+        self.dummies.retain(|id| sadb.find(id).is_some());
         self.policy_all_changed();
     }
 
     /// Takes an SA out of the SADB and, at once, out of use. Whoever was its partner goes on alone.
     pub(super) fn take_out(&mut self, id: &SaId) -> Option<Box<Record>> {
         let record = self.sadb.remove(id)?;
+        self.dummies.forget(id);
         if let Some(sa) = &record.sa {
             sa.die();
         }

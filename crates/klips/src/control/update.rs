@@ -57,6 +57,10 @@ impl Control {
         if ask.selectors.is_some() {
             return Err(Fault::errno(Errno::EOPNOTSUPP));
         }
+        // Decided when an SA is put in use, as all that is done to a packet.
+        if ask.tfc.is_some() {
+            return Err(Fault::errno(Errno::EOPNOTSUPP));
+        }
         check_lifetimes(ask)?;
         if has_label(ask) {
             return Err(Fault::invalid(D::BadLabel));

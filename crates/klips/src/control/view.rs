@@ -11,7 +11,7 @@ use crate::sadb::{Identity, Record};
 use core::net::IpAddr;
 use ipsec_core::algorithm::{Auth, Encryption};
 use ipsec_core::{SaId, Selector, Spi, Time};
-use pfkey::{Base, Lifetime, PacketLimits};
+use pfkey::{Base, Lifetime, PacketLimits, Tfc};
 use std::sync::Arc;
 
 /// Which way an SA's packets go (pf_key(7P): `SADB_X_SAFLAGS_INBOUND`, `SADB_X_SAFLAGS_OUTBOUND`).
@@ -79,6 +79,10 @@ pub struct SaRow {
     pub hard: Lifetime,
     /// Packets at which its key manager is told, and at which it ends; 0 is none.
     pub packet_limits: PacketLimits,
+    /// What hides its packets; without padding, nothing does.
+    pub tfc: Tfc,
+    /// Octets of padding sent, and dummy packets.
+    pub hidden: (u64, u64),
     /// When it was added.
     pub added: Time,
     /// When it carried its last packet.
@@ -220,6 +224,8 @@ impl Control {
             soft: record.soft,
             hard: record.hard,
             packet_limits: record.packet_limits(),
+            tfc: sa.map_or(Tfc::default(), |sa| sa.hiding().asked()),
+            hidden: sa.map_or((0, 0), |sa| sa.hiding().sent()),
             added: record.added,
             last_use: sa.and_then(|sa| sa.last_use()),
             pair: (record.flags & flag::PAIRED != 0).then_some(Spi(record.pair)),

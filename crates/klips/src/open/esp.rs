@@ -2,14 +2,12 @@
 
 use super::Verified;
 use crate::discard::Discard;
+use crate::packet::proto;
 use arrayvec::ArrayVec;
 use ipsec_core::transform::{Opening, Transform};
 
 /// Packets opened in one call.
 pub(crate) const RUN: usize = 64;
-
-/// The next header of a dummy packet (RFC 4303 §2.6).
-const DUMMY: u8 = 59;
 
 /// SPI and the low half of the sequence number, as they stand in clear: nothing to believe, only to look things up by.
 pub(crate) fn header(packet: &[u8]) -> Option<(u32, u32)> {
@@ -138,7 +136,7 @@ impl Trailer {
         let Some((rest, &[pad, next_header])) = body.split_last_chunk::<2>() else {
             return Err(Discard::Internal);
         };
-        if next_header == DUMMY {
+        if next_header == proto::NONE {
             return Err(Discard::Dummy);
         }
         let pad = usize::from(pad);

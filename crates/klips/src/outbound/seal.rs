@@ -88,11 +88,19 @@ impl Sealer {
             Bundle::Tunnel(sa) => self.tunnel(sa, item, now, out),
             Bundle::Chain(chain) => {
                 let Self { plane, counters, link, wrapper, .. } = self;
-                if wrapper.must_finish(chain, &item) {
+                if wrapper.must_finish(chain, link, &item, now) {
                     wrapper.finish(plane, counters, link, now, out);
                 }
                 wrapper.add(chain, link, &item, now)
             }
+        }
+    }
+
+    /// A dummy packet (RFC 4303 §2.6).
+    pub(super) fn dummy(&mut self, bundle: &Bundle, now: Time, out: &mut Sealed) {
+        self.finish(now, out);
+        if let Bundle::Chain(chain) = bundle {
+            self.wrapper.dummy(chain, &self.link, now);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::packet::proto;
 use crate::plane::{Event, Plane};
 use crate::route::{Path, Route};
 use crate::sa::{Encapsulation, Mode, Sa};
-use crate::sealed::{RUN_PACKETS, Sealed};
+use crate::sealed::{RUN_OCTETS, RUN_PACKETS, Sealed};
 use core::ops::Range;
 use ipsec_core::transform::write_trailer;
 use ipsec_core::{Protocol, Time};
@@ -63,9 +63,19 @@ impl Wrapper {
     }
 
     /// Whether what waits must go before this packet can come.
-    pub(super) fn must_finish(&self, chain: &Arc<Chain>, item: &Item<'_>) -> bool {
+    pub(super) fn must_finish(&self, chain: &Arc<Chain>, link: &Link, item: &Item<'_>, now: Time) -> bool {
         let other = self.chain.as_ref().is_none_or(|waiting| !Arc::ptr_eq(waiting, chain));
-        self.waits() && (other || item.cut.count() > 1 || self.frames.len() >= RUN_PACKETS)
+        // Short packets that are padded are as long as any.
+        let long = || {
+            let padded = chain.padded(chain.path_mtu(link.mtu, now));
+            padded != 0 && self.end().saturating_add(room(chain, item.cut.largest().max(padded))) > RUN_OCTETS
+        };
+        self.waits() && (other || item.cut.count() > 1 || self.frames.len() >= RUN_PACKETS || long())
+    }
+
+    /// Where the next frame begins.
+    fn end(&self) -> usize {
+        self.frames.last().map_or(0, |frame| frame.end)
     }
 
     /// Cuts a packet into frames.
@@ -98,9 +108,11 @@ impl Wrapper {
                 return Err(Refusal { why: Discard::TooBig, packets, tell: Some(Trouble::TooBig(mtu)) });
             }
         }
-        let (front, back) = chain.room();
-        let room = front.saturating_add(cut.largest()).saturating_add(back);
-        let start = self.frames.last().map_or(0, |frame| frame.end);
+        let (front, _) = chain.room();
+        // Of many packets that are padded all must find room where they are sent from.
+        let most = Sealed::SUPERPACKET.checked_div(packets).unwrap_or(0).saturating_sub(room(chain, 0));
+        let room = room(chain, cut.largest().max(chain.padded(path_mtu).min(most)));
+        let start = self.end();
         let used = start.saturating_add(room.saturating_mul(packets));
         if used > BUFFER {
             return Err(refuse(Discard::BadOffload));
@@ -124,6 +136,22 @@ impl Wrapper {
         Ok(())
     }
 
+    /// Makes a frame that holds no packet, as long as the innermost SA pads to. Nothing waits.
+    pub(super) fn dummy(&mut self, chain: &Arc<Chain>, link: &Link, now: Time) {
+        let len = chain.pad(0, chain.path_mtu(link.mtu, now));
+        let Some(sa) = chain.sas().first().filter(|_| len != 0) else { return };
+        let (at, end) = (chain.room().0, room(chain, len));
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        // No version of IP: what follows the header that is put around it has no protocol.
+        let Some(place) = self.buffer.get_mut(at..at.saturating_add(len)) else { return };
+        place.fill(0);
+        self.frames.push(Frame { at, len, end });
+        self.chain = Some(Arc::clone(chain));
+        sa.hiding().count_dummy();
+    }
+
     /// Takes what waits through its SAs and makes runs of it. What is refused is counted.
     pub(super) fn finish(
         &mut self,
@@ -134,11 +162,11 @@ impl Wrapper {
         out: &mut Sealed,
     ) {
         let Some(chain) = self.chain.take() else { return };
-        for sa in chain.sas() {
-            let before = self.charge(plane, counters, sa, now);
-            self.apply(plane, counters, link, sa, before);
-        }
         let path_mtu = chain.path_mtu(link.mtu, now);
+        for (index, sa) in chain.sas().iter().enumerate() {
+            let before = self.charge(plane, counters, sa, now);
+            self.apply(plane, counters, link, (sa, chain.pad(index, path_mtu)), before);
+        }
         // Taken out and put back: the list keeps its room.
         let mut frames = core::mem::take(&mut self.frames);
         for frame in frames.drain(..) {
@@ -171,7 +199,14 @@ impl Wrapper {
     }
 
     /// Puts one SA around all frames. Without sequence numbers packets are told apart by how many there were.
-    fn apply(&mut self, plane: &Plane, counters: &Counters, link: &Link, sa: &Sa, before: u64) {
+    fn apply(
+        &mut self,
+        plane: &Plane,
+        counters: &Counters,
+        link: &Link,
+        (sa, pad): (&Sa, usize),
+        before: u64,
+    ) {
         let count = self.frames.len();
         let mut next = before;
         if matches!(sa.id.protocol, Protocol::Esp | Protocol::Ah) && count > 0 {
@@ -189,7 +224,7 @@ impl Wrapper {
             next = first;
         }
         let Self { buffer, frames, codec, scratch, .. } = self;
-        let mut step = Step { sa, hide_tos: link.hide_tos, copy_df: link.copy_df, codec, scratch };
+        let mut step = Step { sa, pad, hide_tos: link.hide_tos, copy_df: link.copy_df, codec, scratch };
         frames.retain_mut(|frame| {
             let done = step.take(buffer, frame, next);
             next = next.saturating_add(1);
@@ -232,9 +267,17 @@ impl Wrapper {
     }
 }
 
+/// Octets of a frame whose packet is `len` long, or is padded to that.
+fn room(chain: &Chain, len: usize) -> usize {
+    let (front, back) = chain.room();
+    front.saturating_add(len).saturating_add(back)
+}
+
 /// One SA, about to be put around packets.
 struct Step<'s> {
     sa: &'s Sa,
+    /// Octets that packets inside are padded to.
+    pad: usize,
     hide_tos: bool,
     copy_df: bool,
     codec: &'s mut Codec,
@@ -261,7 +304,12 @@ impl Step<'_> {
     fn tunnel(&self, buffer: &mut [u8], frame: &mut Frame, number: u64) -> Option<()> {
         let packet = buffer.get(frame.range())?;
         let inner = ip::tos(packet)?;
-        let next = if packet.first()? >> 4 == 4 { proto::IPIP } else { proto::IPV6 };
+        let next = match packet.first()? >> 4 {
+            4 => proto::IPIP,
+            6 => proto::IPV6,
+            // A dummy: the only frame that holds no packet.
+            _ => proto::NONE,
+        };
         let Sa { src, id, .. } = *self.sa;
         // Not 0: that would have the kernel choose another, which AH does not authenticate. Packets may be fragmented on
         // their way, so those that follow each other must differ.
@@ -301,7 +349,13 @@ impl Step<'_> {
         let head = Self::open(buffer, frame, transform.header_len().checked_add(udp)?)?;
         let start = head.len.checked_add(udp)?;
         let body = frame.len.checked_sub(start)?.checked_sub(transform.header_len())?;
-        let sealed = transform.sealed_len(body);
+        // The path may carry more than it did when the frame was made: there is no padding for which there is no room.
+        let tail = transform.alignment().checked_add(2)?.checked_add(transform.icv_len())?;
+        let around = start.checked_add(transform.header_len())?.checked_add(tail)?;
+        let most = frame.end.checked_sub(frame.at)?.saturating_sub(around);
+        let padding = self.pad.min(most).saturating_sub(body);
+        let padded = body.checked_add(padding)?;
+        let sealed = transform.sealed_len(padded);
         frame.len = start.checked_add(sealed)?;
         if frame.range().end > frame.end {
             return None;
@@ -309,7 +363,12 @@ impl Step<'_> {
         let packet = buffer.get_mut(frame.range())?;
         let (header, esp) = packet.split_at_mut_checked(start)?;
         let end = sealed.checked_sub(transform.icv_len())?;
-        let payload = transform.header_len().checked_add(body)?;
+        let (body, payload) =
+            (transform.header_len().checked_add(body)?, transform.header_len().checked_add(padded)?);
+        if padding != 0 {
+            esp.get_mut(body..payload)?.fill(0);
+            self.sa.hiding().count_padding(padding);
+        }
         write_trailer(esp.get_mut(payload..end)?, head.next)?;
         if !transform.seal(esp, sealed, self.sa.id.spi, number, self.sa.esn) {
             return None;

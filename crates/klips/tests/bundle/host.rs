@@ -8,6 +8,7 @@ use klips::{
     Action, Arrival, Blueprint, Carrier, Discard, Encapsulation, Eroute, Inbound, Keys, Limits, Link, Mode,
     Opened, Outbound, Plane, Route, Sa, Sealed, Verdict, Vnet,
 };
+use pfkey::Tfc;
 use std::net::IpAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -21,6 +22,7 @@ pub(crate) struct Spec {
     pub(crate) udp: bool,
     pub(crate) esn: bool,
     pub(crate) hard_bytes: u64,
+    pub(crate) tfc: Tfc,
 }
 
 const NONE: Suite = Suite { encryption: None, auth: None };
@@ -28,7 +30,7 @@ const GCM: Suite = Suite { encryption: Some(Encryption::AesGcm16), auth: None };
 const CBC: Suite = Suite { encryption: Some(Encryption::AesCbc), auth: Some(Auth::HmacSha256) };
 
 const fn spec(protocol: Protocol, mode: Mode, suite: Suite) -> Spec {
-    Spec { protocol, mode, suite, udp: false, esn: false, hard_bytes: 0 }
+    Spec { protocol, mode, suite, udp: false, esn: false, hard_bytes: 0, tfc: Tfc { pad: 0, dummies: 0 } }
 }
 
 pub(crate) const TUN: Spec = spec(Protocol::Ipip, Mode::Tunnel, NONE);
@@ -90,13 +92,17 @@ impl Setup {
     }
 
     pub(crate) fn sa(&self, index: usize, from: u8, at: u8) -> Arc<Sa> {
-        let Spec { mode, suite, udp, esn, hard_bytes, .. } = self.chain[index];
+        let Spec { mode, suite, udp, esn, hard_bytes, tfc, .. } = self.chain[index];
         let key = |len: usize, salt: u8| {
             Zeroizing::new((0..len).map(|n| n as u8 ^ salt ^ from ^ (index as u8) << 3).collect::<Vec<u8>>())
         };
-        let encryption = suite.encryption.map_or(0, |e| if e == Encryption::AesGcm16 { 20 } else { 16 });
+        let encryption = match suite.encryption {
+            Some(Encryption::AesGcm16) => 20,
+            None | Some(Encryption::Null) => 0,
+            Some(_) => 16,
+        };
         let auth = suite.auth.map_or(0, |auth| auth.row().keymat_lengths().next().unwrap());
-        Arc::new(Sa::new(Blueprint {
+        let sa = Sa::new(Blueprint {
             id: self.id(index, from),
             src: self.outer(from),
             mode,
@@ -113,7 +119,11 @@ impl Setup {
             // The innermost SA says what may be inside.
             selector: (index == 0).then(|| self.selector(from)),
             limits: Limits { soft_bytes: 0, hard_bytes, ..Limits::default() },
-        }))
+        });
+        if from == at {
+            sa.hide(tfc);
+        }
+        Arc::new(sa)
     }
 
     /// A packet as far as it can arrive: from a UDP socket the kernel hands no IP header over, so what transport mode delivers

@@ -15,6 +15,7 @@ mod pfkey_support;
 mod policy;
 #[path = "../sim/router.rs"]
 mod router;
+mod tfc;
 mod wire;
 
 pub(crate) use klips::{Gso, Vnet};

@@ -8,7 +8,7 @@ use pfkey::{
     Address, ExtType, Flow, FlowAction, Lifetime, Message, MessageType, PacketLimits, Sa, SaParams, SaType,
     flags, state,
 };
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +80,16 @@ impl Gateway {
         let mut request = self.client.request(MessageType::Delete, SaType::Esp);
         request.sa(&Sa { spi: id.spi.0, ..Sa::default() });
         request.address(ExtType::AddressDst, &Address::host(id.dst));
+        self.ask(request);
+    }
+
+    /// Has what goes out go to another address of the peer.
+    pub(crate) fn move_to(&mut self, setup: &Setup, dst: IpAddr) {
+        let mut request = self.client.request(MessageType::MoveSa, SaType::Esp);
+        request.sa(&Sa { spi: setup.spi(self.side).0, ..Sa::default() });
+        request.address(ExtType::AddressSrc, &Address::host(setup.outer(self.side)));
+        request.address(ExtType::AddressDst, &Address::host(setup.outer(self.side.other())));
+        request.address(ExtType::NewDst, &Address::host(dst));
         self.ask(request);
     }
 
@@ -165,6 +175,9 @@ fn add(client: &Client, setup: &Setup, from: Side, at: Side, [soft, hard]: Lives
     let packets = PacketLimits { soft: setup.limits.soft_packets, hard: setup.limits.hard_packets };
     if packets != PacketLimits::default() {
         request.packet_limits(&packets);
+    }
+    if setup.tfc != Default::default() {
+        request.tfc(&setup.tfc);
     }
     request
 }

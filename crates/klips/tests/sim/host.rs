@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     pub(crate) inner6: bool,
     pub(crate) outer6: bool,
     pub(crate) limits: Limits,
+    /// What the SAs of gateways hide.
+    pub(crate) tfc: pfkey::Tfc,
     /// Whether received segments are merged.
     pub(crate) merge: bool,
     /// How often it was rekeyed before.
@@ -59,6 +61,7 @@ impl Default for Setup {
             inner6: false,
             outer6: false,
             limits: Limits::default(),
+            tfc: pfkey::Tfc::default(),
             merge: true,
             generation: 0,
         }

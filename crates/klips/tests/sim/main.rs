@@ -18,6 +18,7 @@ mod path_mtu;
 mod policy;
 mod router;
 mod stream;
+mod tfc;
 mod trace;
 
 use klips::{Gso, Vnet};

@@ -149,6 +149,9 @@ fn native<M: SerializeMap>(map: &mut M, message: &Message<'_>) -> Result<(), M::
         };
         map.serialize_entry("more_inner", &selectors.pairs().map(pair).collect::<Vec<Value>>())?;
     }
+    if let Some(tfc) = message.tfc {
+        map.serialize_entry("tfc", &json!({ "pad": tfc.pad, "dummies_ms": tfc.dummies }))?;
+    }
     if let Some(limits) = message.packet_limits {
         map.serialize_entry("packet_limits", &json!({ "soft": limits.soft, "hard": limits.hard }))?;
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use pfkey::{
     Address, Algorithm, AlgorithmKind, Base, Comb, Diagnostic, Ecomb, Errno, ExtType, Extension, Fault,
-    Identity, Key, Lifetime, Limits, Message, MessageType, Sa, SaType, flags, state,
+    Identity, Key, Lifetime, Limits, Message, MessageType, Sa, SaType, Tfc, flags, state,
 };
 use zeroize::Zeroizing;
 
@@ -253,6 +253,10 @@ fn block(
             .try_for_each(|one| writeln!(out, "INM: Inner packets also {}", super::save::pair(&one))),
         ExtType::PacketLimits => message.packet_limits.map_or(Ok(()), |limits| {
             writeln!(out, "PKT: Packets: soft limit {}, hard limit {} (0 is none)", limits.soft, limits.hard)
+        }),
+        ExtType::Tfc => message.tfc.map_or(Ok(()), |tfc| {
+            let pad = if tfc.pad == Tfc::MTU { "path MTU".to_owned() } else { tfc.pad.to_string() };
+            writeln!(out, "TFC: Padded to {pad}, a dummy packet each {} ms (0 is none)", tfc.dummies)
         }),
         ExtType::Flow => message
             .flow

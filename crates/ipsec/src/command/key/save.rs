@@ -54,6 +54,9 @@ fn write(out: &mut String, message: &Message<'_>, sa: &Sa, paranoid: bool) -> fm
             writeln!(out, "# An identity cannot be written as text here and is left out.")?;
         }
     }
+    if message.tfc.is_some() {
+        writeln!(out, "# Its padding and dummy packets cannot be written here and are left out.")?;
+    }
     write!(out, "add {word}{NEXT}spi 0x{:x}", sa.spi)?;
     if sa.encrypt != 0 {
         write!(out, " encr_alg {}", encryption_name(sa.encrypt))?;

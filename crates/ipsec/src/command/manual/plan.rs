@@ -160,6 +160,7 @@ impl<'c> Reader<'c> {
                 window,
                 esn: false,
                 life: Life::default(),
+                tfc: Default::default(),
                 encapsulation: None,
             });
             place = place.saturating_add(1);

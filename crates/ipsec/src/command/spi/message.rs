@@ -4,7 +4,7 @@ use super::{Direction, Limits, NewSa};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 use ipsec_core::Protocol;
-use pfkey::{Address, ExtType, Lifetime, PacketLimits, Sa, SaParams, Writer, flags, state};
+use pfkey::{Address, ExtType, Lifetime, PacketLimits, Sa, SaParams, Tfc, Writer, flags, state};
 use std::net::UdpSocket;
 
 /// Writes everything about the SA; `direction` is which way it goes as seen from this host, if that is known.
@@ -47,6 +47,9 @@ pub(in crate::command) fn add(writer: &mut Writer, sa: &NewSa, direction: Option
     let limits = PacketLimits { soft: sa.life.soft.packets, hard: sa.life.hard.packets };
     if limits != PacketLimits::default() {
         writer.packet_limits(&limits);
+    }
+    if sa.tfc != Tfc::default() {
+        writer.tfc(&sa.tfc);
     }
 }
 

@@ -25,6 +25,8 @@ fn row() -> SaRow {
         path_mtu: None,
         more_selectors: None,
         packet_limits: Default::default(),
+        tfc: Default::default(),
+        hidden: (0, 0),
         refused: Vec::new(),
         current: Lifetime { allocations: 1, bytes: 992, addtime: 1_000_000, usetime: 1_000_002 },
         soft: Lifetime::default(),

@@ -28,7 +28,7 @@ fn everything_arrives_in_its_place() {
         &format!(
             "--said esp0x1001@192.0.2.2 --src 192.0.2.1 --esp aes-gcm16 --enckey 0x{key} --inner-src 10.1.0.0/16 \
              --inner-dst 10.2.0.0/24 --esn --replay-window 1024 --life soft-bytes=5,hard-addtime=9 --natt nonesp \
-             --sport 4501 --dport 4502"
+             --sport 4501 --dport 4502 --tfc mtu --dummies 250"
         ),
         Some(Direction::Out),
     );
@@ -38,6 +38,7 @@ fn everything_arrives_in_its_place() {
     assert_eq!((sa.spi, sa.replay, sa.state, sa.auth, sa.encrypt), (0x1001, 255, state::MATURE, 0, 20));
     assert_eq!(sa.flags, flags::OUTBOUND | flags::TUNNEL | flags::NATT_LOC | flags::NATT_REM);
     assert_eq!(message.sa_params, Some(SaParams { window: 1024, esn: true }));
+    assert_eq!(message.tfc, Some(Tfc { pad: Tfc::MTU, dummies: 250 }));
     let key = message.encrypt_key.unwrap();
     assert_eq!((key.bits, key.octets, message.auth_key), (160, &[1; 20][..], None));
     assert_eq!((message.soft.unwrap().bytes, message.hard.unwrap().addtime), (5, 9));
