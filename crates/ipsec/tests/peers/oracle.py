@@ -13,7 +13,7 @@ import time
 import types
 
 import esp_peer
-from esp_peer import ICMP, IP, UDP, ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, Peer, SA, is6, raw
+from esp_peer import ICMP, IP, UDP, Raw, ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, Peer, SA, is6, raw
 
 
 class Case:
@@ -22,6 +22,18 @@ class Case:
         self.sas = [SA(description, d) for d in description["sas"]]
         self.into, self.out = (next(s for s in self.sas if s.d["dir"] == way) for way in ("in", "out"))
         self.last = None
+        # Of each packet that came: what its ESP says is inside, and octets inside and on the wire.
+        self.seen = []
+        decrypt = self.into.s.decrypt
+
+        def watched(packet, **rest):
+            wire = len(raw(packet))
+            inside = decrypt(packet, **rest)
+            following = packet.nh if packet.version == 6 else packet.proto
+            self.seen.append({"next": following, "inside": len(raw(inside)), "wire": wire})
+            return inside
+
+        self.into.s.decrypt = watched
 
 
 class Family:
@@ -39,6 +51,14 @@ class Oracle(Peer):
         # An answer goes into the tunnel of whoever asked.
         case = next(c for c in self.cfg.cases if c.c["inner_remote"] == inner.dst)
         self.send(case, case.out.encrypt(inner))
+
+    def answer(self, packet):
+        if isinstance(packet, Raw):
+            self.count("dummy")
+            return None
+        # What follows it is TFC padding, and no part of what is answered.
+        length = packet.plen + 40 if packet.version == 6 else packet.len
+        return super().answer(esp_peer.ip_parse(raw(packet)[:length]))
 
     def send(self, case, packet):
         case.last = raw(packet)
@@ -89,6 +109,9 @@ def do(peer, case, order):
         peer.link.send(peer.frame(case.out.encrypt(inner(case, stranger, 98))))
     elif what == "stats":
         return dict(peer.stats)
+    elif what == "seen":
+        seen, case.seen = case.seen, []
+        return {"seen": seen}
     else:
         return {"error": "what is " + what}
     return {"sent": True}
