@@ -780,9 +780,13 @@ impl Endpoint {
             });
         }
         for (to, children) in core::mem::take(&mut self.out.orphans) {
-            if let Some(sa) = self.sas.get_mut(to) {
-                sa.awaits = false;
-                sa.children.extend(children);
+            match self.sas.get_mut(to).filter(|sa| !sa.is_closed()) {
+                Some(sa) => {
+                    sa.awaits = false;
+                    sa.children.extend(children);
+                }
+                // The peer has deleted that one, too, and all that it had there.
+                None => children.iter().for_each(|child| self.out.events.push_back(child.down())),
             }
             self.sas.note(to);
         }

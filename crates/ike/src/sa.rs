@@ -170,6 +170,18 @@ impl Child {
     pub(crate) const fn replaced(&self) -> bool {
         self.replaced_by.is_some() || self.deleting
     }
+
+    /// What the host is told when it goes.
+    pub(crate) fn down(&self) -> Event {
+        Event::ChildDown {
+            connection: self.connection.clone(),
+            spi_in: self.spi_in,
+            spi_out: self.spi_out,
+            local: self.placed.local,
+            remote: self.placed.remote,
+            replaced: self.replaced_by.is_some(),
+        }
+    }
 }
 
 /// Nonces, key exchange and messages of IKE_SA_INIT, until AUTH has covered them.
@@ -859,14 +871,7 @@ impl IkeSa {
         {
             cx.out.events.push_back(Event::ChildInUse { spi_in });
         }
-        cx.out.events.push_back(Event::ChildDown {
-            connection: child.connection.clone(),
-            spi_in: child.spi_in,
-            spi_out: child.spi_out,
-            local: child.placed.local,
-            remote: child.placed.remote,
-            replaced: child.replaced_by.is_some(),
-        });
+        cx.out.events.push_back(child.down());
         Some(child)
     }
 }

@@ -811,3 +811,22 @@ fn both_rekey_a_child_and_then_the_ike_sa() {
         "pairs=1 child=b",
     );
 }
+
+#[test]
+fn both_rekey_the_ike_sa_and_the_new_one_is_deleted_before_the_old() {
+    // A has heard nothing of B's rekeying, deletes the old IKE SA and then, for good, the new one. B hears the second first,
+    // while the child is still with the old IKE SA: it goes with what it was to go to, and its host is told.
+    //
+    // A                                             B
+    // rekeys the IKE SA
+    //                                               rekeys the IKE SA
+    //   ----------- CREATE_CHILD_SA ------------>
+    //   x-------- CREATE_CHILD_SA (lost) --------
+    //   <-------------- its answer --------------
+    //   ---- INFORMATIONAL, the old (lost) -----x
+    // deletes the new one
+    //   -------- INFORMATIONAL, the new -------->
+    //   <-------------- its answer --------------
+    //   -------- INFORMATIONAL, the old -------->
+    play(&[3], &[5, 9], "a.ike b.ike a>req b!req b>ans a.down a!del a>del b>ack", "ikes=0 pairs=0");
+}
