@@ -2,7 +2,10 @@
 //!
 //! Needs the right to make network namespaces (root, or `unshare -Ur`) and `/dev/net/tun`; says so and skips otherwise.
 
-#[path = "support/alone.rs"]
+mod fragments;
+mod hops;
+
+#[path = "../support/alone.rs"]
 mod alone;
 
 use ipnet::IpNet;
@@ -235,6 +238,17 @@ impl Gateway {
 
     fn counter(&self, name: &str) -> u64 {
         self.status().counters.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    /// A counter of this end's kernel for IPv4 (RFC 4293).
+    fn of_ip(&self, name: &str) -> u64 {
+        // Without the thread it would be the namespace of the first one.
+        let read = || std::fs::read_to_string("/proc/thread-self/net/snmp");
+        let text = self.namespace.run(read).unwrap().unwrap();
+        let mut rows = text.lines().filter(|line| line.starts_with("Ip:"));
+        let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+        let at = names.split(' ').position(|known| known == name).unwrap();
+        values.split(' ').nth(at).unwrap().parse().unwrap()
     }
 
     /// Hears every ICMP message that comes to this end.
@@ -746,16 +760,9 @@ fn a_forged_word_about_a_small_path_changes_nothing() {
         while tunnel.left.plane.discarded(Discard::UnbelievedIcmp) < 20 {
             std::thread::sleep(Duration::from_millis(5));
         }
-        let fragments = || {
-            let text = std::fs::read_to_string("/proc/net/snmp").unwrap();
-            let mut rows = text.lines().filter(|line| line.starts_with("Ip:"));
-            let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
-            let at = names.split(' ').position(|name| name == "FragCreates").unwrap();
-            values.split(' ').nth(at).unwrap().to_owned()
-        };
         tunnel.udp_echo(&pattern(1300));
         tunnel.tcp_echo(&pattern(300_000));
-        assert_eq!(tunnel.left.namespace.run(fragments).unwrap(), "0", "UDP {udp}, DF {copy_df}");
+        assert_eq!(tunnel.left.of_ip("FragCreates"), 0, "UDP {udp}, DF {copy_df}");
         assert_eq!(tunnel.left.refused(), [("unbelieved_icmp", 20)]);
     }
 }
