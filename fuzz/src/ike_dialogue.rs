@@ -107,6 +107,7 @@ fn connection(side: usize) -> Connection {
             mode: Mode::Tunnel,
             local: nets[side].clone(),
             remote: nets[1 - side].clone(),
+            upper: Default::default(),
             replay_window: 64,
         },
         times: Times::default(),

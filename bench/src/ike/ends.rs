@@ -94,6 +94,7 @@ pub(super) fn connection(suite: &Suite, peer: Option<u32>) -> Connection {
             mode: Mode::Tunnel,
             local: ours(us),
             remote: ours(!us),
+            upper: Default::default(),
             replay_window: 64,
         },
         times: Times::default(),

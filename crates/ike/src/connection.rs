@@ -114,14 +114,28 @@ pub struct Configured {
 pub struct ChildPolicy {
     /// Algorithms. The key exchange methods among them are those of PFS; the first child of an IKE SA goes without.
     pub offers: Vec<Offer>,
-    /// Addresses inside are kept between gateways, or the two ends are the hosts themselves.
+    /// Whole packets between gateways, or payloads between the two hosts themselves: then the addresses of the selectors below
+    /// are those the IKE SA runs between, whichever the lists have.
     pub mode: Mode,
     /// What is on our side. Empty is our own address.
     pub local: Vec<TrafficSelector>,
     /// What is on the peer's side. Empty is the peer's own address.
     pub remote: Vec<TrafficSelector>,
+    /// What of it, where a list is empty.
+    pub upper: Upper,
     /// Packets in the replay window.
     pub replay_window: u32,
+}
+
+/// The protocol and the ports of what is protected of hosts whose addresses are not known beforehand; 0 is any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Upper {
+    /// The transport protocol.
+    pub protocol: u8,
+    /// The port on our side.
+    pub local: u16,
+    /// The port on the peer's.
+    pub remote: u16,
 }
 
 /// Tunnel or transport mode (RFC 4301 §4.1).

@@ -1,6 +1,7 @@
 //! What the engine tells its host.
 
 use crate::connection::{Configured, Connection, Mode};
+use crate::identity::Id;
 use crate::message::pairs::Unfit;
 use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
 use crate::proposal::{Kind, Protocol};
@@ -126,6 +127,8 @@ pub enum Event {
 pub struct ChildUp {
     /// The IKE SA it belongs to.
     pub ike: IkeSpi,
+    /// Who the peer has proved to be.
+    pub peer: Id,
     /// Its connection.
     pub connection: Arc<Connection>,
     /// ESP or AH.
@@ -251,6 +254,8 @@ pub enum Why {
     },
     /// They meet, and are more or others than a pair of SAs can keep to.
     Pairs(Unfit),
+    /// One side wants tunnel mode and the other transport mode; this is what the peer asks for or grants.
+    Mode(Mode),
     /// A peer asks for an address, and none of its families is left.
     NoAddress {
         /// The pools.
@@ -393,6 +398,12 @@ impl core::fmt::Display for Why {
                 "the networks of the two sides do not meet: the peer asks for {theirs}, here it is {ours} (leftsubnet=, rightsubnet=)"
             ),
             Self::Pairs(unfit) => unfit.fmt(f),
+            Self::Mode(Mode::Tunnel) => f.write_str(
+                "the peer wants tunnel mode, and the connection is type=transport: both sides need the same type=",
+            ),
+            Self::Mode(Mode::Transport) => f.write_str(
+                "the peer grants transport mode, which it was not asked for (type=tunnel): both sides need the same type=",
+            ),
             Self::NoAddress { pools } => {
                 write!(f, "no address is left to give, or none of the family asked for, in {pools} (addresspool=)")
             }

@@ -11,6 +11,7 @@ mod intermediate;
 mod mobike;
 mod reauth;
 mod rekey_ike;
+mod transport;
 
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;

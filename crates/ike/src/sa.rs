@@ -13,7 +13,7 @@ mod timers;
 
 use crate::auth::Authenticated;
 use crate::auth::methods::Methods;
-use crate::connection::{Configured, Connection};
+use crate::connection::{Configured, Connection, Mode};
 use crate::event::{Event, Transmit, Why};
 use crate::exchange::followup::{Ours, Theirs};
 use crate::job::{Answer, Job, JobId};
@@ -154,6 +154,7 @@ pub(crate) struct Placed {
 pub(crate) struct Child {
     pub(crate) connection: Arc<Connection>,
     pub(crate) protocol: Protocol,
+    pub(crate) mode: Mode,
     pub(crate) spi_in: u32,
     pub(crate) spi_out: u32,
     /// Where it is on this host: our end and the peer's, and whether in UDP.

@@ -563,7 +563,12 @@ impl Pluto {
                     Err(why) => {
                         self.say(&name, &format!("the SAs could not be installed: {why}"));
                         self.finish(&name, &Err(why));
-                        self.endpoint.down(&name, now);
+                        // Other peers of the connection have theirs.
+                        if self.policy.is_up(&name) {
+                            self.endpoint.delete_child(child.inbound.spi, now);
+                        } else {
+                            self.endpoint.down(&name, now);
+                        }
                     }
                 }
             }

@@ -2,6 +2,7 @@
 //! §1.3.3, §2.8, §2.9).
 
 use super::followup::{self, TheirWhat};
+use super::transport;
 use super::{ke, nonce, notified, proposals, refused};
 use crate::connection::{Connection, Mode};
 use crate::event::{ChildUp, Event, Keyed, Why};
@@ -10,7 +11,7 @@ use crate::message::pairs::pairs;
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload, TrafficSelector};
 use crate::outbox::Context;
 use crate::proposal::{self, Chosen, Offer, Protocol};
-use crate::sa::{Answers, Asked, AskedChild, Child, IkeSa, Pause, Task};
+use crate::sa::{Answers, Asked, AskedChild, Child, IkeSa, Pause, Stage, Task};
 use core::net::IpAddr;
 use core::time::Duration;
 use ipsec_core::Secret;
@@ -91,11 +92,14 @@ fn sides(
     connection: &Connection,
     addresses: Addresses,
 ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let or = |list: &[TrafficSelector], address: IpAddr| {
-        if list.is_empty() { vec![TrafficSelector::of(address.into(), 0, 0)] } else { list.to_vec() }
-    };
     let policy = &connection.child;
-    let (mut ours, mut theirs) = (or(&policy.local, sa.local.ip()), or(&policy.remote, sa.remote.ip()));
+    let or = |list: &[TrafficSelector], address: IpAddr, port: u16| match list {
+        [] => vec![TrafficSelector::of(address.into(), policy.upper.protocol, port)],
+        list if policy.mode == Mode::Transport => transport::at(list, address),
+        list => list.to_vec(),
+    };
+    let mut ours = or(&policy.local, sa.local.ip(), policy.upper.local);
+    let mut theirs = or(&policy.remote, sa.remote.ip(), policy.upper.remote);
     if let Some(provision) = &connection.provision {
         theirs = if addresses == Addresses::Any {
             let any = provision.pools.iter();
@@ -182,7 +186,9 @@ fn spi_of(proposal: &[u8]) -> Option<u32> {
 
 /// Says whether the selectors a peer asks for meet this connection's.
 pub(super) fn answerable(sa: &IkeSa, message: &Message, connection: &Connection) -> bool {
-    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection, Addresses::Any), selectors(message));
+    let Some(mode) = transport::granted(message, connection) else { return false };
+    let ((ours, theirs), (ts_i, ts_r)) =
+        (sides(sa, connection, Addresses::Any), transport::asked(sa, selectors(message), mode));
     !TrafficSelector::narrow(&ts_i, &theirs).is_empty() && !TrafficSelector::narrow(&ts_r, &ours).is_empty()
 }
 
@@ -197,6 +203,8 @@ pub(super) fn choose(
     pfs: bool,
 ) -> Result<Agreed, (Notify, Why)> {
     let deny = |kind, why| (Notify::new(kind, Vec::new()), why);
+    let mode = transport::granted(message, connection)
+        .ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Mode(Mode::Tunnel)))?;
     let offers = offers(connection, pfs, None);
     let (theirs, ours) = (proposals(message), proposal::proposals(&offers, Protocol::Esp, &[]));
     let text =
@@ -212,8 +220,12 @@ pub(super) fn choose(
         let why = Why::Protocol("another group is wanted for the Child SA");
         return Err((Notify::new(NotifyKind::InvalidKePayload, data), why));
     }
-    let ((ours, theirs), (asked_i, asked_r)) = (sides(sa, connection, Addresses::Given), selectors(message));
-    let ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
+    let ((ours, theirs), (asked_i, asked_r)) =
+        (sides(sa, connection, Addresses::Given), transport::asked(sa, selectors(message), mode));
+    let mut ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
+    if mode == Mode::Transport {
+        transport::first(&mut ts);
+    }
     if ts.0.is_empty() || ts.1.is_empty() {
         let theirs_text = format!("{} and {}", list(&asked_i), list(&asked_r));
         let why =
@@ -225,13 +237,6 @@ pub(super) fn choose(
     let spi_out = spi_of(&chosen.spi);
     let spi_out =
         spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
-    let transport = notified(message, NotifyKind::UseTransportMode).is_some();
-    let mode =
-        if transport && connection.child.mode == Mode::Transport { Mode::Transport } else { Mode::Tunnel };
-    if mode != connection.child.mode {
-        let why = Why::Protocol("it asks for tunnel mode, and the connection is type=transport");
-        return Err(deny(NotifyKind::NoProposalChosen, why));
-    }
     Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts })
 }
 
@@ -263,7 +268,12 @@ pub(super) fn confirm(
     });
     let chosen = chosen.ok_or(Why::Protocol("it chose algorithms for the Child SA that were not offered"))?;
     let spi_out = spi_of(&chosen.spi).ok_or(Why::Protocol("its SPI is reserved"))?;
-    let ((ours, theirs), (ts_i, ts_r)) = (sides(sa, connection, Addresses::Given), selectors(message));
+    let mode = transport::wanted(message);
+    if mode != connection.child.mode {
+        return Err(Why::Mode(mode));
+    }
+    let ((ours, theirs), (ts_i, ts_r)) =
+        (sides(sa, connection, Addresses::Given), transport::answered(sa, selectors(message), mode));
     if ours.is_empty() && connection.request.is_some() {
         return Err(Why::NotGiven);
     }
@@ -278,11 +288,9 @@ pub(super) fn confirm(
             ours: format!("{} and {}", list(&theirs), list(&ours)),
         });
     }
-    pairs(&ts_i, &ts_r).map_err(Why::Pairs)?;
-    let transport = notified(message, NotifyKind::UseTransportMode).is_some();
-    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
-    if mode != connection.child.mode {
-        return Err(Why::Protocol("it granted another mode than the one asked for (type=)"));
+    let all = pairs(&ts_i, &ts_r).map_err(Why::Pairs)?;
+    if mode == Mode::Transport && all.len() > 1 {
+        return Err(Why::Protocol("it granted several selectors where one was asked for"));
     }
     Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts: (ts_i, ts_r) })
 }
@@ -295,7 +303,8 @@ pub(super) fn install(
     agreed: Agreed,
     pair: Pair<'_>,
 ) {
-    let Some(channel) = &sa.channel else { return };
+    let (Some(channel), Stage::Established(proved)) = (&sa.channel, &sa.stage) else { return };
+    let peer = proved.id().clone();
     let Agreed { chosen, protocol, mode, spi_out, ts } = agreed;
     let (e, a) = (chosen.encryption_octets(), chosen.integrity_octets());
     let half = e.saturating_add(a);
@@ -318,6 +327,7 @@ pub(super) fn install(
     sa.children.push(Child {
         connection: connection.clone(),
         protocol,
+        mode,
         spi_in: pair.spi_in,
         spi_out,
         placed: sa.place(),
@@ -328,6 +338,7 @@ pub(super) fn install(
     });
     cx.out.events.push_back(Event::ChildUp(Box::new(ChildUp {
         ike: sa.key,
+        peer,
         connection: connection.clone(),
         protocol,
         mode,

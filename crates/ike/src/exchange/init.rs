@@ -430,6 +430,7 @@ pub(crate) fn nobody() -> Connection {
             mode: Mode::Tunnel,
             local: Vec::new(),
             remote: Vec::new(),
+            upper: Default::default(),
             replay_window: 64,
         },
         times: Times::default(),

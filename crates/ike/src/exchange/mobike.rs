@@ -6,11 +6,11 @@
 
 use super::init;
 use super::{notifications, notified, refused};
-use crate::connection::{Connection, Encapsulation};
+use crate::connection::{Connection, Encapsulation, Mode};
 use crate::event::{Event, Why};
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
-use crate::sa::{Asked, IkeSa, Placed, Task};
+use crate::sa::{Asked, Child, IkeSa, Placed, Task};
 use core::net::{IpAddr, SocketAddr};
 
 /// The most addresses of a peer that are remembered.
@@ -193,7 +193,21 @@ impl IkeSa {
     pub(crate) fn moved(&mut self, cx: &mut Context<'_>) {
         self.placed = (self.local, self.remote);
         let to = self.place();
-        for child in self.children.iter_mut().filter(|child| child.placed != to) {
+        // What travels in transport mode is between the very addresses that have changed: it is negotiated anew for those there
+        // are now. Another port is only another way (RFC 4555 moves what is in tunnel mode).
+        let elsewhere = |child: &Child| {
+            let hosts = |placed: &Placed| (placed.local.ip(), placed.remote.ip());
+            child.mode == Mode::Transport && hosts(&child.placed) != hosts(&to)
+        };
+        let left = self.children.iter().filter(|child| elsewhere(child) && !child.replaced());
+        let anew: Vec<Task> = left
+            .map(|child| {
+                let (connection, rekeys) = (child.connection.clone(), Some(child.spi_in));
+                Task::Child { connection, rekeys, group: None }
+            })
+            .collect();
+        anew.into_iter().for_each(|task| self.task(task));
+        for child in self.children.iter_mut().filter(|child| child.placed != to && !elsewhere(child)) {
             let from = core::mem::replace(&mut child.placed, to);
             cx.out.events.push_back(Event::ChildMoved {
                 spi_in: child.spi_in,

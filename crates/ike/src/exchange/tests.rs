@@ -53,6 +53,7 @@ pub(crate) fn connection() -> Connection {
             mode: Mode::Tunnel,
             local: vec![net("10.1.0.0/16")],
             remote: vec![net("10.2.0.0/16")],
+            upper: Default::default(),
             replay_window: 64,
         },
         times: Times::default(),

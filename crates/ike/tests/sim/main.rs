@@ -15,9 +15,10 @@ mod pki;
 mod ppk;
 mod schedules;
 mod tape;
+mod transport;
 mod world;
 
-use ike::connection::{Encapsulation, Mode, WhenGone};
+use ike::connection::{Encapsulation, WhenGone};
 use ike::event::{Event, Why};
 use ike::message::NotifyKind;
 use ike::proposal::Offer;
@@ -512,20 +513,6 @@ fn down_takes_all_away_on_both_sides_and_nothing_comes_back() {
     world.run_for(Duration::from_secs(120));
     for host in &world.hosts {
         assert!(host.pairs.is_empty() && host.endpoint.rows().is_empty());
-    }
-}
-
-#[test]
-fn transport_mode_is_agreed_only_where_both_sides_want_it() {
-    for (both, comes_up) in [(true, true), (false, false)] {
-        let mut world = World::new();
-        for side in 0..2 {
-            let mode = if side == 0 || both { Mode::Transport } else { Mode::Tunnel };
-            world.change(side, |c| (c.child.mode, c.child.local, c.child.remote) = (mode, vec![], vec![]));
-        }
-        world.up(0);
-        world.settle();
-        assert_eq!(!world.hosts[0].pairs.is_empty(), comes_up);
     }
 }
 

@@ -158,6 +158,7 @@ pub(crate) fn site(name: &str) -> Connection {
             mode: Mode::Tunnel,
             local: vec![net("10.1.0.0/16")],
             remote: vec![net("10.2.0.0/16")],
+            upper: Default::default(),
             replay_window: 64,
         },
         times: Times::default(),

@@ -10,7 +10,7 @@ mod ppk;
 
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
-use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, WhenGone};
+use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, Upper, WhenGone};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
 use ike::message::pairs::pairs;
@@ -305,7 +305,14 @@ impl<'c> Plan<'c> {
             remote_auth,
             ppk: self.ppk(),
             ike,
-            child: ChildPolicy { offers: esp, mode, local: Vec::new(), remote: Vec::new(), replay_window },
+            child: ChildPolicy {
+                offers: esp,
+                mode,
+                local: Vec::new(),
+                remote: Vec::new(),
+                upper: Upper { protocol, local: our_proto.1, remote: their_proto.1 },
+                replay_window,
+            },
             times,
             encapsulation: self.encapsulation(),
             fragmentation: self.yes(&["fragmentation", "ike_frag"], true),
@@ -322,6 +329,10 @@ impl<'c> Plan<'c> {
         let updown = us.get("updown").filter(|program| !["%disabled", "ipsec _updown", ""].contains(program));
         let updown = updown.map(str::to_owned);
         let (our_nets, their_nets) = (self.subnets(&us), self.subnets(&them));
+        if mode == Mode::Transport {
+            self.hosts_only(&us, local_address, &our_nets);
+            self.hosts_only(&them, remote_address, &their_nets);
+        }
         let (ours, theirs) = (our_nets.concat(), their_nets.concat());
         let source = self.request(&us, &ours, &theirs, &mut template);
         self.provision(&them, &ours, &theirs, &mut template);
@@ -682,16 +693,29 @@ impl<'c> Plan<'c> {
         let Some(setting) = self.conn.setting("type") else { return Mode::Tunnel };
         match setting.value.to_ascii_lowercase().as_str() {
             "tunnel" => {}
-            "transport" => self.refuse(
-                setting,
-                "transport mode is not negotiated yet: type=tunnel, or set keys by hand (ipsec_spi(8))",
-            ),
+            "transport" => return Mode::Transport,
             "passthrough" | "pass" | "drop" | "reject" => {
                 self.refuse(setting, "connections without keys are eroutes: see ipsec_eroute(8)");
             }
-            _ => self.refuse(setting, "value must be tunnel"),
+            _ => self.refuse(setting, "value must be tunnel or transport"),
         }
         Mode::Tunnel
+    }
+
+    /// Transport mode is between the two hosts themselves: what names other addresses on either side does not go with it.
+    fn hosts_only(&mut self, side: &Side<'c>, host: Option<IpAddr>, nets: &[Vec<IpNet>]) {
+        let other = |net: &IpNet| host.is_none_or(|host| *net != IpNet::from(host));
+        if nets.iter().flatten().any(other) {
+            for setting in ["subnet", "subnets"].into_iter().filter_map(|key| side.setting(key)) {
+                self.refuse(
+                    setting,
+                    "transport mode is between the hosts themselves: remove it, or type=tunnel",
+                );
+            }
+        }
+        for setting in ["sourceip", "addresspool"].into_iter().filter_map(|key| side.setting(key)) {
+            self.refuse(setting, "no addresses are given in transport mode: remove it, or type=tunnel");
+        }
     }
 
     fn times(&mut self) -> Times {
@@ -875,6 +899,30 @@ mod tests {
     }
 
     #[test]
+    fn transport_mode_is_between_the_hosts_of_their_protocol_and_ports() {
+        let hosts = |body: &str| {
+            planned(&format!("\tleft=192.0.2.1\n\ttype=transport\n{body}"), &WEST)
+                .map(|mut all| all.remove(0).ike.child)
+        };
+        let ts = |net: &str, port| TrafficSelector::of(net.parse().unwrap(), 6, port);
+        let known = hosts("\tright=198.51.100.7\n\tleftprotoport=tcp\n\trightprotoport=tcp/443\n").unwrap();
+        assert_eq!(known.mode, Mode::Transport);
+        assert_eq!(
+            (known.local, known.remote),
+            (vec![ts("192.0.2.1/32", 0)], vec![ts("198.51.100.7/32", 443)])
+        );
+        let anybody = hosts("\tright=%any\n\tleftprotoport=tcp/443\n\trightprotoport=tcp/99\n").unwrap();
+        assert_eq!((anybody.local, anybody.remote), (vec![ts("192.0.2.1/32", 443)], vec![]));
+        assert_eq!(anybody.upper, Upper { protocol: 6, local: 443, remote: 99 });
+        // The same address once more says nothing new.
+        assert!(hosts("\tright=198.51.100.7\n\tleftsubnet=192.0.2.1/32\n").is_ok());
+        let why = hosts("\tright=%any\n\trightsubnet=198.51.100.7/32\n").unwrap_err();
+        assert!(why.contains("[rightsubnet=198.51.100.7/32]"), "{why}");
+        let why = hosts("\tright=%any\n\trightaddresspool=10.9.0.0/24\n").unwrap_err();
+        assert!(why.contains("[rightaddresspool=10.9.0.0/24]"), "{why}");
+    }
+
+    #[test]
     fn what_is_wrong_is_said_at_its_line_with_the_remedy() {
         for (line, what) in [
             ("leftauth=rsasig", "leftcert="),
@@ -888,7 +936,9 @@ mod tests {
             ("ike=aes512-sha2_256-modp2048", "unknown algorithm"),
             ("esp=aes_gcm256-sha2_256", "takes no other"),
             ("keylife=soon", "must be a time"),
-            ("type=transport", "type=tunnel"),
+            ("type=transport", "remove it, or type=tunnel [leftsubnet=10.1.0.0/16]"),
+            ("type=transport\n\tleftsourceip=%config", "no addresses are given in transport mode"),
+            ("type=transparent", "tunnel or transport"),
             ("auto=sometimes", "ignore, add, route"),
             ("keyexchange=ikev1", "IKEv1"),
             ("compress=yes", "IPComp"),

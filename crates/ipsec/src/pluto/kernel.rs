@@ -214,16 +214,26 @@ impl PfKey {
         }
         let (local, remote) = (child.local.ip(), child.remote.ip());
         let (src, dst) = if inbound { (remote, local) } else { (local, remote) };
-        request.address(ExtType::AddressDst, &Address::host(dst));
+        // From sender to receiver.
+        let way = |flow: &Selector| if inbound { flow.reversed() } else { *flow };
+        // What an SA in transport mode may carry is between its own ends, and their addresses say the protocol and the ports.
+        let carried = flows.first().filter(|_| child.mode == Mode::Transport).map(way);
+        let end = |address: IpAddr, port: fn(&Selector) -> u16| {
+            let upper = carried.as_ref().map_or((0, 0), |flow| (flow.proto, port(flow)));
+            Address { proto: upper.0, prefix: 0, socket: Some(SocketAddr::new(address, upper.1)) }
+        };
+        request.address(ExtType::AddressDst, &end(dst, |flow| flow.dport));
         if child.encapsulate {
-            request.address(ExtType::AddressNattRem, &port(child.remote.port()));
+            // In tunnel mode the address may be left open, and those of IPv6 have to be (pf_key(7P)).
+            let known = child.mode == Mode::Transport && remote.is_ipv4();
+            let address = if known { remote } else { Ipv4Addr::UNSPECIFIED.into() };
+            let rem = SocketAddr::new(address, child.remote.port());
+            request.address(ExtType::AddressNattRem, &Address { socket: Some(rem), ..port(0) });
             request.address(ExtType::AddressNattLoc, &port(child.local.port()));
         }
-        request.address(ExtType::AddressSrc, &Address::host(src));
+        request.address(ExtType::AddressSrc, &end(src, |flow| flow.sport));
         if child.mode == Mode::Tunnel {
-            // From sender to receiver.
-            let way = |flow: &Selector| inner_pair(&if inbound { flow.reversed() } else { *flow });
-            let pairs: Vec<InnerPair> = flows.iter().map(way).collect();
+            let pairs: Vec<InnerPair> = flows.iter().map(|flow| inner_pair(&way(flow))).collect();
             if let Some((first, more)) = pairs.split_first() {
                 let InnerPair { proto, src, src_prefix, dst, dst_prefix } = *first;
                 let side = |socket, prefix| Address { proto, prefix, socket: Some(socket) };
@@ -234,7 +244,8 @@ impl PfKey {
                 }
             }
         }
-        if child.esn || window > u32::from(u8::MAX) {
+        let hosts = child.mode == Mode::Transport && child.encapsulate;
+        if child.esn || hosts || window > u32::from(u8::MAX) {
             request.sa_params(&SaParams { window, esn: child.esn });
         }
         self.demand(if inbound { "UPDATE" } else { "ADD" }, request)

@@ -3,6 +3,7 @@
 //! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
 //! what it protects is held or dropped, and never leaves in clear.
 
+mod hosts;
 mod pairs;
 
 use super::journal::{self, Change, Journal};
@@ -14,6 +15,7 @@ use crate::ctl::Client;
 use crate::host::netlink::{Netlink, Route};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
+use hosts::Hosts;
 use ike::connection::{Configured, Mode};
 use ike::event::ChildUp;
 use ike::message::pairs::pairs;
@@ -35,6 +37,8 @@ const LINGER: Duration = Duration::from_secs(5);
 pub(super) struct Policy {
     rundir: Rundir,
     pairs: Pairs,
+    /// Whose pairs are in transport mode, and what goes through them.
+    hosts: Hosts,
     /// Pairs of a pluto that was killed. They go on carrying packets until what takes their place is there, or until their
     /// hard lifetime.
     orphans: Pairs,
@@ -76,6 +80,7 @@ impl Policy {
             journal: Journal::new(rundir.pluto_sas()),
             rundir,
             pairs: Pairs::default(),
+            hosts: Hosts::default(),
             orphans,
             lingering: VecDeque::new(),
             connections: BTreeMap::new(),
@@ -129,7 +134,7 @@ impl Policy {
         child: &ChildUp,
         planned: Option<&Planned>,
     ) -> Result<(), String> {
-        let installed = kernel.install(child).map_err(|error| error.to_string())?;
+        let installed = self.install(kernel, child)?;
         let name = installed.connection.clone();
         let kept = self.connections.entry(name).or_default();
         kept.flows.extend(&installed.flows);
@@ -152,6 +157,21 @@ impl Policy {
             }
         }
         Ok(())
+    }
+
+    fn install(&mut self, kernel: &mut dyn Kernel, child: &ChildUp) -> Result<Installed, String> {
+        let flows = if child.mode == Mode::Transport {
+            pairs(&child.local_selectors, &child.remote_selectors).map_err(|unfit| unfit.to_string())?
+        } else {
+            Vec::new()
+        };
+        let (peer, spi_in) = (&child.peer, child.inbound.spi);
+        let taken = flows.iter().try_for_each(|flow| self.hosts.take(*flow, peer, spi_in));
+        let installed = taken.and_then(|()| kernel.install(child).map_err(|error| error.to_string()));
+        if installed.is_err() {
+            flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+        }
+        installed
     }
 
     /// What was ours for an address that the peer has taken back goes with it: nothing of this host has it any more.
@@ -199,6 +219,7 @@ impl Policy {
     /// Removes a pair. What went through it is held from now on, if no other pair has its place.
     pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool, now: Time) {
         let Some(pair) = self.pairs.remove(spi_in) else { return };
+        pair.flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
         // One connection may have many peers, each with its own address.
         let (others, alone): (Vec<Selector>, Vec<Selector>) =
             pair.flows.iter().partition(|flow| self.pairs.carry(&pair.connection, flow));
@@ -293,6 +314,7 @@ impl Policy {
     /// A pair went together with the data plane.
     pub(super) fn forget(&mut self, spi_in: u32) {
         if let Some(pair) = self.pairs.remove(spi_in) {
+            pair.flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
             self.note(&[gone(&pair)]);
         }
     }
@@ -352,6 +374,7 @@ impl Policy {
     /// A data plane was found, and it is not the one that had our SAs: puts the policy back and says which pairs are lost.
     pub(super) fn found(&mut self, kernel: &mut dyn Kernel) -> Vec<u32> {
         let lost = core::mem::take(&mut self.pairs);
+        self.hosts.clear();
         let lingering = core::mem::take(&mut self.lingering);
         let all = lost.iter().chain(lingering.iter().map(|(_, pair)| pair));
         self.note(&all.map(gone).collect::<Vec<_>>());

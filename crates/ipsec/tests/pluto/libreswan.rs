@@ -152,3 +152,60 @@ fn libreswan_loads_our_file_answers_us_and_both_rekey_under_traffic() {
     east.whack("--name west-east --terminate");
     wait("down", || west.spis().is_empty());
 }
+
+/// The same between the two hosts themselves, in transport mode.
+const HOSTS: &str = "\
+conn west-east
+\tikev2=insist
+\ttype=transport
+\tleft=192.0.2.1
+\tleftid=@west
+\tleftprotoport=icmp
+\tright=198.51.100.7
+\trightid=@east
+\trightprotoport=icmp
+\tauthby=secret
+\tauto=add
+";
+
+#[test]
+fn libreswan_and_we_agree_on_transport_mode_whoever_begins_and_rekey_it() {
+    let Some((west, east, _router)) = pair(HOSTS) else { return };
+    let both_ways = || {
+        let mut command = Command::new("ping");
+        command.args(["-c", "3", "-i", "0.2", "-W", "20", "198.51.100.7"]);
+        let output = west.namespace.run(|| command.output()).expect("namespace").expect("ping");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(" 3 received"), "{text}; refused: {:?}", west.discards());
+        east.0.done("ping -c 3 -i 0.2 -W 20 192.0.2.1");
+        let states = east.0.done("ip -s xfrm state");
+        assert!(states.contains("mode transport") && !states.contains("mode tunnel"), "{states}");
+    };
+    for we_begin in [true, false] {
+        if we_begin {
+            west.done(&["auto", "--up", "west-east"]);
+        } else {
+            east.whack("--name west-east --initiate");
+            wait("up", || west.state() == "up");
+        }
+        both_ways();
+        for ours in [true, false] {
+            let before = west.spis();
+            if ours {
+                west.done(&["auto", "--rekey", "west-east"]);
+            } else {
+                east.whack("--name west-east --rekey-ipsec");
+            }
+            wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+            both_ways();
+        }
+        // Who began it would begin it again.
+        if we_begin {
+            west.done(&["auto", "--down", "west-east"]);
+            wait("libreswan to take its SAs away", || east.spis().is_empty());
+        } else {
+            east.whack("--name west-east --terminate");
+            wait("down", || west.spis().is_empty());
+        }
+    }
+}

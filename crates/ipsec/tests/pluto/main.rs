@@ -20,6 +20,7 @@ mod record;
 mod schema;
 mod several;
 mod slow;
+mod transport;
 
 #[path = "../support/alone.rs"]
 mod alone;
@@ -107,11 +108,15 @@ impl Gateway {
     }
 
     fn start_klips(&mut self) {
+        self.start_klips_on("eth0");
+    }
+
+    fn start_klips_on(&mut self, physical: &str) {
         let mut command = self.command(KLIPS, &["-F", "--workers", "1"]);
         command.stderr(self.log("klips.log"));
         self.daemons.push(self.namespace.spawn(&mut command).expect("klips"));
         // What a killed one left is there before the new one answers.
-        let attach = ["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"];
+        let attach = ["tncfg", "--attach", "--virtual", "ipsec0", "--physical", physical];
         wait("klips", || self.ipsec(&attach).status.success());
     }
 
@@ -221,21 +226,34 @@ fn scene() -> Option<[Namespace; 3]> {
             .run(|| {
                 let mut netlink = Netlink::open()?;
                 let lo = netlink.link("lo")?.expect("lo").index;
-                netlink.add_address(lo, net(inside))?;
-                let eth0 = netlink.link("eth0")?.expect("eth0").index;
-                let route = Route {
-                    dst: net("0.0.0.0/0"),
-                    via: via.parse().ok(),
-                    link: Some(eth0),
-                    src: None,
-                    metric: 0,
-                };
-                netlink.add_route(&route)
+                netlink.add_address(lo, net(inside))
             })
             .expect("namespace")
-            .expect("routes");
+            .expect("address");
+        default_route(gateway, via);
     }
     Some([left, router, right])
+}
+
+/// Everything goes this way.
+fn default_route(host: &Namespace, via: &str) {
+    let added = host.run(|| {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link("eth0")?.map(|link| link.index);
+        netlink.add_route(&Route { dst: net("0.0.0.0/0"), via: via.parse().ok(), link, src: None, metric: 0 })
+    });
+    added.expect("namespace").expect("route");
+}
+
+/// The router shows east one address for all that are behind it. False, and why on stderr, where it cannot.
+fn masquerades(router: &Namespace) -> bool {
+    let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname eth2 masquerade random; }; }";
+    let made = router.run(|| Command::new("nft").arg(rules).output()).expect("namespace");
+    let made_it = made.as_ref().is_ok_and(|output| output.status.success());
+    if !made_it {
+        eprintln!("skipped: no nft, or no NAT in this kernel (apt-get install nftables): {made:?}");
+    }
+    made_it
 }
 
 /// Two gateways of ours with a router between.
@@ -478,10 +496,7 @@ fn a_nat_between_is_crossed_and_a_hybrid_key_exchange_with_it() {
     let west_conn = format!("{CONN}\tauto=add\n\tpq=require\n");
     let east_conn = west_conn.replace("left=192.0.2.1", "left=%any");
     let Some((west, east, router)) = pair((&west_conn, SECRET), (&east_conn, SECRET)) else { return };
-    let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname eth2 masquerade random; }; }";
-    let made = router.run(|| Command::new("nft").arg(rules).output()).expect("namespace");
-    if !made.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no nft, or no NAT in this kernel (apt-get install nftables): {made:?}");
+    if !masquerades(&router) {
         return;
     }
     west.done(&["auto", "--up", "west-east"]);

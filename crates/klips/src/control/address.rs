@@ -39,8 +39,11 @@ pub(super) fn fix(ask: &mut Message<'_>, locals: &Locals) -> Result<(), Fault> {
             return Err(Fault::invalid(D::BadNattLocAf));
         }
     }
-    // A dialect that knows ports alone leaves the address open.
-    let open = ask.inner_src.is_some() || ask.sa_policy.is_some_and(|policy| policy.by_policy);
+    // A dialect that knows ports alone leaves the address open. So does a key manager of ours between hosts of IPv6, whose
+    // addresses do not go in here.
+    let by_policy = ask.sa_policy.is_some_and(|policy| policy.by_policy);
+    let six = ask.sa_params.is_some() && ask.dst.is_some_and(|dst| dst.socket.is_some_and(|s| s.is_ipv6()));
+    let open = ask.inner_src.is_some() || by_policy || six;
     if let Some(rem) = &mut ask.natt_rem {
         let rem = unmap(rem, D::BadNattRemAf)?;
         match locals.class(rem.ip()) {
