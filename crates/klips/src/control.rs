@@ -323,6 +323,8 @@ impl Control {
         let mut larva = Record::larval(id, src, now);
         larva.policy = ask.sa_policy.unwrap_or_default();
         self.sadb.insert(Box::new(larva)).map_err(|_| Fault::errno(Errno::EEXIST))?;
+        // The peer may send before we have heard what it has agreed to.
+        self.plane.larvae().add(id, src);
         Ok(spi)
     }
 

@@ -42,6 +42,8 @@ discards! {
     Hold = "hold",
     /// No SA of that name, or it is not mature or dying.
     NoSa = "no_sa",
+    /// Inbound: it came before its SA had keys, and found no room to wait for them, or they did not come in time.
+    Early = "early",
     /// Outbound: transport mode, but the packet is not between the hosts of the SA.
     OtherHosts = "other_hosts",
     /// Outbound: transport mode, but the packet is a fragment (RFC 4303 §3.3.4: whole packets only).

@@ -14,6 +14,7 @@ use crate::arrival::{Arrival, Carrier};
 use crate::bundle::Bundle;
 use crate::comp::Codec;
 use crate::discard::{Counters, Discard};
+use crate::early::{Early, Fate};
 use crate::open::{self, Authenticated, Candidates, RUN};
 use crate::opened::Opened;
 use crate::packet::Parsed;
@@ -36,6 +37,10 @@ pub struct Inbound {
     entitled: Option<Entitled>,
     /// The state of inbound policy at which it was found.
     admission: u64,
+    /// What came before its SA had keys.
+    early: Early,
+    /// How many SAs had got theirs when it was last looked.
+    hatched: u64,
     /// For the general way.
     codec: Codec,
     scratch: Vec<u8>,
@@ -50,14 +55,28 @@ enum Class {
     Refused(Discard),
 }
 
+/// Octets of the longest packet that can come.
+const LARGEST: usize = 65_535;
+
 /// Neighbouring datagrams of one SA, each with its place in the receive buffer.
 type Run<'p> = ArrayVec<(&'p mut [u8], usize), RUN>;
 
 impl Inbound {
     /// An engine on `plane`.
     pub fn new(plane: Arc<Plane>, counters: Arc<Counters>) -> Self {
-        let (codec, scratch) = Default::default();
-        Self { plane, counters, last: None, entitled: None, admission: 0, codec, scratch, watched: None }
+        let (early, codec, scratch) = Default::default();
+        Self {
+            plane,
+            counters,
+            last: None,
+            entitled: None,
+            admission: 0,
+            early,
+            hatched: 0,
+            codec,
+            scratch,
+            watched: None,
+        }
     }
 
     /// Lets go of the SAs of the last run if one has died, and so of their keys.
@@ -116,6 +135,37 @@ impl Inbound {
         self.run(from, run_spi, &mut run, now, out);
     }
 
+    /// Takes packets that came before their SA had keys and now has, in the order they came, as [`Inbound::datagrams`] would have; says
+    /// how many. Until there are none, when [`Plane::take_returned`] said so.
+    pub fn matured(&mut self, rx: &mut [u8], now: Time, out: &mut Opened) -> usize {
+        let (mut taken, mut at) = (0_usize, 0_usize);
+        while !self.early.is_empty() {
+            let Some(room) = rx.get_mut(at..) else { break };
+            let plane = &self.plane;
+            let fate = |id: &SaId, arrival: &Arrival| {
+                if plane.bundle(id).is_some() {
+                    Fate::Ripe
+                } else if plane.larvae().expect(id, arrival.src) {
+                    Fate::Waits
+                } else {
+                    Fate::Gone
+                }
+            };
+            // What has no room goes with the next ones.
+            if room.len() < LARGEST && taken > 0 {
+                break;
+            }
+            let (next, gone) = self.early.next(room, now, fate);
+            self.refuse(Discard::Early, gone);
+            let Some((arrival, len)) = next else { break };
+            let range = at.saturating_add(arrival.header)..at.saturating_add(len);
+            at = range.end;
+            taken = taken.saturating_add(1);
+            self.datagrams(&arrival, rx, range, len, now, out);
+        }
+        taken
+    }
+
     /// Takes an ICMP message that came to this host, without the IP header before it. One that says that a packet of ours was
     /// too big for a router narrows the path of the SA it went on, if it can be believed; `port` is ours of ESP in UDP.
     pub fn icmp(&self, v4: bool, message: &[u8], port: u16, now: Time) {
@@ -134,7 +184,16 @@ impl Inbound {
         }
         let (arrival, _) = from;
         let id = SaId { dst: arrival.dst, protocol: arrival.carrier.protocol(), spi: Spi(spi) };
-        match self.find(&id, arrival) {
+        let mut found = self.find(&id, arrival);
+        if matches!(found, Err(Discard::NoSa)) {
+            if self.plane.larvae().expect(&id, arrival.src) {
+                return self.keep(id, from, run, now);
+            }
+            if self.plane.larvae().have_hatched(&mut self.hatched) {
+                found = self.find(&id, arrival);
+            }
+        }
+        match found {
             Ok(bundle) => {
                 match &bundle {
                     Bundle::Tunnel(sa) => self.open(sa, arrival, run, now, out),
@@ -144,13 +203,26 @@ impl Inbound {
             }
             Err(why) => match self.plane.sa(&id) {
                 Some(sa) => self.refuse_of(&sa, why, run.len()),
-                None => {
-                    self.refuse(why, run.len());
-                    self.saw_unknown(id, why, run.len());
-                }
+                None => self.refuse_unknown(id, why, run.len()),
             },
         }
         run.clear();
+    }
+
+    /// Keeps packets until their SA has keys, as far as there is room.
+    #[cold]
+    fn keep(&mut self, id: SaId, from: (&Arrival, &[u8]), run: &mut Run<'_>, now: Time) {
+        for (packet, _) in run.drain(..) {
+            if let Err(why) = self.early.keep(id, from, packet, now) {
+                self.refuse_unknown(id, why, 1);
+            }
+        }
+    }
+
+    /// Refuses packets that name no SA.
+    fn refuse_unknown(&self, id: SaId, why: Discard, n: usize) {
+        self.refuse(why, n);
+        self.saw_unknown(id, why, n);
     }
 
     /// The bundle that begins, on the outside, with the SA of that name, if packets of this arrival may use it.
@@ -289,6 +361,13 @@ impl Inbound {
         if n > 0 {
             self.counters.add(why, n as u64);
         }
+    }
+}
+
+/// Whoever ends an engine has its SAs end as well: what waits for theirs is lost.
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.refuse(Discard::Early, self.early.len());
     }
 }
 

@@ -31,6 +31,7 @@ mod checksum;
 mod comp;
 mod control;
 mod discard;
+mod early;
 mod ecn;
 mod eroute;
 mod flow_cache;

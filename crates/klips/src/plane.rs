@@ -3,6 +3,7 @@
 use crate::admission::Admission;
 use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
+use crate::early::Larvae;
 use crate::eroute::{Action, Change, Eroutes};
 use crate::hold::{Held, Traps};
 use crate::path_mtu::{Claim, Paths};
@@ -46,6 +47,7 @@ pub struct Plane {
     paths: Mutex<Paths>,
     traps: Traps,
     trace: Trace,
+    larvae: Larvae,
     /// SAs that are to send a dummy packet.
     dummies: Mutex<VecDeque<SaId>>,
     wake: AtomicBool,
@@ -343,6 +345,17 @@ impl Plane {
         self.returned.store(true, Ordering::Release);
     }
 
+    /// SPIs that wait for keys.
+    pub(crate) const fn larvae(&self) -> &Larvae {
+        &self.larvae
+    }
+
+    /// A larva has got its keys, or will not: what waits for it is looked at.
+    pub(crate) fn end_larva(&self, id: &SaId) {
+        self.larvae.remove(id);
+        self.tell_returned();
+    }
+
     /// Has an engine send a dummy packet on an SA, soon. Where engines are so busy that many wait, those that come now are
     /// not missed.
     pub(crate) fn ask_dummy(&self, id: SaId) {
@@ -364,8 +377,8 @@ impl Plane {
         !self.dummies.lock().is_empty()
     }
 
-    /// Says, once, that packets wait in outbound engines, or that SAs have died: the host then calls
-    /// [`crate::Outbound::returned`] and [`crate::Inbound::forget_dead`] of each engine.
+    /// Says, once, that packets wait in engines, or that SAs have died: the host then calls
+    /// [`crate::Outbound::returned`], [`crate::Inbound::forget_dead`] and [`crate::Inbound::matured`] of each engine.
     pub fn take_returned(&self) -> bool {
         self.returned.load(Ordering::Relaxed) && self.returned.swap(false, Ordering::Acquire)
     }

@@ -266,6 +266,7 @@ impl Loop {
     fn returned(&mut self, now: Time) {
         if let Some(receive) = &mut self.receive {
             receive.engine.forget_dead();
+            receive.matured(now);
         }
         if let Some(transmit) = &mut self.transmit {
             let mut more = true;
@@ -483,6 +484,18 @@ impl Receive {
         }
         self.pending = self.pending.saturating_add(segments);
         self.engine.datagrams(&arrival, &mut self.buffer, range, stride, now, &mut self.opened);
+    }
+
+    /// What came before its SA had keys.
+    fn matured(&mut self, now: Time) {
+        loop {
+            let taken = self.engine.matured(&mut self.buffer, now, &mut self.opened);
+            if taken == 0 {
+                return;
+            }
+            self.pending = self.pending.saturating_add(taken);
+            self.flush();
+        }
     }
 
     fn icmp(&self, v4: bool, slot: Range<usize>, now: Time) {

@@ -90,12 +90,12 @@ fn pair(conn: &str) -> Option<(Gateway, Libreswan, Namespace)> {
 
 /// An echo request and its answer, from either side.
 fn both_ways(west: &Gateway, east: &Libreswan) {
-    pings(west, 3, 0, || {});
+    pings(west, 3, || {});
     east.0.done("ping -c 3 -i 0.2 -W 20 -I 10.2.0.1 10.1.0.1");
 }
 
-/// So many echo requests while `change` is made, of which no more may be lost than `lost` says.
-fn pings(west: &Gateway, count: usize, lost: usize, change: impl FnOnce()) {
+/// So many echo requests while `change` is made, of which none may be lost.
+fn pings(west: &Gateway, count: usize, change: impl FnOnce()) {
     let mut command = Command::new("ping");
     command.args(["-c", &count.to_string(), "-i", "0.05", "-W", "20", "-I", "10.1.0.1", "10.2.0.1"]);
     command.stdout(std::process::Stdio::piped());
@@ -104,7 +104,7 @@ fn pings(west: &Gateway, count: usize, lost: usize, change: impl FnOnce()) {
     let output = ping.wait_with_output().expect("ping");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let came = text.lines().filter(|line| line.contains(" bytes from 10.2.0.1: icmp_seq=")).count();
-    assert!(came + lost >= count, "{text}; refused: {:?}", west.discards());
+    assert!(came >= count, "{text}; refused: {:?}", west.discards());
 }
 
 #[test]
@@ -119,10 +119,8 @@ fn libreswan_loads_our_file_answers_us_and_both_rekey_under_traffic() {
         let all = || west.status()["ike_sas"].as_array().cloned().unwrap_or_default();
         let names = || all().iter().map(|sa| sa["ike"].clone()).collect::<Vec<_>>();
         let (before, before_ike) = (west.spis(), names());
-        // One of 60 was lost in two runs of four, to an SPI that had no SA here: libreswan seems to send on a new pair as it answers,
-        // before we can have the keys.
-        let lost = if ours && !ike { 2 } else { 0 };
-        pings(&west, 60, lost, || {
+        // Some of them it sends on a new pair as it answers, before we have the keys.
+        pings(&west, 60, || {
             match (ours, ike) {
                 (true, false) => drop(west.done(&["auto", "--rekey", "west-east"])),
                 (true, true) => drop(west.done(&["auto", "--rekey", "--ike", "west-east"])),

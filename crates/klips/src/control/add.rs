@@ -86,7 +86,9 @@ impl Control {
                 self.sadb.remove(&id);
                 record.flags |= paired;
                 record.pair = pair;
-                self.take_in(record, ask)
+                let outcome = self.take_in(record, ask);
+                self.plane.end_larva(&id);
+                outcome
             }
             Err(fault) => {
                 self.take_out(&id);

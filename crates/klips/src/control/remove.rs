@@ -76,8 +76,9 @@ impl Control {
     pub(super) fn flush(&mut self, protocol: Option<Protocol>) {
         let plane = &self.plane;
         self.sadb.clear(protocol, |record| {
-            if let Some(sa) = &record.sa {
-                sa.die();
+            match &record.sa {
+                Some(sa) => _ = sa.die(),
+                None => plane.end_larva(&record.id),
             }
             if record.in_use {
                 plane.withdraw(&record.id);
@@ -92,8 +93,9 @@ impl Control {
     pub(super) fn take_out(&mut self, id: &SaId) -> Option<Box<Record>> {
         let record = self.sadb.remove(id)?;
         self.dummies.forget(id);
-        if let Some(sa) = &record.sa {
-            sa.die();
+        match &record.sa {
+            Some(sa) => _ = sa.die(),
+            None => self.plane.end_larva(id),
         }
         if record.in_use {
             self.plane.withdraw(id);

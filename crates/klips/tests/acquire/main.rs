@@ -2,6 +2,7 @@
 
 mod answer;
 mod asking;
+mod early;
 mod hold;
 mod host;
 mod policy;

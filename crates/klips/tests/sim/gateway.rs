@@ -6,7 +6,7 @@ use klips::{Config, Control, Plane, SocketId};
 use pfkey::client::{Client, Heard, Request};
 use pfkey::{
     Address, ExtType, Flow, FlowAction, Lifetime, Message, MessageType, PacketLimits, Sa, SaParams, SaType,
-    flags, state,
+    SpiRange, flags, state,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Gateway {
         let listener = control.connect(18, START);
         let mut client = Client::new(17);
         for from in [Side::Left, Side::Right] {
-            let add = add(&client, setup, from, side, lives);
+            let add = add(&client, MessageType::Add, setup, from, side, lives);
             ask(&mut control, &mut client, manager, add, START);
         }
         let route = protect(&client, MessageType::AddFlow, setup, side);
@@ -65,8 +65,26 @@ impl Gateway {
 
     /// Adds the SA from `from`.
     pub(crate) fn add(&mut self, setup: &Setup, from: Side, lives: Lives) {
-        let request = add(&self.client, setup, from, self.side, lives);
+        let request = add(&self.client, MessageType::Add, setup, from, self.side, lives);
         self.ask(request);
+    }
+
+    /// Reserves the name of the SA from `from`: a larva.
+    pub(crate) fn reserve(&mut self, setup: &Setup, from: Side) {
+        let mut request = self.client.request(MessageType::GetSpi, SaType::Esp);
+        request.address(ExtType::AddressSrc, &Address::host(setup.outer(from)));
+        request.address(ExtType::AddressDst, &Address::host(setup.outer(from.other())));
+        request.spi_range(&SpiRange { min: setup.spi(from).0, max: setup.spi(from).0 });
+        self.ask(request);
+    }
+
+    /// The larva gets its keys.
+    pub(crate) fn hatch(&mut self, setup: &Setup, from: Side) {
+        let lives = [Lifetime::default(); 2];
+        let request = add(&self.client, MessageType::Update, setup, from, self.side, lives);
+        self.ask(request);
+        assert!(self.host.plane.take_returned());
+        self.host.wake();
     }
 
     /// Lets what goes out use the SA of `setup` from now on.
@@ -143,9 +161,16 @@ fn inner(request: &mut Request, setup: &Setup, from: Side) {
     }
 }
 
-/// ADD of the SA from `from` as `at` sees it.
-fn add(client: &Client, setup: &Setup, from: Side, at: Side, [soft, hard]: Lives) -> Request {
-    let mut request = client.request(MessageType::Add, SaType::Esp);
+/// ADD, or UPDATE, of the SA from `from` as `at` sees it.
+fn add(
+    client: &Client,
+    kind: MessageType,
+    setup: &Setup,
+    from: Side,
+    at: Side,
+    [soft, hard]: Lives,
+) -> Request {
+    let mut request = client.request(kind, SaType::Esp);
     let natted = if setup.udp { flags::NATT_LOC | flags::NATT_REM } else { 0 };
     request.sa(&Sa {
         spi: setup.spi(from).0,

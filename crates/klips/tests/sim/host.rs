@@ -345,9 +345,13 @@ impl Host {
         for (arrival, range, stride, _) in reads {
             self.inbound.datagrams(&arrival, &mut rx, range, stride, self.now, &mut self.opened);
         }
-        self.opened.merge(&mut rx, self.merge, self.merge);
+        self.deliver(&mut rx);
+    }
+
+    fn deliver(&mut self, rx: &mut [u8]) {
+        self.opened.merge(rx, self.merge, self.merge);
         for write in self.opened.writes() {
-            let octets: Vec<u8> = write.octets(&rx).flatten().copied().collect();
+            let octets: Vec<u8> = write.octets(rx).flatten().copied().collect();
             self.writes += 1;
             self.delivered.extend(device::cut(&write.vnet, &octets));
         }
@@ -369,6 +373,10 @@ impl Host {
     /// What a worker does when it is woken by [`Plane::take_returned`].
     pub(crate) fn wake(&mut self) {
         self.inbound.forget_dead();
+        let mut rx = vec![0; 1 << 17];
+        while self.inbound.matured(&mut rx, self.now, &mut self.opened) > 0 {
+            self.deliver(&mut rx);
+        }
         assert!(!self.outbound.returned(self.now, &mut self.sealed));
     }
 

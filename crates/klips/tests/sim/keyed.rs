@@ -136,8 +136,23 @@ impl Ledger {
     }
 }
 
+/// When the receiver has the keys of a new SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keys {
+    /// Before anybody sends on it.
+    First,
+    /// Some packets later: the sender uses it as it answers.
+    Late,
+}
+
 /// Eight flows from left to right, and a rekey after every `turns` superpackets, `rekeys` times.
-fn rekeyed(weather: &Weather, size: usize, turns: usize, rekeys: u8, mut net: Net) -> (Ledger, [Gateway; 2]) {
+fn rekeyed(
+    weather: &Weather,
+    size: usize,
+    turns: usize,
+    (rekeys, keys): (u8, Keys),
+    mut net: Net,
+) -> (Ledger, [Gateway; 2]) {
     let mut setup = Setup { udp: true, window: 4096, ..Setup::default() };
     let [mut left, mut right] = Gateway::pair(&setup, NONE);
     let mut flows: Vec<Flow> = (0..8).map(|n| Flow::number(n, &setup)).collect();
@@ -155,7 +170,10 @@ fn rekeyed(weather: &Weather, size: usize, turns: usize, rekeys: u8, mut net: Ne
         if generation > 0 {
             // As a key manager does it: first who receives, then who sends; the old SA goes when nothing comes on it.
             let next = Setup { generation, ..setup };
-            right.add(&next, Side::Left, NONE);
+            match keys {
+                Keys::First => right.add(&next, Side::Left, NONE),
+                Keys::Late => right.reserve(&next, Side::Left),
+            }
             left.add(&next, Side::Left, NONE);
             left.switch_to(&next);
             old = Some(core::mem::replace(&mut setup, next));
@@ -181,6 +199,10 @@ fn rekeyed(weather: &Weather, size: usize, turns: usize, rekeys: u8, mut net: Ne
                 let arrived = net.carry(sent);
                 deliver(&mut right, &mut ledger, arrived);
             }
+            if turn == 3 && generation > 0 && keys == Keys::Late {
+                right.hatch(&setup, Side::Left);
+                ledger.arrived(&right.host.take(), in_order);
+            }
             if turn == 3 && generation > 0 {
                 left.delete(Setup { generation: generation - 1, ..setup }.id(Side::Left));
             }
@@ -201,10 +223,22 @@ fn a_rekey_under_load_loses_nothing() {
     {
         let setup = Setup::default();
         let net = setup.wire(Side::Left, &weather);
-        let (ledger, [left, right]) = rekeyed(&weather, 600, 40, 8, net);
+        let (ledger, [left, right]) = rekeyed(&weather, 600, 40, (8, Keys::First), net);
         assert!(ledger.is_settled() && ledger.packets > 1000, "{}: {}", weather.name, ledger.packets);
         assert_eq!((left.host.refused(), right.host.refused()), (vec![], vec![]), "{}", weather.name);
         assert_eq!(left.host.clear.len(), 0);
+    }
+}
+
+/// A responder may send on a new pair as it answers, and its packets overtake what the key managers say to each other.
+#[test]
+fn a_peer_that_sends_before_we_have_the_keys_loses_nothing() {
+    for weather in weathers().into_iter().filter(|w| w.loss + w.damage + w.duplication == 0 && w.delay < 100)
+    {
+        let net = Setup::default().wire(Side::Left, &weather);
+        let (ledger, [left, right]) = rekeyed(&weather, 600, 40, (8, Keys::Late), net);
+        assert!(ledger.is_settled() && ledger.packets > 1000, "{}: {}", weather.name, ledger.packets);
+        assert_eq!((left.host.refused(), right.host.refused()), (vec![], vec![]), "{}", weather.name);
     }
 }
 
@@ -212,7 +246,7 @@ fn a_rekey_under_load_loses_nothing() {
 #[test]
 fn of_200_000_packets_with_20_rekeys_none_is_lost_and_none_overtakes_another_of_its_flow() {
     let net = Net::new(&clear_sky());
-    let (ledger, [left, right]) = rekeyed(&clear_sky(), 40, 1570, 20, net);
+    let (ledger, [left, right]) = rekeyed(&clear_sky(), 40, 1570, (20, Keys::First), net);
     assert!(ledger.is_settled() && ledger.packets > 200_000, "{}", ledger.packets);
     assert_eq!((left.host.refused(), right.host.refused()), (vec![], vec![]));
     assert!(right.host.writes * 3 < ledger.packets);
