@@ -1,6 +1,7 @@
 //! Our daemon and implementations of ESP and AH that share nothing with it, joined by a cable: every algorithm, outer family, carrier
 //! and kind of sequence number, through the commands a person types.
 
+mod linux;
 mod scapy;
 
 use ipsec::ctl::{Client, Request};
@@ -53,6 +54,7 @@ const AH: &[(&str, &str, usize)] = &[
 ];
 
 /// One tunnel, or two hosts in transport mode; its number is in its SPIs and in the addresses inside a tunnel.
+#[derive(Clone, Copy)]
 struct Case {
     number: usize,
     /// `esp` or `ah`.
@@ -247,14 +249,13 @@ fn link(name: &str) -> std::io::Result<Link> {
 /// A namespace with our daemon in it; beyond its cable is the peer.
 struct Gateway {
     namespace: Namespace,
-    /// Where the peer is.
-    beyond: Namespace,
     rundir: Rundir,
     dir: tempfile::TempDir,
 }
 
 impl Gateway {
-    fn new(cases: &[Case]) -> Self {
+    /// And the namespace where the peer is.
+    fn new(cases: &[Case]) -> (Self, Namespace) {
         let (namespace, beyond) =
             (Namespace::new().expect("namespace"), Namespace::new().expect("namespace"));
         let made: std::io::Result<()> = namespace
@@ -287,11 +288,11 @@ impl Gateway {
         let conf = "config setup\n\tprotostack=klips\n\tpluto=no\n\tinterfaces=\"ipsec0=eth7\"\n";
         fs::write(dir.path().join("ipsec.conf"), conf).expect("ipsec.conf");
         let rundir = Rundir::new(dir.path().join("run"));
-        let gateway = Self { namespace, beyond, rundir, dir };
+        let gateway = Self { namespace, rundir, dir };
         gateway.ipsec(&["setup", "start"], "");
         let hosts = ["192.0.2.2/32", "2001:db8::2/128"];
         gateway.route(if cases[0].transport { hosts } else { ["10.2.0.0/16", "2001:db8:2::/48"] });
-        gateway
+        (gateway, beyond)
     }
 
     /// Leads these into the tunnel.

@@ -2,7 +2,7 @@
 //! replay and an inner packet outside the selectors are refused, and the right counter moves and no other.
 
 use super::{Case, Gateway};
-use ipsec::host::netns::available;
+use ipsec::host::netns::{Namespace, available};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -44,7 +44,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    fn start(gateway: &Gateway, python: &str, cases: &[Case]) -> Self {
+    fn start(gateway: &Gateway, beyond: &Namespace, python: &str, cases: &[Case]) -> Self {
         let descriptions: Vec<Value> = cases.iter().map(Case::description).collect();
         let path = gateway.dir.path().join("cases.json");
         fs::write(&path, Value::from(descriptions).to_string()).expect("cases");
@@ -52,7 +52,7 @@ impl Oracle {
         let mut command = Command::new(python);
         command.arg(script).arg(path).arg("eth0").env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = gateway.beyond.spawn(&mut command).expect("python");
+        let mut process = beyond.spawn(&mut command).expect("python");
         let input = process.stdin.take().expect("standard input");
         let output = BufReader::new(process.stdout.take().expect("standard output"));
         let mut oracle = Self { process, input, output };
@@ -123,9 +123,9 @@ fn scapy_sees_padded_packets_and_dummies_of_one_length() {
         Case::all().into_iter().filter(|case| ["aes-gcm16", "aes-cbc-256+hmac-sha256"].contains(&case.esp));
     let cases: Vec<Case> =
         (0..).map_while(|number| Some(Case { number, pad: Some(PAD), ..cases.next()? })).collect();
-    let gateway = Gateway::new(&cases);
+    let (gateway, beyond) = Gateway::new(&cases);
     cases.iter().for_each(|case| case.install(&gateway));
-    let mut oracle = Oracle::start(&gateway, &python, &cases);
+    let mut oracle = Oracle::start(&gateway, &beyond, &python, &cases);
     for case in &cases {
         for octets in [8, 200, 600] {
             assert!(gateway.ping(case, octets), "{}, {octets}", case.name());
@@ -150,9 +150,9 @@ fn scapy_sees_padded_packets_and_dummies_of_one_length() {
 
 /// What is wrong with any of these, tried one after the other between one gateway of ours and one oracle.
 fn meet(python: &str, cases: &[Case]) -> Vec<String> {
-    let gateway = Gateway::new(cases);
+    let (gateway, beyond) = Gateway::new(cases);
     cases.iter().for_each(|case| case.install(&gateway));
-    let mut oracle = Oracle::start(&gateway, python, cases);
+    let mut oracle = Oracle::start(&gateway, &beyond, python, cases);
     let mut wrong = Vec::new();
     for case in cases {
         let mut complain = |what: String| wrong.push(format!("{}: {what}", case.name()));
