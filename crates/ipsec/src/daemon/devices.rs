@@ -37,7 +37,10 @@ impl Daemon {
             let mtu = path.map_or(mtu, |path| mtu.min(path.into()));
             self.plane.largest_inside(&sa.id, mtu)
         };
-        let inside = sas.filter(own).filter_map(inside).min();
+        // Policy may have packets go through SAs of which none says so itself.
+        let link = |src| status.addresses.iter().any(|net| net.addr() == src).then_some(mtu);
+        let several = self.control.largest_inside_several(link, clock::now());
+        let inside = sas.filter(own).filter_map(inside).chain(several).min();
         inside
             .and_then(|inside| u32::try_from(inside).ok())
             .map_or(status.mtu, |inside| inside.min(status.mtu))

@@ -66,6 +66,59 @@ fn the_largest_packet_is_that_of_the_sas_there_are() {
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
 }
 
+/// No SA says that it is in another: policy does, and what both put around a packet is counted.
+#[test]
+fn the_largest_packet_is_that_of_a_policy_that_wants_several_sas() {
+    let Some(host) = Host::new("ipsec0=eth7") else { return };
+    assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
+    let script = host.dir.path().join("setkey.conf");
+    let setkey = |statements: &str| {
+        std::fs::write(&script, statements).expect("statements");
+        let said = host.ipsec(&["setkey", "-f", &script.display().to_string()]);
+        assert_eq!(said.code, 0, "{said:?}");
+    };
+    let (long, short) = ("22".repeat(64), "11".repeat(16));
+    let add = |src: &str, dst: &str| {
+        format!(
+            "add {src} {dst} esp 0x1001 -m tunnel -E aes-cbc 0x{short} -A hmac-sha512 0x{long};
+             add {src} {dst} ah 0x1002 -m transport -A hmac-sha512 0x{long};\n"
+        )
+    };
+    let want = |nets: &str, ends: &str, ah: &str| {
+        format!("spdadd {nets} any -P out ipsec esp/tunnel/{ends}/require ah/transport//{ah};\n")
+    };
+    // 1500 octets less IP, ESP with its IV and ICV, and AH, are 1380; a multiple of 16 of that, without ESP's trailer.
+    setkey(&add("192.0.2.7", "192.0.2.9"));
+    assert_eq!(row(&host), (1420, 1420, 1500), "either alone lets more through");
+    setkey(&want("10.1.0.0/16 10.2.0.0/16", "192.0.2.7-192.0.2.9", "require"));
+    assert_eq!(row(&host), (1420, 1374, 1500));
+    setkey("delete 192.0.2.7 192.0.2.9 ah 0x1002;\n");
+    assert_eq!(row(&host), (1420, 1420, 1500), "without one of them nothing leaves");
+    setkey("spddelete 10.1.0.0/16 10.2.0.0/16 any -P out;\n");
+    setkey(&want("10.1.0.0/16 10.2.0.0/16", "192.0.2.7-192.0.2.9", "use"));
+    assert_eq!(row(&host), (1420, 1420, 1500), "without AH more does");
+    setkey("flush;\n");
+    setkey(&add("192.0.2.7", "192.0.2.9"));
+    assert_eq!(row(&host), (1420, 1374, 1500));
+    // What leaves by another device, what was replaced, and what has gone does not count.
+    setkey("spdflush; flush;\n");
+    setkey(&format!(
+        "{}{}",
+        add("192.0.2.3", "192.0.2.9"),
+        want("10.1.0.0/16 10.3.0.0/16", "192.0.2.3-192.0.2.9", "require")
+    ));
+    assert_eq!(row(&host), (1420, 1420, 1500));
+    setkey(&format!(
+        "{}{}",
+        add("192.0.2.7", "192.0.2.9").replace("0x100", "0x200"),
+        want("10.1.0.0/16 10.2.0.0/16", "192.0.2.7-192.0.2.9", "require")
+    ));
+    assert_eq!(row(&host), (1420, 1374, 1500));
+    setkey("spdupdate 10.1.0.0/16 10.2.0.0/16 any -P out ipsec esp/tunnel/192.0.2.7-192.0.2.9/require;\n");
+    assert_eq!(row(&host), (1420, 1420, 1500));
+    assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
+}
+
 #[test]
 fn what_is_down_or_gone_is_shown_as_text_too() {
     let Some(host) = Host::new("ipsec0=eth7") else { return };

@@ -12,9 +12,9 @@ use crate::bundle::{Bundle, Sas};
 use crate::eroute::{Action, Eroute, IPCOMP, Passed, Policy};
 use crate::sa::{Sa, SaState};
 use core::net::IpAddr;
-use ipsec_core::{Protocol, SaId, Selector};
+use ipsec_core::{Protocol, SaId, Selector, Time};
 use pfkey::{Diagnostic as D, Errno, Fault, FlowDirection, Further, Level, Message};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// `IPSEC_MODE_*`.
@@ -34,6 +34,8 @@ pub(super) struct Policies {
     by_index: HashMap<u32, (FlowDirection, Selector)>,
     /// Policies for what goes out, by the far ends of the SAs that they want.
     by_end: HashMap<IpAddr, Vec<Selector>>,
+    /// Those of them that want several SAs.
+    several: HashSet<Selector>,
     /// Outbound SAs by destination, in the order in which they came. Some may have gone since.
     sas: HashMap<IpAddr, Vec<SaId>>,
 }
@@ -70,6 +72,7 @@ impl Policies {
         if policy.flow.direction != FlowDirection::Out {
             return;
         }
+        self.several.remove(&gone.selector);
         for Further { dst, .. } in policy.wanted() {
             if let Some(selectors) = self.by_end.get_mut(&dst) {
                 selectors.retain(|selector| *selector != gone.selector);
@@ -205,6 +208,9 @@ impl Control {
         if policy.flow.direction != FlowDirection::Out {
             return;
         }
+        if policy.wants_several() {
+            self.policies.several.insert(selector);
+        }
         for Further { dst, .. } in policy.wanted() {
             let selectors = self.policies.by_end.entry(dst).or_default();
             if selectors.last() != Some(&selector) {
@@ -221,6 +227,20 @@ impl Control {
     /// All policies have gone.
     pub(super) fn policies_gone(&mut self) {
         (self.policies.by_index, self.policies.by_end) = Default::default();
+        self.policies.several.clear();
+    }
+
+    /// The longest packet that passes whichever policy carries it that has packets go through several SAs. `link` says how long
+    /// what leaves from an address may be, and `None` for addresses that are not asked about. `None` where nothing leaves so.
+    pub fn largest_inside_several(&self, link: impl Fn(IpAddr) -> Option<usize>, now: Time) -> Option<usize> {
+        let eroutes = self.plane.eroutes();
+        let bundles = self.policies.several.iter().filter_map(|selector| eroutes.exact(selector)?.bundle());
+        let inside = bundles.filter(|bundle| bundle.may_send()).filter_map(|bundle| {
+            let outermost = bundle.outermost()?;
+            let link = link(outermost.src)?;
+            Some(bundle.inner_mtu(outermost.path_mtu().limit(link, now)))
+        });
+        inside.min()
     }
 
     /// The policy of this number.
