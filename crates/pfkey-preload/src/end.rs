@@ -18,13 +18,13 @@ pub(crate) fn gone(result: ssize_t) -> ssize_t {
     result
 }
 
-/// The same after a read of `wanted` octets: the end of a record socket is that of the service.
-pub(crate) fn heard(fd: c_int, result: ssize_t, wanted: usize) -> ssize_t {
-    if result == 0 && wanted > 0 {
-        silence(fd);
-        return fail(libc::ENETDOWN);
+/// After a read of `wanted` octets that gave none: the end of a record socket is that of the service.
+pub(crate) fn heard(fd: c_int, wanted: usize) -> ssize_t {
+    if wanted == 0 {
+        return 0;
     }
-    gone(result)
+    silence(fd);
+    fail(libc::ENETDOWN)
 }
 
 /// Puts a socket that nobody can send to in the place of one that has ended. Where the kernel has none left, the end stays.

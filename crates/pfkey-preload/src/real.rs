@@ -84,6 +84,7 @@ real! {
     fn dup(fd: c_int) -> c_int;
     fn dup2(fd: c_int, to: c_int) -> c_int;
     fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
+    fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int;
     fn fcntl(fd: c_int, command: c_int, argument: *mut c_void) -> c_int;
     fn fcntl64(fd: c_int, command: c_int, argument: *mut c_void) -> c_int;
     fn read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t;

@@ -11,10 +11,14 @@ use libc::{SO_PRIORITY, iovec, msghdr, sockaddr_un, socklen_t, ssize_t};
 /// The variable that names the service's socket.
 const PATH: &CStr = c"IPSEC_PFKEY_SOCKET";
 const PF_KEY_V2: c_int = 2;
+/// A number that no other socket of this machine has had (socket(7)).
+const SO_COOKIE: c_int = 57;
 /// The sequence number of the question that finds out whether the service lets us in.
 const KNOCK: u32 = 0x6b6e_6f63;
 /// How long the service may take, where a kernel takes no time at all.
-const PATIENCE_MS: c_int = 5000;
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Parts of one record, and records of one call: what a kernel takes.
+pub(crate) const MOST: usize = 1024;
 
 /// `sadb_msg_type`s that matter here: ACQUIRE has no answer; the other is the native one for socket options.
 const SADB_ACQUIRE: u8 = 6;
@@ -116,8 +120,10 @@ fn enter(fd: c_int, address: &sockaddr_un, nonblocking: bool) -> Result<(), c_in
         return Err(errno());
     }
     let mut reset = false;
+    // What it says meanwhile to everybody, and signals, make no more time of it.
+    let start = now();
     loop {
-        wait(fd, PATIENCE_MS)?;
+        wait(fd, start)?;
         let mut head = [0_u8; 16];
         // SAFETY: as above. Longer records are cut.
         let len = unsafe { real::recv(fd, head.as_mut_ptr().cast(), head.len(), libc::MSG_DONTWAIT) };
@@ -149,13 +155,18 @@ fn enter(fd: c_int, address: &sockaddr_un, nonblocking: bool) -> Result<(), c_in
     Ok(())
 }
 
-/// Waits until there is something to read.
-fn wait(fd: c_int, milliseconds: c_int) -> Result<(), c_int> {
+/// Waits until there is something to read, which may take as long as the service may, from `start` on.
+fn wait(fd: c_int, start: Duration) -> Result<(), c_int> {
     let mut one = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     loop {
+        let left = PATIENCE.saturating_sub(now().saturating_sub(start));
+        if left.is_zero() {
+            return Err(libc::ETIMEDOUT);
+        }
+        let milliseconds = c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX).saturating_add(1);
         // SAFETY: one entry, as the count says.
         match unsafe { libc::poll(&raw mut one, 1, milliseconds) } {
-            0 => return Err(libc::ETIMEDOUT),
+            0 => {}
             1.. => return Ok(()),
             _ if errno() == libc::EINTR => {}
             _ => return Err(errno()),
@@ -182,6 +193,9 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
         if message.is_null() || (*message).msg_iovlen > 0 && (*message).msg_iov.is_null() {
             return fail(libc::EFAULT);
         }
+        if (*message).msg_iovlen > MOST {
+            return fail(libc::EMSGSIZE);
+        }
         core::slice::from_raw_parts(
             if (*message).msg_iovlen == 0 {
                 core::ptr::NonNull::dangling().as_ptr()
@@ -195,7 +209,7 @@ pub(crate) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> ss
     if parts.iter().all(|part: &iovec| part.iov_len == 0) {
         return 0;
     }
-    let before = Before { ready: ready(fd), taken: number().load(Ordering::Relaxed) };
+    let before = Before { ready: ready(fd), taken: number(fd).load(Ordering::Relaxed) };
     // Addresses and descriptors are no part of PF_KEY.
     // SAFETY: all zero is a valid msghdr.
     let mut plain: msghdr = unsafe { core::mem::zeroed() };
@@ -280,18 +294,22 @@ fn answered(parts: &[iovec]) -> bool {
     true
 }
 
-/// Records that were read from PF_KEY sockets in this process and those that it forked: they have the descriptors in common and,
-/// from before the first of them, the page that this number lies in.
-static TAKEN: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
-/// The number of one process alone, where there is no such page.
-static ALONE: AtomicU32 = AtomicU32::new(0);
+/// How many sockets are counted apart. Two that fall together are one to a writer, who then may not wait for its answer.
+const APART: usize = 1024;
+type Numbers = [AtomicU32; APART];
 
-/// Has a page for the number. Where memory is short, a reader in another process is not noticed, and waited for.
+/// Records that were read from PF_KEY sockets in this process and those that it forked: they have the descriptors in common and,
+/// from before the first of them, the page that these numbers lie in.
+static TAKEN: AtomicPtr<Numbers> = AtomicPtr::new(core::ptr::null_mut());
+/// The numbers of one process alone, where there is no such page.
+static ALONE: Numbers = [const { AtomicU32::new(0) }; APART];
+
+/// Has a page for the numbers. Where memory is short, a reader in another process is not noticed, and waited for.
 fn share() {
     if !TAKEN.load(Ordering::Acquire).is_null() {
         return;
     }
-    let (len, access) = (size_of::<AtomicU32>(), libc::PROT_READ | libc::PROT_WRITE);
+    let (len, access) = (size_of::<Numbers>(), libc::PROT_READ | libc::PROT_WRITE);
     let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     // SAFETY: a new page where there is room, of zeros.
     let page = unsafe { libc::mmap(core::ptr::null_mut(), len, access, kind, -1, 0) };
@@ -305,9 +323,17 @@ fn share() {
     }
 }
 
-fn number() -> &'static AtomicU32 {
-    // SAFETY: once set it is a page that stays, aligned and zero at first, which is a valid number.
-    unsafe { TAKEN.load(Ordering::Acquire).as_ref() }.unwrap_or(&ALONE)
+/// The number of one socket, whichever descriptor of it this is.
+fn number(fd: c_int) -> &'static AtomicU32 {
+    static NONE: AtomicU32 = AtomicU32::new(0);
+    // SAFETY: once set it is a page that stays, aligned and zero at first, which are valid numbers.
+    let numbers = unsafe { TAKEN.load(Ordering::Acquire).as_ref() }.unwrap_or(&ALONE);
+    let mut cookie: u64 = 0;
+    let mut len = size_of::<u64>() as socklen_t;
+    // SAFETY: the value has as many octets as `len` says. Where there are none of these, all sockets are one.
+    unsafe { real::getsockopt(fd, libc::SOL_SOCKET, SO_COOKIE, (&raw mut cookie).cast(), &raw mut len) };
+    let at = usize::try_from(cookie % APART as u64).unwrap_or(0);
+    numbers.get(at).unwrap_or(&NONE)
 }
 
 /// How things were before a message was sent.
@@ -344,7 +370,7 @@ fn settle(fd: c_int, before: &Before) {
             // SAFETY: the time is valid, what remains of it is not asked for.
             unsafe { libc::nanosleep(&raw const nap, core::ptr::null_mut()) };
         }
-        if number().load(Ordering::Relaxed) != before.taken {
+        if number(fd).load(Ordering::Relaxed) != before.taken {
             return;
         }
         let now = now();
@@ -384,7 +410,6 @@ fn unread(fd: c_int) -> bool {
 
 /// How long a message may take: `SO_SNDTIMEO`, and never longer than ours.
 fn patience_of(fd: c_int) -> Duration {
-    let longest = Duration::from_millis(PATIENCE_MS.unsigned_abs().into());
     let mut limit = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let mut len = size_of::<libc::timeval>() as socklen_t;
     let at = (&raw mut limit).cast();
@@ -392,12 +417,14 @@ fn patience_of(fd: c_int) -> Duration {
     let done = unsafe { real::getsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, at, &raw mut len) };
     let own = Duration::from_secs(limit.tv_sec.unsigned_abs())
         .saturating_add(Duration::from_micros(limit.tv_usec.unsigned_abs()));
-    if done != 0 || own.is_zero() { longest } else { own.min(longest) }
+    if done != 0 || own.is_zero() { PATIENCE } else { own.min(PATIENCE) }
 }
 
-/// A record was read from what may be one of ours.
-pub(crate) fn taken() {
-    number().fetch_add(1, Ordering::Relaxed);
+/// A record was read from one of ours. Leaves errno as it is.
+pub(crate) fn taken(fd: c_int) {
+    let before = errno();
+    number(fd).fetch_add(1, Ordering::Relaxed);
+    set_errno(before);
 }
 
 /// SO_USELOOPBACK.

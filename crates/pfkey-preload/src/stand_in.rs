@@ -1,6 +1,6 @@
 //! What programs call.
 
-use crate::ours::{DEAF, fail, is_ours, look, may_be_ours, option};
+use crate::ours::{DEAF, fail, is_ours, look, option};
 use crate::{end, real, service};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -95,6 +95,10 @@ stand_in! {
     fn fcntl64(fd: c_int, command: c_int, argument: *mut c_void) -> c_int {
         let new = real::fcntl64(fd, command, argument);
         if [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC].contains(&command) && new >= 0 && is_ours(fd) { known(new) } else { new }
+    }
+
+    fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int {
+        known(real::pidfd_getfd(pidfd, fd, flags))
     }
 
     fn getsockname(fd: c_int, at: *mut sockaddr, len: *mut socklen_t) -> c_int {
@@ -222,7 +226,9 @@ stand_in! {
         if !is_ours(fd) {
             return real::writev(fd, parts, count);
         }
-        let Ok(count) = usize::try_from(count) else { return fail(libc::EINVAL) };
+        let Some(count) = usize::try_from(count).ok().filter(|count| *count <= service::MOST) else {
+            return fail(libc::EINVAL);
+        };
         let mut message: msghdr = core::mem::zeroed();
         message.msg_iov = parts.cast_mut();
         message.msg_iovlen = count;
@@ -245,7 +251,8 @@ stand_in! {
         if !is_ours(fd) {
             return real::sendmmsg(fd, messages, count, flags);
         }
-        for index in 0..count as usize {
+        let count = (count as usize).min(service::MOST);
+        for index in 0..count {
             let one = messages.add(index);
             let sent = service::send(fd, &raw const (*one).msg_hdr, flags);
             if sent < 0 {
@@ -257,31 +264,52 @@ stand_in! {
     }
 }
 
-/// What a read has given, as the program is to be told: the end of the service is no end of a file.
+/// What a read has given, as the program is to be told: the end of the service is no end of a file. How much was wanted is
+/// asked only where the kernel has found that to make sense.
 fn told(fd: c_int, got: ssize_t, wanted: impl FnOnce() -> usize) -> ssize_t {
-    if got > 0 {
-        if may_be_ours(fd) {
-            service::taken();
-        }
+    if !is_ours(fd) {
         return got;
     }
-    if is_ours(fd) { end::heard(fd, got, wanted()) } else { got }
+    match got {
+        0 => end::heard(fd, wanted()),
+        1.. => {
+            service::taken(fd);
+            got
+        }
+        _ => end::gone(got),
+    }
 }
 
-/// One record into parts, without the address it has come from: that of a Unix socket, or none.
+/// One record into parts, as the kernel gives it: without the address it has come from, that of a Unix socket, and without
+/// descriptors, which nobody asked for.
 ///
 /// # Safety
 /// As recvmsg(2) says.
-unsafe fn receive_one(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+unsafe fn receive_plain(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     if message.is_null() {
         return fail(libc::EFAULT);
     }
     // SAFETY: the caller's promise.
     unsafe {
-        let name = core::mem::replace(&mut (*message).msg_name, core::ptr::null_mut());
-        (*message).msg_namelen = 0;
-        let got = real::recvmsg(fd, message, flags);
-        (*message).msg_name = name;
+        let mut plain: msghdr = core::mem::zeroed();
+        (plain.msg_iov, plain.msg_iovlen) = ((*message).msg_iov, (*message).msg_iovlen);
+        let got = real::recvmsg(fd, &raw mut plain, flags);
+        if got >= 0 {
+            ((*message).msg_namelen, (*message).msg_controllen) = (0, 0);
+            (*message).msg_flags = plain.msg_flags & !libc::MSG_CTRUNC;
+        }
+        got
+    }
+}
+
+/// The same as a program is told.
+///
+/// # Safety
+/// As recvmsg(2) says.
+unsafe fn receive_one(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let got = receive_plain(fd, message, flags);
         told(fd, got, || room((*message).msg_iov, (*message).msg_iovlen))
     }
 }
@@ -297,18 +325,30 @@ unsafe fn receive_many(
     flags: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    const MOST: c_uint = 1024;
     // SAFETY: the caller's promise.
     let limit = unsafe { timeout.as_ref() };
+    if limit.is_some_and(|time| time.tv_sec < 0 || !(0..1_000_000_000).contains(&time.tv_nsec)) {
+        return fail(libc::EINVAL);
+    }
     let limit = limit.map(|time| (service::now(), service::duration(time)));
+    let count = (count as usize).min(service::MOST);
     let mut flags = flags;
-    for index in 0..count.min(MOST) {
+    for index in 0..count {
         // SAFETY: there are as many as `count` says.
-        let one = unsafe { &mut *messages.add(index as usize) };
-        // SAFETY: the caller's promise.
-        let got = unsafe { receive_one(fd, &raw mut one.msg_hdr, flags & !libc::MSG_WAITFORONE) };
-        if got < 0 {
+        let one = unsafe { &mut *messages.add(index) };
+        let plain = flags & !libc::MSG_WAITFORONE;
+        // SAFETY: the caller's promise. What ends the records is told by the next call: nobody looks behind the last of them.
+        let got = unsafe {
+            match index {
+                0 => receive_one(fd, &raw mut one.msg_hdr, plain),
+                _ => receive_plain(fd, &raw mut one.msg_hdr, plain),
+            }
+        };
+        if got < 0 || got == 0 && index > 0 {
             return if index == 0 { -1 } else { index as c_int };
+        }
+        if index > 0 {
+            service::taken(fd);
         }
         one.msg_len = got as c_uint;
         if flags & libc::MSG_WAITFORONE != 0 {
@@ -318,7 +358,7 @@ unsafe fn receive_many(
             return index as c_int + 1;
         }
     }
-    count.min(MOST) as c_int
+    count as c_int
 }
 
 /// One record in one piece.

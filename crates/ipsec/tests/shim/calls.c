@@ -9,14 +9,17 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -759,6 +762,340 @@ static void quiet_errno(void)
 	MUST(dup(fd) >= 0 && errno == 4711);
 }
 
+/* What makes no sense is refused as a kernel refuses it, and not looked into first. */
+static void nonsense(void)
+{
+	int fd = key_socket(0), n;
+	struct sadb_msg base = question(1);
+	static struct iovec parts[1100];
+	static struct mmsghdr many[1100];
+	struct msghdr message;
+	struct timespec negative = { -1, 0 }, long_second = { 0, 1000000000 };
+	for (n = 0; n < 1100; n++) {
+		parts[n].iov_base = &base;
+		parts[n].iov_len = n ? 0 : sizeof base;
+		many[n].msg_hdr.msg_iov = parts;
+		many[n].msg_hdr.msg_iovlen = 1;
+	}
+	MUST(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+	FAILS(readv(fd, parts, minus_one), EINVAL);
+	FAILS(readv(fd, parts, 1100), EINVAL);
+	FAILS(readv(fd, nowhere, 1), EFAULT);
+	FAILS(writev(fd, parts, 1100), EINVAL);
+	FAILS(recv(fd, nowhere, 16, 0), EAGAIN);
+	memset(&message, 0, sizeof message);
+	message.msg_iov = parts;
+	message.msg_iovlen = 1100;
+	FAILS(sendmsg(fd, &message, 0), EMSGSIZE);
+	FAILS(recvmsg(fd, &message, 0), EMSGSIZE);
+	message.msg_iovlen = (size_t)minus_one;
+	FAILS(sendmsg(fd, &message, 0), EMSGSIZE);
+	FAILS(recvmsg(fd, &message, 0), EMSGSIZE);
+	FAILS(recvmmsg(fd, many, 4, 0, &negative), EINVAL);
+	FAILS(recvmmsg(fd, many, 4, 0, &long_second), EINVAL);
+	MUST(sendmmsg(fd, many, 0, 0) == 0);
+	MUST(fcntl(fd, F_SETFL, 0) == 0);
+	works(fd, 2);
+	/* Longer than the room for it. */
+	put_option(fd, SO_SNDBUF, 4096);
+	{
+		static char octets[1 << 20];
+		memcpy(octets, &base, sizeof base);
+		FAILS(write(fd, octets, sizeof octets), EMSGSIZE);
+		FAILS(send(fd, octets, sizeof octets, 0), EMSGSIZE);
+	}
+	works(fd, 3);
+}
+
+/* A number that is taken by force, and one that comes by force. */
+static void taken_away(void)
+{
+	int fd = key_socket(0), other, pidfd, pipes[2], status;
+	MUST(syscall(SYS_close_range, fd, fd, 0) == 0);
+	MUST(pipe(pipes) == 0 && pipes[0] == fd);
+	MUST(write(pipes[1], "ab", 2) == 2);
+	MUST(read(fd, buffer.octets, room) == 2);
+	MUST(close(pipes[1]) == 0 && read(fd, buffer.octets, room) == 0);
+	closefrom(fd);
+	MUST(key_socket(0) == fd);
+	works(fd, 1);
+	/* From another process that has it; a number that has been looked at before, and was not ours. */
+	status = dup(0);
+	FAILS(send(status, "x", 1, 0), ENOTSOCK);
+	close(status);
+	MUST((pidfd = syscall(SYS_pidfd_open, getpid(), 0)) >= 0);
+	MUST(dup2(pidfd, 100) == 100 && close(pidfd) == 0);
+	MUST((other = pidfd_getfd(100, fd, 0)) == status);
+	FAILS(shutdown(other, SHUT_RDWR), EOPNOTSUPP);
+	works(other, 2);
+}
+
+/* Programs started in the ways that are no fork() of the C library's. */
+static void spawned(void)
+{
+	int fd = key_socket(SOCK_CLOEXEC), status = -1;
+	char *words[] = { "calls", "after_exec", "77", "78", 0 };
+	posix_spawn_file_actions_t actions;
+	pid_t child;
+	MUST(posix_spawn_file_actions_init(&actions) == 0);
+	MUST(posix_spawn_file_actions_adddup2(&actions, fd, 77) == 0);
+	MUST(posix_spawn(&child, "/proc/self/exe", &actions, 0, words, environ) == 0);
+	wait_for(child);
+	child = vfork();
+	if (child == 0) {
+		dup2(fd, 77);
+		execl("/proc/self/exe", "calls", "after_exec", "77", "78", (char *)0);
+		_exit(9);
+	}
+	MUST(waitpid(child, &status, 0) == child && status == 0);
+	MUST(system("test -n \"$LD_PRELOAD\"") == 0);
+	works(fd, 2);
+}
+
+static volatile int over;
+static void *busy_reader(void *at)
+{
+	char octets[64];
+	int zero = *(int *)at;
+	while (!over)
+		MUST(read(zero, octets, sizeof octets) == sizeof octets);
+	return 0;
+}
+
+/* Who reads something else has not read our answer: it is there when write() returns. */
+static void others_read(void)
+{
+	int fd = key_socket(0), zero = open("/dev/zero", O_RDONLY), n;
+	pthread_t thread;
+	pid_t child = fork();
+	if (child == 0) {
+		alarm(60);
+		busy_reader(&zero);
+	}
+	MUST(pthread_create(&thread, 0, busy_reader, &zero) == 0);
+	for (n = 0; n < 300; n++)
+		works(fd, n);
+	over = 1;
+	MUST(pthread_join(thread, 0) == 0);
+	MUST(kill(child, SIGKILL) == 0 && waitpid(child, &n, 0) == child);
+}
+
+static void *forker(void *at)
+{
+	int fd = *(int *)at, n;
+	for (n = 0; n < 50; n++) {
+		pid_t child = fork();
+		if (child == 0) {
+			/* Only what a signal handler may do: the other thread may hold any lock. */
+			int own = socket(PF_KEY, SOCK_RAW, PF_KEY_V2), copy = dup2(fd, 90);
+			struct sadb_msg base = question(1000 + n);
+			_exit(own >= 0 && copy == 90 && write(own, &base, sizeof base) == sizeof base &&
+				recv(own, &base, sizeof base, MSG_DONTWAIT) == sizeof base &&
+				base.sadb_msg_seq == 1000 + (unsigned)n ? 0 : 1);
+		}
+		wait_for(child);
+	}
+	over = 1;
+	return 0;
+}
+
+/* One thread forks while another is in the middle of a call. */
+static void forks_beside_threads(void)
+{
+	int fd = key_socket(0), n;
+	pthread_t thread;
+	MUST(pthread_create(&thread, 0, forker, &fd) == 0);
+	for (n = 0; !over; n++)
+		works(fd, n);
+	MUST(pthread_join(thread, 0) == 0);
+}
+
+static int handled_fd, handled;
+static void on_signal(int number)
+{
+	struct sadb_msg base = question(5000);
+	(void)number;
+	errno = 0;
+	if (write(handled_fd, &base, sizeof base) == sizeof base &&
+	    recv(handled_fd, &base, sizeof base, MSG_DONTWAIT) == sizeof base && base.sadb_msg_seq == 5000)
+		handled++;
+}
+
+/* Calls from a handler, which comes in the middle of others. */
+static void in_handlers(void)
+{
+	int fd = key_socket(0), n = 0;
+	struct sigaction action;
+	struct itimerval often = { { 0, 3000 }, { 0, 3000 } }, never = { { 0, 0 }, { 0, 0 } };
+	handled_fd = key_socket(0);
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_signal;
+	action.sa_flags = SA_RESTART;
+	MUST(sigaction(SIGALRM, &action, 0) == 0);
+	MUST(setitimer(ITIMER_REAL, &often, 0) == 0);
+	while (handled < 50)
+		works(fd, n++);
+	MUST(setitimer(ITIMER_REAL, &never, 0) == 0);
+}
+
+/* Listens where the service is thought to be, and takes one client and its first question. */
+static int impostor(char *path, int *listener)
+{
+	struct sockaddr_un at;
+	memset(&at, 0, sizeof at);
+	at.sun_family = AF_UNIX;
+	sprintf(at.sun_path, "/tmp/impostor.%d", getpid());
+	unlink(at.sun_path);
+	strcpy(path, at.sun_path);
+	MUST((*listener = socket(AF_UNIX, SOCK_SEQPACKET, 0)) >= 0);
+	MUST(bind(*listener, (struct sockaddr *)&at, sizeof at) == 0 && listen(*listener, 1) == 0);
+	return setenv("IPSEC_PFKEY_SOCKET", path, 1);
+}
+
+/* What a service says that is none, or has been taken over, to the question behind socket(). */
+static void play(int way)
+{
+	char path[108], octets[300];
+	int listener, fd;
+	double start = now();
+	pid_t child;
+	struct itimerval often = { { 0, 2000 }, { 0, 2000 } };
+	struct sigaction action;
+	MUST(impostor(path, &listener) == 0);
+	child = fork();
+	if (child == 0) {
+		alarm(60);
+		fd = accept(listener, 0, 0);
+		MUST(read(fd, octets, sizeof octets) == 24);
+		switch (way) {
+		case 0: /* It talks and talks, and never answers. */
+			memset(octets + 24, 0xff, sizeof octets - 24);
+			octets[1] = 3;
+			octets[8] ^= 1;
+			signal(SIGPIPE, SIG_DFL);
+			for (;;)
+				(void)!write(fd, octets, sizeof octets);
+		case 1: /* It says nothing. */
+			pause();
+			break;
+		case 2: /* Less than a message. */
+			MUST(write(fd, octets, 15) == 15);
+			break;
+		case 3: /* No octets, and the end. */
+			break;
+		case 4: /* An error that is none of this socket. */
+			octets[1] = 0;
+			octets[2] = (char)255;
+			MUST(write(fd, octets, 16) == 16);
+			break;
+		}
+		_exit(0);
+	}
+	close(listener);
+	memset(&action, 0, sizeof action);
+	action.sa_handler = on_alarm;
+	MUST(sigaction(SIGALRM, &action, 0) == 0);
+	MUST(setitimer(ITIMER_REAL, &often, 0) == 0);
+	listener = dup(0);
+	close(listener);
+	if (way < 2)
+		FAILS(socket(PF_KEY, SOCK_RAW, PF_KEY_V2), ETIMEDOUT);
+	else
+		FAILS(socket(PF_KEY, SOCK_RAW, PF_KEY_V2), way < 4 ? EAFNOSUPPORT : 255);
+	MUST(now() - start < 20);
+	MUST(dup(0) == listener);
+	unlink(path);
+	kill(child, SIGKILL);
+	_exit(0);
+}
+
+static void impostors(void)
+{
+	pid_t child[5];
+	int way;
+	for (way = 0; way < 5; way++) {
+		child[way] = fork();
+		if (child[way] == 0)
+			play(way);
+	}
+	for (way = 0; way < 5; way++)
+		wait_for(child[way]);
+}
+
+/* Records with descriptors, of any length: what comes is octets, no more than there is room for. */
+static void hostile_records(void)
+{
+	char path[108];
+	static char octets[100000];
+	int listener, fd, spare, ready, done[2];
+	struct iovec part;
+	struct msghdr message;
+	struct mmsghdr many[3];
+	struct iovec each[3];
+	union {
+		struct cmsghdr header;
+		char octets[CMSG_SPACE(sizeof(int))];
+	} control;
+	pid_t child;
+	MUST(impostor(path, &listener) == 0);
+	MUST(pipe(done) == 0);
+	memset(&message, 0, sizeof message);
+	memset(&control, 0, sizeof control);
+	part.iov_base = octets;
+	message.msg_iov = &part;
+	message.msg_iovlen = 1;
+	message.msg_control = control.octets;
+	message.msg_controllen = sizeof control.octets;
+	child = fork();
+	if (child == 0) {
+		close(done[0]);
+		fd = accept(listener, 0, 0);
+		MUST(read(fd, octets, sizeof octets) == 24);
+		MUST(write(fd, octets, 24) == 24);
+		control.header.cmsg_level = SOL_SOCKET;
+		control.header.cmsg_type = SCM_RIGHTS;
+		control.header.cmsg_len = CMSG_LEN(sizeof fd);
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+		part.iov_len = 50;
+		MUST(sendmsg(fd, &message, 0) == 50);
+		MUST(sendmsg(fd, &message, 0) == 50);
+		MUST(write(fd, octets, sizeof octets) == sizeof octets);
+		MUST(write(fd, octets, 1) == 1);
+		MUST(write(fd, octets, 20) == 20);
+		exit(0);
+	}
+	close(done[1]);
+	close(listener);
+	fd = key_socket(0);
+	/* It has said all and has gone. */
+	MUST(read(done[0], octets, 1) == 0);
+	spare = dup(0);
+	close(spare);
+	part.iov_len = sizeof octets;
+	MUST(recvmsg(fd, &message, 0) == 50);
+	MUST(message.msg_controllen == 0 && message.msg_control == control.octets && message.msg_flags == 0);
+	MUST(recv(fd, octets, sizeof octets, 0) == 50);
+	MUST(dup(0) == spare);
+	MUST(ioctl(fd, FIONREAD, &ready) == 0 && ready > 0);
+	memset(octets, 0xee, sizeof octets);
+	MUST(recv(fd, octets, 32, MSG_PEEK | MSG_TRUNC) == 100000);
+	MUST(recv(fd, octets, 32, 0) == 32 && (unsigned char)octets[32] == 0xee);
+	/* The end that lies behind the last record is told by the next call. */
+	for (ready = 0; ready < 3; ready++) {
+		each[ready].iov_base = octets;
+		each[ready].iov_len = sizeof octets;
+		memset(many + ready, 0, sizeof many[ready]);
+		many[ready].msg_hdr.msg_iov = each + ready;
+		many[ready].msg_hdr.msg_iovlen = 1;
+	}
+	MUST(recvmmsg(fd, many, 3, 0, 0) == 2);
+	MUST(many[0].msg_len == 1 && many[1].msg_len == 20);
+	FAILS(recvmmsg(fd, many, 3, 0, 0), ENETDOWN);
+	FAILS(recvmmsg(fd, many, 3, MSG_DONTWAIT, 0), EAGAIN);
+	wait_for(child);
+	unlink(path);
+}
+
 struct policy {
 	uint16_t len, exttype, type;
 	uint8_t dir, reserved;
@@ -892,6 +1229,14 @@ static const struct {
 	{ "unread", unread },
 	{ "signals", signals },
 	{ "quiet_errno", quiet_errno },
+	{ "nonsense", nonsense },
+	{ "taken_away", taken_away },
+	{ "spawned", spawned },
+	{ "others_read", others_read },
+	{ "forks_beside_threads", forks_beside_threads },
+	{ "in_handlers", in_handlers },
+	{ "impostors", impostors },
+	{ "hostile_records", hostile_records },
 	{ "policies", policies },
 	/* The last: nothing works after it. */
 	{ "service_gone", service_gone },
