@@ -20,7 +20,9 @@ use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, available, connect};
 use ipsec::rundir::Rundir;
 use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::fs;
+use std::io::Read as _;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -49,6 +51,8 @@ struct Gateway {
     iked: Option<Child>,
     /// Whether it looks for NATs on the way, and puts ESP into UDP where there is one.
     nat: bool,
+    /// Whether it begins and ends with the data plane.
+    restart: bool,
 }
 
 impl Gateway {
@@ -64,7 +68,7 @@ impl Gateway {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
         fs::write(dir.path().join("ipsec.conf"), "config setup\n\tpluto=no\n").expect("ipsec.conf");
         let inside = inside.parse().expect("address");
-        Self { namespace, inside, rundir, dir, klips: None, iked: None, nat: false }
+        Self { namespace, inside, rundir, dir, klips: None, iked: None, nat: false, restart: false }
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
@@ -141,8 +145,9 @@ impl Gateway {
                 )
             }
         };
-        let args = ["run", "--dialect", "linux", "--", "unshare", "-m", "sh", "-c", &script];
-        let mut command = self.command(IPSEC, &args);
+        let restart: &[&str] = if self.restart { &["--restart"] } else { &[] };
+        let args = ["--dialect", "linux", "--", "unshare", "-m", "sh", "-c", &script];
+        let mut command = self.command(IPSEC, &[&["run"], restart, &args].concat());
         command.stdout(self.log("iked.log")).stderr(self.log("iked.log"));
         self.iked = Some(self.namespace.spawn(&mut command).expect("iked"));
     }
@@ -249,6 +254,14 @@ fn scene() -> Option<[Namespace; 2]> {
 
 /// Two of them.
 fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
+    let (mut west, mut east) = prepared(options, by)?;
+    east.start_iked();
+    west.start_iked();
+    Some((west, east))
+}
+
+/// Two whose data planes run.
+fn prepared(options: &str, by: By) -> Option<(Gateway, Gateway)> {
     let [left, right] = scene()?;
     let (wests, easts) = ("10.1.0.0/16", "10.2.0.0/16");
     let (in_west, in_east) = (by.rule("west", "east"), by.rule("east", "west"));
@@ -262,8 +275,6 @@ fn pair(options: &str, by: By) -> Option<(Gateway, Gateway)> {
     authority.equip(&authority.vouch("east"), &east.dir.path().join("etc"));
     west.start_klips(easts);
     east.start_klips(wests);
-    east.start_iked();
-    west.start_iked();
     Some((west, east))
 }
 
@@ -324,6 +335,73 @@ fn openiked_rekeys_and_comes_back_after_it_was_killed() {
     west.start_iked();
     crosses(west.inside(), east.inside());
     crosses(east.inside(), west.inside());
+}
+
+/// What somebody hears who holds the cable of a gateway.
+struct Cable(Socket);
+
+impl Cable {
+    fn of(gateway: &Gateway) -> Self {
+        // ETH_P_ALL.
+        let all = Protocol::from(0x0003_i32.swap_bytes() >> 16);
+        let socket = gateway.namespace.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all)));
+        let socket = socket.expect("namespace").expect("packet socket");
+        socket.set_recv_buffer_size(1 << 22).expect("room");
+        socket.set_nonblocking(true).expect("socket");
+        Self(socket)
+    }
+
+    /// How many packets have gone over it since the last time, none of them one that is to be protected.
+    fn carries_nothing_in_clear(&self) -> usize {
+        let mut buffer = [0; 2048];
+        let mut count = 0;
+        while let Ok(len) = (&self.0).read(&mut buffer) {
+            // The device of the tunnel has no Ethernet, and that of the host itself no addresses in it.
+            let frame = buffer.get(..len).unwrap_or_default();
+            let of_cable = frame.get(..6).is_some_and(|to| to[0] & 1 == 0 && to != [0; 6]);
+            if !of_cable || frame.get(12..15) != Some(&[8, 0, 0x45]) {
+                continue;
+            }
+            let inside = |at: usize| frame.get(at) == Some(&10);
+            assert!(!inside(26) && !inside(30), "in clear: {frame:02x?}");
+            count += 1;
+        }
+        count
+    }
+}
+
+#[test]
+fn openiked_goes_on_when_the_data_plane_alone_was_killed_and_started_again() {
+    let Some((mut west, mut east)) = prepared("", By::Secret) else { return };
+    // Whoever is started again begins, and need not wait until the other notices.
+    let rule = east.dir.path().join("iked.conf");
+    let text = fs::read_to_string(&rule).expect("rule").replace("passive", "active");
+    write(&rule, &text);
+    for gateway in [&mut east, &mut west] {
+        gateway.restart = true;
+        gateway.start_iked();
+    }
+    crosses(west.inside(), east.inside());
+    crosses(east.inside(), west.inside());
+    let cable = [Cable::of(&west), Cable::of(&east)];
+    for round in 0..2 {
+        let before = west.spis();
+        assert!(before.len() >= 2, "{before:?}");
+        let (one, other, far) =
+            if round == 0 { (&mut west, &east, "10.2.0.0/16") } else { (&mut east, &west, "10.1.0.0/16") };
+        Gateway::kill(&mut one.klips);
+        assert!(!passes(one.inside(), other.inside(), 5), "nothing is to leave without protection");
+        assert!(!passes(other.inside(), one.inside(), 5), "nothing is to come in without protection");
+        one.start_klips(far);
+        // Nobody has to do anything else.
+        crosses(one.inside(), other.inside());
+        crosses(other.inside(), one.inside());
+        // The other may keep those of before until it finds out that nobody answers on them.
+        let now = if round == 0 { west.spis() } else { east.spis() };
+        assert!(now.iter().all(|spi| !before.contains(spi)), "they are new: {now:x?}, {before:x?}");
+        let heard: usize = cable.iter().map(Cable::carries_nothing_in_clear).sum();
+        assert!(heard > 20, "{heard} packets");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `ipsec run`: an unmodified program that opens `socket(PF_KEY, SOCK_RAW, PF_KEY_V2)` gets our PF_KEY service.
 
+mod restart;
+
 use super::{Failure, finish};
 use crate::rundir::Rundir;
 use pfkey::dialect::Dialect;
@@ -20,6 +22,8 @@ Examples:
   ipsec run -- strace -f ./keymanager with everything it starts
   ipsec run --dialect linux -- iked -d one written for Linux or KAME
   ipsec run --dialect klips -- ./klipstool  one written for KLIPS
+  ipsec run --restart --dialect linux -- iked -d
+                                      one that begins and ends with klips
 
 The program is started in place of this one, with libpfkey_preload.so in
 LD_PRELOAD: its PF_KEY sockets are connections to pf_key.sock of the run
@@ -32,6 +36,12 @@ pub struct Args {
     /// The PF_KEY that the program was written for
     #[arg(long, value_name = "DIALECT", default_value = "native", value_parser = dialect)]
     dialect: Dialect,
+    /// Start the program when there is a data plane, end it when that has gone, and start it again with the next
+    #[arg(long)]
+    restart: bool,
+    /// Started by `ipsec run --restart`, as this process
+    #[arg(long, hide = true, value_name = "PID", conflicts_with = "restart")]
+    kept_by: Option<u32>,
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
@@ -44,9 +54,17 @@ const SOCKET: &str = "IPSEC_PFKEY_SOCKET";
 /// Interpreters of interpreters, as many as Linux follows.
 const SCRIPTS: usize = 4;
 
-/// Runs the command. Returns only if that could not be done.
+/// Runs the command. Returns only if that could not be done, or with the program's end.
 pub fn run(args: &Args) -> ExitCode {
-    finish("run", start(&args.program, args.dialect))
+    if args.restart {
+        let found = args.program.first().map_or(Ok(()), |name| can_be_shimmed(&find(name)?));
+        return match found.and_then(|()| restart::keep(&args.program, args.dialect)) {
+            Ok(code) => code,
+            Err(why) => finish("run", Err(why)),
+        };
+    }
+    let ready = args.kept_by.map_or(Ok(()), restart::be_kept);
+    finish("run", ready.and_then(|()| start(&args.program, args.dialect)))
 }
 
 fn dialect(name: &str) -> Result<Dialect, String> {
@@ -65,9 +83,11 @@ fn start(words: &[OsString], dialect: Dialect) -> Result<(), Failure> {
         preload.push(":");
         preload.push(others);
     }
+    // The program may go to another directory before it opens a socket.
+    let socket = std::path::absolute(Rundir::from_env().dialect_sock(dialect)).map_err(Failure::new)?;
     let mut command = Command::new(&program);
     command.arg0(name).args(arguments);
-    command.env("LD_PRELOAD", preload).env(SOCKET, Rundir::from_env().dialect_sock(dialect));
+    command.env("LD_PRELOAD", preload).env(SOCKET, socket);
     let error = command.exec();
     Err(Failure::new(format_args!("{}: {error}", program.display())))
 }

@@ -12,6 +12,7 @@ mod page;
 mod pfkey_cases;
 #[path = "../../../klips/tests/pfkey_support/mod.rs"]
 mod pfkey_support;
+mod restart;
 mod setting;
 #[path = "../support/seven.rs"]
 mod seven;

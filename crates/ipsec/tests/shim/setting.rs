@@ -28,7 +28,7 @@ pub(crate) fn has(program: &str) -> bool {
 
 /// Builds the shim beside `ipsec`, where `ipsec run` looks for it: cargo makes no library of a package that is only
 /// tested, and a stale one would be tested in its place.
-fn build_shim() {
+pub(crate) fn build_shim() {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let dir = Path::new(IPSEC).parent().expect("a directory");
