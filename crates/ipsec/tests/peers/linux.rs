@@ -349,7 +349,7 @@ fn socket(from: SocketAddr, to: SocketAddr, kind: Type, protocol: Protocol) -> s
 }
 
 fn octets(count: usize) -> Vec<u8> {
-    (0..count).map(|n| (n * 31 ^ n >> 8) as u8).collect()
+    (0..count).map(|n| ((n * 31) ^ (n >> 8)) as u8).collect()
 }
 
 fn same(sent: &[u8], came: &[u8]) -> std::io::Result<()> {

@@ -4,7 +4,7 @@ use ipsec_core::algorithm::Auth;
 
 /// AH captured from FreeS/WAN gateways, and the key.
 fn captured() -> (Mac, Vec<Vec<u8>>) {
-    let text = include_str!("../../tests/data/wire.json");
+    let text = include_str!("../../../ipsec-core/tests/data/wire.json");
     let all: serde_json::Value = serde_json::from_str(text).unwrap();
     let set = all.as_array().unwrap().iter().find(|set| set["name"] == "ah-sha1").unwrap();
     let key = hex::decode(set["keys"]["authkey"].as_str().unwrap()).unwrap();
