@@ -109,6 +109,7 @@ fn connection(side: usize) -> Connection {
             remote: nets[1 - side].clone(),
             upper: Default::default(),
             replay_window: 64,
+            pad: None,
         },
         times: Times::default(),
         encapsulation: Encapsulation::Auto,

@@ -96,6 +96,7 @@ pub(super) fn connection(suite: &Suite, peer: Option<u32>) -> Connection {
             remote: ours(!us),
             upper: Default::default(),
             replay_window: 64,
+            pad: None,
         },
         times: Times::default(),
         encapsulation: Encapsulation::Auto,

@@ -125,6 +125,17 @@ pub struct ChildPolicy {
     pub upper: Upper,
     /// Packets in the replay window.
     pub replay_window: u32,
+    /// What packets are padded to, where the peer takes that (RFC 4303 §2.7).
+    pub pad: Option<Pad>,
+}
+
+/// How long packets in a tunnel are made, so that their lengths say less (RFC 4303 §2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pad {
+    /// So many octets; longer ones go as they are.
+    To(u16),
+    /// As long as the path carries in one packet.
+    Path,
 }
 
 /// The protocol and the ports of what is protected of hosts whose addresses are not known beforehand; 0 is any.

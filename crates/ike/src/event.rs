@@ -1,6 +1,6 @@
 //! What the engine tells its host.
 
-use crate::connection::{Configured, Connection, Mode};
+use crate::connection::{Configured, Connection, Mode, Pad};
 use crate::identity::Id;
 use crate::message::pairs::Unfit;
 use crate::message::{IkeSpi, NotifyKind, TrafficSelector};
@@ -135,6 +135,8 @@ pub struct ChildUp {
     pub protocol: Protocol,
     /// Tunnel or transport mode.
     pub mode: Mode,
+    /// What is sent is padded so.
+    pub pad: Option<Pad>,
     /// The algorithms.
     pub suite: Suite,
     /// Extended sequence numbers.

@@ -4,7 +4,7 @@
 use super::followup::{self, TheirWhat};
 use super::transport;
 use super::{ke, nonce, notified, proposals, refused};
-use crate::connection::{Connection, Mode};
+use crate::connection::{Connection, Mode, Pad};
 use crate::event::{ChildUp, Event, Keyed, Why};
 use crate::job::{Answer, Job};
 use crate::message::pairs::pairs;
@@ -29,12 +29,20 @@ pub(crate) struct Agreed {
     chosen: Chosen,
     protocol: Protocol,
     mode: Mode,
+    /// The peer takes packets with TFC padding.
+    takes_padding: bool,
     spi_out: u32,
     /// The initiator's selectors of this exchange, and the responder's.
     ts: (Vec<TrafficSelector>, Vec<TrafficSelector>),
 }
 
 impl Agreed {
+    /// What is sent is padded so: what the connection says, where the peer takes it. In transport mode nothing says where a
+    /// packet ends and padding begins (RFC 4303 §2.7).
+    pub(super) fn pad(&self, connection: &Connection) -> Option<Pad> {
+        connection.child.pad.filter(|_| self.takes_padding && self.mode == Mode::Tunnel)
+    }
+
     /// The additional key exchanges that are to come.
     pub(super) fn additional(&self) -> VecDeque<Group> {
         self.chosen.additional.iter().copied().collect()
@@ -155,9 +163,7 @@ pub(super) fn offer(
     let (ours, theirs) = sides(sa, connection, Addresses::Asked);
     let offers = offers(connection, pfs, group);
     let mut payloads = Vec::new();
-    if connection.child.mode == Mode::Transport {
-        payloads.push(crate::sa::notify(NotifyKind::UseTransportMode));
-    }
+    payloads.extend(transport::said(connection.child.mode));
     payloads.push(Payload::Sa(proposal::proposals(&offers, Protocol::Esp, &spi_in.to_be_bytes())));
     payloads.extend([Payload::TsI(ours), Payload::TsR(theirs)]);
     payloads
@@ -173,6 +179,11 @@ fn selectors(message: &Message) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) 
         }
     }
     ts
+}
+
+/// Says whether a peer takes packets with TFC padding: who does not says so (RFC 7296 §1.3.1).
+fn takes_padding(message: &Message) -> bool {
+    notified(message, NotifyKind::EspTfcPaddingNotSupported).is_none()
 }
 
 fn list(selectors: &[TrafficSelector]) -> String {
@@ -237,15 +248,13 @@ pub(super) fn choose(
     let spi_out = spi_of(&chosen.spi);
     let spi_out =
         spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
-    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts })
+    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, takes_padding: takes_padding(message), spi_out, ts })
 }
 
 /// The payloads that grant what was chosen.
 pub(super) fn grant(agreed: &Agreed, spi_in: u32) -> Vec<Payload> {
     let mut payloads = Vec::new();
-    if agreed.mode == Mode::Transport {
-        payloads.push(crate::sa::notify(NotifyKind::UseTransportMode));
-    }
+    payloads.extend(transport::said(agreed.mode));
     payloads.push(Payload::Sa(vec![agreed.chosen.proposal(agreed.protocol, spi_in.to_be_bytes().to_vec())]));
     payloads.extend([Payload::TsI(agreed.ts.0.clone()), Payload::TsR(agreed.ts.1.clone())]);
     payloads
@@ -292,7 +301,8 @@ pub(super) fn confirm(
     if mode == Mode::Transport && all.len() > 1 {
         return Err(Why::Protocol("it granted several selectors where one was asked for"));
     }
-    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, spi_out, ts: (ts_i, ts_r) })
+    let takes_padding = takes_padding(message);
+    Ok(Agreed { chosen, protocol: Protocol::Esp, mode, takes_padding, spi_out, ts: (ts_i, ts_r) })
 }
 
 /// Makes the keys of a pair and hands it to the host.
@@ -305,7 +315,12 @@ pub(super) fn install(
 ) {
     let (Some(channel), Stage::Established(proved)) = (&sa.channel, &sa.stage) else { return };
     let peer = proved.id().clone();
-    let Agreed { chosen, protocol, mode, spi_out, ts } = agreed;
+    let pad = agreed.pad(connection);
+    let Agreed { chosen, protocol, mode, takes_padding, spi_out, ts } = agreed;
+    if connection.child.pad.is_some() && !takes_padding {
+        let what = "the peer takes no TFC padding (ESP_TFC_PADDING_NOT_SUPPORTED): tfc= does nothing";
+        cx.out.progress(Some(connection), what.to_owned());
+    }
     let (e, a) = (chosen.encryption_octets(), chosen.integrity_octets());
     let half = e.saturating_add(a);
     let (ni, nr) = pair.nonces;
@@ -342,6 +357,7 @@ pub(super) fn install(
         connection: connection.clone(),
         protocol,
         mode,
+        pad,
         suite: Suite {
             encryption: chosen.encryption.map(|(encryption, _)| encryption),
             auth: chosen.integrity,

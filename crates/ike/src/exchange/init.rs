@@ -432,6 +432,7 @@ pub(crate) fn nobody() -> Connection {
             remote: Vec::new(),
             upper: Default::default(),
             replay_window: 64,
+            pad: None,
         },
         times: Times::default(),
         encapsulation: Encapsulation::Auto,

@@ -55,6 +55,7 @@ pub(crate) fn connection() -> Connection {
             remote: vec![net("10.2.0.0/16")],
             upper: Default::default(),
             replay_window: 64,
+            pad: None,
         },
         times: Times::default(),
         encapsulation: Encapsulation::Auto,
@@ -94,6 +95,49 @@ fn a_responder_that_widens_what_was_asked_is_not_believed() {
     assert!(!grant("10.1.0.0/16", "0.0.0.0/0"));
     assert!(!grant("10.0.0.0/8", "10.2.0.0/16"));
     assert!(!grant("10.2.0.0/16", "10.1.0.0/16"));
+}
+
+#[test]
+fn what_is_sent_is_padded_where_the_peer_takes_it_and_the_mode_has_room_for_it() {
+    use crate::connection::Pad;
+    use crate::message::NotifyKind::{self, EspTfcPaddingNotSupported, UseTransportMode};
+    let (sa, mut connection) = (ike_sa(Stage::Closed), connection());
+    connection.child.pad = Some(Pad::To(1200));
+    let said = |connection: &Connection, more: &[NotifyKind], ours: bool| {
+        let proposal = connection.child.offers[0].proposal(1, Protocol::Esp, vec![0, 0, 0x10, 0]);
+        let (here, there) = if connection.child.mode == Mode::Transport {
+            (net("192.0.2.1/32"), net("192.0.2.2/32"))
+        } else {
+            (net("10.1.0.0/16"), net("10.2.0.0/16"))
+        };
+        let ts = if ours { (here, there) } else { (there, here) };
+        let mut payloads =
+            vec![Payload::Sa(vec![proposal]), Payload::TsI(vec![ts.0]), Payload::TsR(vec![ts.1])];
+        payloads.extend(more.iter().map(|kind| crate::sa::notify(*kind)));
+        message(Exchange::IkeAuth, payloads)
+    };
+    let pads = |connection: &Connection, more: &[NotifyKind]| {
+        let granted = child::confirm(&sa, &said(connection, more, true), connection, false).unwrap();
+        let asked = child::choose(&sa, &said(connection, more, false), connection, false).unwrap();
+        assert_eq!(granted.pad(connection), asked.pad(connection), "the same in both roles");
+        granted.pad(connection)
+    };
+    assert_eq!(pads(&connection, &[]), Some(Pad::To(1200)));
+    assert_eq!(pads(&connection, &[EspTfcPaddingNotSupported]), None);
+    let tells = |connection: &Connection| {
+        let asks = child::offer(&sa, connection, 0x1000, false, None);
+        let more: &[NotifyKind] =
+            if connection.child.mode == Mode::Transport { &[UseTransportMode] } else { &[] };
+        let agreed = child::choose(&sa, &said(connection, more, false), connection, false).unwrap();
+        let no = crate::sa::notify(EspTfcPaddingNotSupported);
+        let told = [asks, child::grant(&agreed, 0x1000)].map(|payloads| payloads.contains(&no));
+        assert_eq!(told[0], told[1]);
+        told[0]
+    };
+    assert!(!tells(&connection), "in a tunnel we take what comes");
+    connection.child.mode = Mode::Transport;
+    assert_eq!(pads(&connection, &[UseTransportMode]), None);
+    assert!(tells(&connection));
 }
 
 #[test]

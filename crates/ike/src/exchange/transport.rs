@@ -8,7 +8,7 @@
 use super::notified;
 use crate::connection::{Connection, Mode};
 use crate::message::pairs::pairs;
-use crate::message::{Message, NotifyKind, TrafficSelector};
+use crate::message::{Message, NotifyKind, Payload, TrafficSelector};
 use crate::sa::IkeSa;
 use core::net::IpAddr;
 
@@ -27,6 +27,17 @@ pub(super) fn granted(message: &Message, connection: &Connection) -> Option<Mode
         (Mode::Tunnel, _) => Some(Mode::Tunnel),
         (Mode::Transport, Mode::Transport) => Some(Mode::Transport),
         (Mode::Transport, Mode::Tunnel) => None,
+    }
+}
+
+/// What a message says of the mode that its sender wants. Whoever would pad packets in transport mode is told that it must not: nothing
+/// in such a packet says where padding begins (RFC 4303 §2.7).
+pub(super) fn said(mode: Mode) -> Vec<Payload> {
+    match mode {
+        Mode::Tunnel => Vec::new(),
+        Mode::Transport => [NotifyKind::UseTransportMode, NotifyKind::EspTfcPaddingNotSupported]
+            .map(crate::sa::notify)
+            .to_vec(),
     }
 }
 

@@ -160,6 +160,7 @@ pub(crate) fn site(name: &str) -> Connection {
             remote: vec![net("10.2.0.0/16")],
             upper: Default::default(),
             replay_window: 64,
+            pad: None,
         },
         times: Times::default(),
         encapsulation: Encapsulation::Auto,

@@ -10,7 +10,7 @@ mod ppk;
 
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
-use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Times, Upper, WhenGone};
+use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Pad, Times, Upper, WhenGone};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
 use ike::message::pairs::pairs;
@@ -90,13 +90,12 @@ enum Host {
 }
 
 /// Keys that would change what is protected or who is believed, and that nothing here acts on.
-const UNSUPPORTED: [(&str, &str); 12] = [
+const UNSUPPORTED: [(&str, &str); 11] = [
     ("ah", "AH is not negotiated: use esp="),
     ("aggrmode", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
     ("aggressive", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
     ("mark", "marks are not set: remove it"),
     ("ipsec-interface", "devices are made by `interfaces=': remove it"),
-    ("tfc", "packets are not padded to hide their length: remove it"),
     ("labeled_ipsec", "security labels are not negotiated: remove it"),
     ("policy_label", "security labels are not negotiated: remove it"),
     ("spi", "keys by hand are not for pluto: see ipsec_spi(8)"),
@@ -310,6 +309,7 @@ impl<'c> Plan<'c> {
                 mode,
                 local: Vec::new(),
                 remote: Vec::new(),
+                pad: self.pad(mode),
                 upper: Upper { protocol, local: our_proto.1, remote: their_proto.1 },
                 replay_window,
             },
@@ -702,6 +702,24 @@ impl<'c> Plan<'c> {
         Mode::Tunnel
     }
 
+    /// `tfc=`: to how many octets packets are padded. strongSwan says `%mtu` and libreswan `%pmtu`.
+    fn pad(&mut self, mode: Mode) -> Option<Pad> {
+        let setting = self.conn.setting("tfc")?;
+        let pad = match setting.value.to_ascii_lowercase().as_str() {
+            "0" | "no" => return None,
+            "%mtu" | "%pmtu" | "mtu" => Some(Pad::Path),
+            number => number.parse().ok().map(Pad::To),
+        };
+        match pad {
+            None => self.refuse(setting, "value must be a number of octets up to 65535, %mtu or no"),
+            Some(_) if mode == Mode::Transport => {
+                self.refuse(setting, "only what is in a tunnel can be padded: remove it, or type=tunnel");
+            }
+            Some(_) => {}
+        }
+        pad
+    }
+
     /// Transport mode is between the two hosts themselves: what names other addresses on either side does not go with it.
     fn hosts_only(&mut self, side: &Side<'c>, host: Option<IpAddr>, nets: &[Vec<IpNet>]) {
         let other = |net: &IpNet| host.is_none_or(|host| *net != IpNet::from(host));
@@ -938,6 +956,12 @@ mod tests {
             ("keylife=soon", "must be a time"),
             ("type=transport", "remove it, or type=tunnel [leftsubnet=10.1.0.0/16]"),
             ("type=transport\n\tleftsourceip=%config", "no addresses are given in transport mode"),
+            ("tfc=65536", "octets up to 65535, %mtu or no"),
+            ("tfc=yes", "octets up to 65535, %mtu or no"),
+            (
+                "type=transport\n\tleftsubnet=192.0.2.1\n\trightsubnet=198.51.100.7\n\ttfc=1200",
+                "only what is in a tunnel",
+            ),
             ("type=transparent", "tunnel or transport"),
             ("auto=sometimes", "ignore, add, route"),
             ("keyexchange=ikev1", "IKEv1"),
@@ -951,6 +975,18 @@ mod tests {
             let said = planned(&format!("{BASE}\t{line}\n"), &WEST).unwrap_err();
             assert!(said.contains(what) && said.starts_with("f:"), "{line}: {said}");
         }
+    }
+
+    #[test]
+    fn packets_are_padded_as_is_said() {
+        let pad =
+            |word: &str| planned(&format!("{BASE}\ttfc={word}\n"), &WEST).unwrap().remove(0).ike.child.pad;
+        assert_eq!(
+            ["0", "no", "1", "65535"].map(pad),
+            [None, None, Some(Pad::To(1)), Some(Pad::To(u16::MAX))]
+        );
+        assert!(["%mtu", "%pmtu"].into_iter().all(|word| pad(word) == Some(Pad::Path)));
+        assert_eq!(planned(BASE, &WEST).unwrap().remove(0).ike.child.pad, None);
     }
 
     #[test]

@@ -7,14 +7,14 @@ use crate::command::eroute::message as eroute;
 use crate::host::clock;
 use crate::keyclient::{KeyClient, KeyError, LONGEST};
 use crate::rundir::Rundir;
-use ike::connection::Mode;
+use ike::connection::{Mode, Pad};
 use ike::event::{ChildUp, Keyed};
 use ike::message::pairs::pairs;
 use ipsec_core::{Protocol, SaId, Said, Selector, Spi};
 use pfkey::client::Request;
 use pfkey::{
     Address, Errno, ExtType, Fault, InnerPair, Lifetime, Message, MessageType, Sa, SaParams, SaType,
-    SpiRange, flags, state,
+    SpiRange, Tfc, flags, state,
 };
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -247,6 +247,13 @@ impl PfKey {
         let hosts = child.mode == Mode::Transport && child.encapsulate;
         if child.esn || hosts || window > u32::from(u8::MAX) {
             request.sa_params(&SaParams { window, esn: child.esn });
+        }
+        if let Some(pad) = child.pad.filter(|_| !inbound) {
+            let pad = match pad {
+                Pad::To(octets) => u32::from(octets),
+                Pad::Path => Tfc::MTU,
+            };
+            request.tfc(&Tfc { pad, dummies: 0 });
         }
         self.demand(if inbound { "UPDATE" } else { "ADD" }, request)
     }

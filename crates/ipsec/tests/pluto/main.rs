@@ -15,6 +15,7 @@ mod moves;
 mod names;
 mod operate;
 mod outside;
+mod padding;
 mod ppk;
 mod record;
 mod schema;
