@@ -65,9 +65,12 @@ fn answer(job: Job, spi: &mut u32) -> Answer {
             *spi += 1;
             Answer::Spi(Some(*spi))
         }
-        other @ (Job::Offer(_) | Job::Accept(..) | Job::Finish(..) | Job::Sign(..) | Job::Verify(_)) => {
-            other.run().unwrap_or(Answer::Spi(None))
-        }
+        other @ (Job::Offer(_)
+        | Job::Accept(..)
+        | Job::Finish(..)
+        | Job::Sign(..)
+        | Job::Verify(_)
+        | Job::Tls(_)) => other.run().unwrap_or(Answer::Spi(None)),
     }
 }
 

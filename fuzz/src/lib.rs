@@ -4,6 +4,7 @@
 //! has the same targets for `cargo fuzz`, which sees coverage and explores for as long as it is left alone.
 
 mod dialect;
+pub mod eap_tls_pieces;
 pub mod esp_open;
 pub mod ike_dialogue;
 pub mod ike_message;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pfkey_linux", run: pfkey_linux::run, seeds: pfkey_linux::seeds },
     Target { name: "ip_walk", run: ip_walk::run, seeds: ip_walk::seeds },
     Target { name: "esp_open", run: esp_open::run, seeds: esp_open::seeds },
+    Target { name: "eap_tls_pieces", run: eap_tls_pieces::run, seeds: eap_tls_pieces::seeds },
     Target { name: "ike_message", run: ike_message::run, seeds: ike_message::seeds },
     Target { name: "ike_dialogue", run: ike_dialogue::run, seeds: ike_dialogue::seeds },
 ];

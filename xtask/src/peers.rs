@@ -31,6 +31,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "libcharon-extra-plugins",
         "IKE with strongSwan",
     ),
+    (
+        "/usr/lib/ipsec/plugins/libstrongswan-eap-tls.so",
+        "libcharon-extauth-plugins",
+        "EAP-TLS with strongSwan",
+    ),
 ];
 
 /// The same for machines that are emulated, with another kernel: each test of theirs takes minutes.

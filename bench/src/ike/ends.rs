@@ -206,5 +206,5 @@ fn local_auth(pki: &Pki, us: bool) -> LocalAuth {
 }
 
 fn by_signature() -> RemoteAuth {
-    RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false }
+    RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: None }
 }

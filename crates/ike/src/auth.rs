@@ -10,6 +10,7 @@ pub(crate) mod methods;
 pub(crate) mod signature;
 
 use crate::connection::{Connection, Secrets};
+use crate::eap::Won;
 use crate::event::Why;
 use crate::identity::Id;
 use crate::message::IdBody;
@@ -100,27 +101,26 @@ pub(crate) fn shared_key(
     Ok(Authenticated { id })
 }
 
-/// Checks the peer's AUTH after EAP: by what the password made, and by nothing else (RFC 7296 §2.16).
+/// Checks the peer's AUTH after EAP: by the key that EAP has made, and by nothing else (RFC 7296 §2.16).
 ///
 /// # Errors
 /// What does not hold.
-pub(crate) fn password(
+pub(crate) fn after_eap(
     prf: Prf,
-    (user, msk): (&str, &Secret),
+    won: &Won,
     connection: &Connection,
     claim: Claim<'_>,
     signed: Signed<'_>,
 ) -> Result<Authenticated, Why> {
     // What it said it is before EAP counts for nothing: clients say their address there, or what they like.
-    let id = Id::user(user);
-    believe(&id, Voucher::Password, &connection.remote_id)?;
-    if claim.method != SHARED_KEY || !connection.remote_auth.eap {
+    believe(&won.id, Voucher::Eap, &connection.remote_id)?;
+    if claim.method != SHARED_KEY || connection.remote_auth.eap.is_none() {
         return Err(Why::BadMethod(claim.method));
     }
-    if msk.is_empty() || !signed.shared_key(prf, msk, claim.id).is_same(claim.data) {
-        return Err(Why::BadPassword(user.to_owned()));
+    if won.msk.is_empty() || !signed.shared_key(prf, &won.msk, claim.id).is_same(claim.data) {
+        return Err(Why::NotOfEap(won.id.to_string()));
     }
-    Ok(Authenticated { id })
+    Ok(Authenticated { id: won.id.clone() })
 }
 
 /// A signature and certificates to verify, which takes a while: a job for the host.

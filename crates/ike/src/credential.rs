@@ -13,8 +13,26 @@ pub enum LocalAuth {
     SharedKey,
     /// By a signature.
     Signature(Box<LocalSignature>),
-    /// By a user's password in EAP, once the peer has proved who it is by a signature.
-    Eap(String),
+    /// In EAP, once the peer has proved who it is by a signature.
+    Eap(Box<LocalEap>),
+}
+
+/// Who we are in EAP, and how we prove it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalEap {
+    /// The name we give.
+    pub name: String,
+    /// What proves it.
+    pub proof: EapProof,
+}
+
+/// What proves in EAP who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EapProof {
+    /// The password of [`crate::connection::Secrets::eap`] that this name has, by EAP-MSCHAPv2.
+    Password,
+    /// A certificate, by EAP-TLS. There the peer proves once more who it is, by one for the same identity.
+    Tls(LocalSignature),
 }
 
 /// The key we sign with, and what goes with it.
@@ -49,14 +67,22 @@ pub struct RemoteAuth {
     pub shared_key: bool,
     /// By a signature.
     pub signature: Option<RemoteSignature>,
-    /// By a user's password in EAP: any user of [`crate::connection::Secrets::eap`] whose name is an identity that the
-    /// connection allows.
-    pub eap: bool,
+    /// In EAP.
+    pub eap: Option<RemoteEap>,
+}
+
+/// How a peer may prove in EAP who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteEap {
+    /// By a password: any user of [`crate::connection::Secrets::eap`] whose name is an identity that the connection allows.
+    Password,
+    /// By a certificate in TLS: for the name that it gives in EAP, or for the identity that it gives in IKE.
+    Tls(RemoteSignature),
 }
 
 impl Default for RemoteAuth {
     fn default() -> Self {
-        Self { shared_key: true, signature: None, eap: false }
+        Self { shared_key: true, signature: None, eap: None }
     }
 }
 

@@ -230,6 +230,23 @@ pub enum Why {
     PasswordRefused(String),
     /// No password of this user is configured.
     NoPassword(String),
+    /// One side wants another method of EAP than the other.
+    EapMethod {
+        /// Ours.
+        ours: String,
+        /// What the peer would have.
+        theirs: String,
+        /// The keyword that chooses ours.
+        setting: &'static str,
+    },
+    /// EAP has succeeded, and AUTH is not made with its key.
+    NotOfEap(String),
+    /// The peer does not take our certificate in EAP, and does not say why.
+    CertificateRefused(String),
+    /// The peer has ended TLS by an alert of this number (IANA, TLS Alerts).
+    TlsAlert(u8),
+    /// TLS has come to nothing.
+    Tls(String),
     /// The peer sent no certificate, and none is known.
     NoCertificate(String),
     /// The peer's certificate cannot be read.
@@ -377,6 +394,23 @@ impl core::fmt::Display for Why {
             Self::NoPassword(user) => {
                 write!(f, "there is no password of {user}: add a line `{user} : EAP \"...\"' to ipsec.secrets")
             }
+            Self::EapMethod { ours, theirs, setting } => write!(
+                f,
+                "the peer asks for {theirs}, and the connection here is for {ours}: mend {setting}=, or the peer's"
+            ),
+            Self::NotOfEap(peer) => write!(
+                f,
+                "{peer} has proved in EAP who it is, and AUTH is not made with the key of that: somebody is between, or the peer derives another key (RFC 7296 §2.16)"
+            ),
+            Self::CertificateRefused(name) => write!(
+                f,
+                "the peer does not take {name} and its certificate (leftcert=), and does not say why: see its log"
+            ),
+            Self::TlsAlert(alert) => {
+                let (name, remedy) = crate::eap::alert(*alert);
+                write!(f, "the peer ended EAP-TLS with the alert {name} ({alert}): {remedy}")
+            }
+            Self::Tls(what) => write!(f, "EAP-TLS came to nothing: {what}"),
             Self::NoCertificate(peer) => write!(
                 f,
                 "{peer} sent no certificate and none is known here: leftsendcert=always at its side, or rightcert= here"

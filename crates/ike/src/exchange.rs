@@ -55,7 +55,7 @@ pub(crate) fn step(
                 Asked::Init => init::answered(sa, cx, opened, answers),
                 Asked::Intermediate(_) => intermediate::answered(sa, cx, opened, answers),
                 Asked::Auth { .. } => auth::answered(sa, cx, &opened.message, answers),
-                Asked::Eap => eap::answered(sa, cx, &opened.message),
+                Asked::Eap => eap::answered(sa, cx, &opened.message, answers),
                 Asked::Child(_) => child::answered(sa, cx, &opened.message, answers),
                 Asked::RekeyIke(_) => rekey_ike::answered(sa, cx, &opened.message, answers),
                 Asked::Followup(_) => followup::answered(sa, cx, &opened.message, answers),

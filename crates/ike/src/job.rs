@@ -1,6 +1,7 @@
 //! What takes time or comes from outside: the engine asks, its host answers, and one that is slow delays nobody else.
 
 pub use crate::auth::{Verification, Verified};
+pub use crate::eap::{Said, Turn};
 use crate::event::Why;
 use ipsec_core::Secret;
 use ipsec_core::kex::{Group, KexError, Offer};
@@ -31,6 +32,8 @@ pub enum Job {
     Sign(Arc<PrivateKey>, Scheme, Vec<u8>),
     /// The peer's signature and certificates.
     Verify(Box<Verification>),
+    /// A turn of TLS in EAP.
+    Tls(Turn),
 }
 
 /// What came of a job.
@@ -48,6 +51,8 @@ pub enum Answer {
     Signed(Result<Vec<u8>, SignError>),
     /// Of [`Job::Verify`]: whose it is, or what does not hold.
     Verified(Box<Result<Verified, Why>>),
+    /// Of [`Job::Tls`]: what is said to the peer, and how it stands.
+    Tls(Box<Said>),
 }
 
 impl Job {
@@ -62,6 +67,7 @@ impl Job {
             Self::Finish(offer, theirs) => Answer::Finished(offer.finish(&theirs)),
             Self::Sign(key, scheme, octets) => Answer::Signed(key.sign(scheme, &octets)),
             Self::Verify(verification) => Answer::Verified(Box::new(verification.run())),
+            Self::Tls(turn) => Answer::Tls(Box::new(turn.run())),
             host @ Self::Spi { .. } => return Err(host),
         })
     }

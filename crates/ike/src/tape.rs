@@ -4,9 +4,12 @@
 //! jobs and the same datagrams at the same times make the same datagrams again, octet for octet: [`replay`] does that and
 //! says where it was otherwise. A record is lines of words; it holds every secret of the connections it is about.
 
+use crate::eap::{Outcome, Said, Won};
 use crate::endpoint::Endpoint;
+use crate::event::Why;
+use crate::identity::Id;
 use crate::job::{Answer, Job, JobId};
-use crate::message::IkeSpi;
+use crate::message::{IdBody, IkeSpi};
 use crate::outbox::Random;
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
@@ -201,6 +204,17 @@ impl core::fmt::Display for Entry {
                     Answer::Spi(Some(spi)) => write!(f, "spi {spi}"),
                     Answer::Spi(None) => f.write_str("spi"),
                     Answer::Signed(Ok(signature)) => write!(f, "signed {}", hex(signature)),
+                    Answer::Tls(said) => {
+                        write!(f, "tls {} ", hex(&said.octets))?;
+                        match &said.outcome {
+                            Outcome::More => f.write_str("more"),
+                            Outcome::Failed(_) => f.write_str("failed"),
+                            Outcome::Done(won) => {
+                                let body = won.id.body();
+                                write!(f, "{}:{}:{}", body.kind, hex(&body.data), hex(&won.msk))
+                            }
+                        }
+                    }
                     // Whose it was follows from what is configured, and is found out again.
                     Answer::Signed(Err(_)) | Answer::Verified(_) => f.write_str("again"),
                 }
@@ -278,6 +292,19 @@ fn answer(kind: &str, rest: (Option<&str>, Option<&str>)) -> Option<Answer> {
         ("accepted", _) => Answer::Accepted(Err(KexError::Value)),
         ("finished", _) => Answer::Finished(Err(KexError::Value)),
         ("signed", (Some(signature), None)) => Answer::Signed(Ok(unhex(signature)?)),
+        ("tls", (Some(octets), Some(outcome))) => {
+            let outcome = match outcome {
+                "more" => Outcome::More,
+                "failed" => Outcome::Failed(Why::Tls("as it is recorded".to_owned())),
+                done => {
+                    let mut words = done.split(':');
+                    let (kind, data) = (words.next()?.parse().ok()?, unhex(words.next()?)?);
+                    let id = Id::from_body(&IdBody { kind, data })?;
+                    Outcome::Done(Won { id, msk: Secret::from(unhex(words.next()?)?) })
+                }
+            };
+            Answer::Tls(Box::new(Said::recorded(unhex(octets)?, outcome)))
+        }
         ("spi", (spi, _)) => Answer::Spi(spi.and_then(|spi| spi.parse().ok())),
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! The files below docs/examples are what they say: the programs take them as they stand.
 
+use ike::credential::{EapProof, LocalAuth, RemoteEap};
 use ike::x509::Certificate;
 use ipsec::conf::connection::{Auto, Here, Planned, plan};
 use ipsec::conf::{Conf, secrets};
@@ -98,6 +99,8 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
         ("road-warrior-server", "vpn", vpn, KeyKind::Rsa),
         ("windows-clients", "vpn", vpn, KeyKind::Rsa),
         ("apple-clients", "vpn", vpn, p256),
+        ("eap-tls-server", "vpn", vpn, p256),
+        ("eap-tls-client", "alice", "C=CH, O=Example, CN=alice@example.org", p256),
     ] {
         let dir = tempfile::tempdir().expect("directory");
         let write = |path: &str, octets: &[u8]| {
@@ -109,7 +112,8 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
         for file in ["ipsec.conf", "ipsec.secrets"] {
             write(file, &fs::read(example(name).join(file)).expect("file"));
         }
-        let names = [format!("@{}", subject.rsplit('=').next().expect("a name"))];
+        let name_of = subject.rsplit('=').next().expect("a name");
+        let names = [if name_of.contains('@') { name_of.to_owned() } else { format!("@{name_of}") }];
         let holder = root.issue((subject, &[&names[0]]), kind, lasting);
         write(&format!("ipsec.d/certs/{file}.pem"), holder.certificate.der());
         write(&format!("ipsec.d/private/{file}.key"), &holder.pkcs8);
@@ -119,20 +123,26 @@ fn examples_with_certificates_load_with_their_certificates_and_keys() {
             secrets::read(&dir.path().join("ipsec.secrets")).unwrap_or_else(|why| panic!("{name}: {why:?}"));
         assert!(read.warnings.is_empty(), "{name}: {:?}", read.warnings);
         for planned in &all {
-            let ike::credential::LocalAuth::Signature(local) = &planned.ike.local_auth else {
-                panic!("{name}: it does not sign")
+            let local = match &planned.ike.local_auth {
+                LocalAuth::Signature(local) => local,
+                LocalAuth::Eap(eap) => match &eap.proof {
+                    EapProof::Tls(local) => local,
+                    EapProof::Password => panic!("{name}: it does not sign"),
+                },
+                LocalAuth::SharedKey => panic!("{name}: it does not sign"),
             };
             assert!(read.secrets.key(&local.public).is_some(), "{name}: its key is not there");
             let users = read.secrets.eap.len();
             assert!(
-                !planned.ike.remote_auth.eap || users > 0,
+                planned.ike.remote_auth.eap != Some(RemoteEap::Password) || users > 0,
                 "{name}: it lets users in, and there are none"
             );
         }
     }
 }
 
-/// What both know libreswan takes as it stands, too; what it does not know (ML-KEM, users with passwords) it refuses.
+/// What both know libreswan takes as it stands, too; what it does not know (ML-KEM, users with passwords,
+/// EAP-TLS by these words) it refuses.
 #[test]
 fn examples_load_in_libreswan_where_the_keywords_are_common() {
     let program =
@@ -152,6 +162,7 @@ fn examples_load_in_libreswan_where_the_keywords_are_common() {
         ("road-warrior-client", true),
         ("post-quantum", false),
         ("windows-clients", false),
+        ("eap-tls-server", false),
     ] {
         let file = example(name).join("ipsec.conf");
         let output = Command::new(&program).arg("--checkconfig").arg("--config").arg(&file).output();

@@ -10,8 +10,8 @@ use crate::x509::Certificate;
 pub(super) enum Voucher<'a> {
     /// A secret that is configured for this very identity.
     SharedKey,
-    /// A password of this very user, after EAP.
-    Password,
+    /// EAP: a password of this very user, or a certificate that was believed to be this one's.
+    Eap,
     /// A certificate that leads to an authority we trust.
     Authority(&'a Certificate),
     /// The connection itself, which names this certificate.
@@ -31,7 +31,7 @@ pub(super) fn believe(claimed: &Id, voucher: Voucher<'_>, wanted: &IdPattern) ->
     // A connection that names one identity and one key has said that they belong together.
     let named = matches!(wanted, IdPattern::Exactly(_));
     match voucher {
-        Voucher::SharedKey | Voucher::Password => Ok(()),
+        Voucher::SharedKey | Voucher::Eap => Ok(()),
         Voucher::NamedKey if named => Ok(()),
         Voucher::NamedKey => Err(Why::Nameless(claimed.to_string())),
         Voucher::Named(_) if named => Ok(()),
@@ -109,9 +109,9 @@ mod tests {
             ("@anything", Voucher::SharedKey, "@anything", y),
             ("@anything", Voucher::SharedKey, "@other", n),
             ("@anything", Voucher::SharedKey, "%any", y),
-            ("@alice", Voucher::Password, "%any", y),
-            ("alice@example.org", Voucher::Password, "*@example.org", y),
-            ("@bob", Voucher::Password, "@alice", n),
+            ("@alice", Voucher::Eap, "%any", y),
+            ("alice@example.org", Voucher::Eap, "*@example.org", y),
+            ("@bob", Voucher::Eap, "@alice", n),
         ] {
             let wanted = IdPattern::parse(wanted).unwrap();
             assert_eq!(

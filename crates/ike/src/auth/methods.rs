@@ -30,7 +30,7 @@ pub(crate) fn announce<'a>(connections: impl Iterator<Item = &'a Connection>) ->
     let mut any = false;
     for connection in connections {
         let ways = &connection.remote_auth;
-        if ways.eap {
+        if ways.eap.is_some() {
             return None;
         }
         any = true;
@@ -117,11 +117,11 @@ impl Methods {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::{RemoteAuth, RemoteSignature};
+    use crate::credential::{RemoteAuth, RemoteEap, RemoteSignature};
     use crate::exchange::init::nobody;
     use crate::message::{Exchange, Flags, Header, IkeSpi};
 
-    fn connection(shared_key: bool, schemes: Option<Schemes>, eap: bool) -> Connection {
+    fn connection(shared_key: bool, schemes: Option<Schemes>, eap: Option<RemoteEap>) -> Connection {
         let signature = schemes.map(|schemes| RemoteSignature { schemes, ..RemoteSignature::default() });
         Connection { remote_auth: RemoteAuth { shared_key, signature, eap }, ..nobody() }
     }
@@ -144,19 +144,24 @@ mod tests {
     fn what_is_announced_is_read_and_nothing_is_where_eap_is_taken() {
         let old = Schemes { rsa_sha1: true, ..Schemes::default() };
         let all = [
-            connection(true, None, false),
-            connection(false, Some(old.clone()), false),
-            connection(false, Some(Schemes::none()), false),
+            connection(true, None, None),
+            connection(false, Some(old.clone()), None),
+            connection(false, Some(Schemes::none()), None),
         ];
         let read = Methods::of(&message(announce(all.iter()).into_iter().collect())).unwrap();
         assert_eq!(read, Methods { shared_key: true, schemes: schemes(&old) });
         assert_eq!(read.schemes.len(), 14);
         let ed25519 = Schemes { ed25519: true, ..Schemes::none() };
         let read = Methods::of(&message(
-            announce([connection(false, Some(ed25519), false)].iter()).into_iter().collect(),
+            announce([connection(false, Some(ed25519), None)].iter()).into_iter().collect(),
         ));
         assert_eq!(read, Some(Methods { shared_key: false, schemes: vec![Scheme::Ed25519] }));
-        assert_eq!(announce([connection(true, None, false), connection(false, None, true)].iter()), None);
+        assert_eq!(
+            announce(
+                [connection(true, None, None), connection(false, None, Some(RemoteEap::Password))].iter()
+            ),
+            None
+        );
         assert_eq!(announce(core::iter::empty()), None);
     }
 

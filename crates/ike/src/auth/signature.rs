@@ -5,11 +5,12 @@ use super::believe::{Voucher, believe};
 use crate::connection::Connection;
 use crate::credential::{Known, RemoteSignature, Schemes};
 use crate::event::Why;
-use crate::identity::Id;
+use crate::identity::{Id, IdPattern};
 use crate::message::{CertEncoding, Message, Payload};
 use crate::x509::Certificate;
 use crate::x509::path::{Trust, in_time};
 use ipsec_core::sign::{Curve, PublicKey, Scheme, SignatureHash};
+use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
 /// RSA with SHA-1 (IANA, IKEv2 Authentication Method).
@@ -135,9 +136,9 @@ impl Evidence {
             return Err(first.unwrap_or(Why::BadSignature(self.claimed.to_string())));
         }
         let leaf = leaf.ok_or_else(|| Why::NoCertificate(self.claimed.to_string()))?;
-        // Names first: that is the cheapest, and what a person has to mend most often.
-        believe(&self.claimed, Voucher::Authority(leaf), &connection.remote_id)?;
-        self.trust.path(leaf, others, &policy.authorities, self.at).map_err(Why::Distrust)?;
+        let claims = core::slice::from_ref(&self.claimed);
+        let shown = Shown { policy, wanted: &connection.remote_id, claims, trust: &self.trust, at: self.at };
+        shown.vouched(&self.claimed, leaf, others)?;
         self.verify(&policy.schemes, leaf.key())
     }
 
@@ -162,6 +163,58 @@ impl Evidence {
         }
         key.verify(scheme, &self.octets, signature).map_err(|_| Why::BadSignature(self.claimed.to_string()))
     }
+}
+
+/// What a certificate is held against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    pub(crate) policy: &'a RemoteSignature,
+    /// Who the connection is for.
+    pub(crate) wanted: &'a IdPattern,
+    /// Who the peer says it is; there may be several ways in which it has.
+    pub(crate) claims: &'a [Id],
+    pub(crate) trust: &'a Trust,
+    /// Seconds since 1970.
+    pub(crate) at: u64,
+}
+
+impl Shown<'_> {
+    /// Says whether an authority vouches for this identity by this certificate.
+    fn vouched(&self, claimed: &Id, leaf: &Certificate, others: &[Certificate]) -> Result<(), Why> {
+        // Names first: that is the cheapest, and what a person has to mend most often.
+        believe(claimed, Voucher::Authority(leaf), self.wanted)?;
+        self.trust.path(leaf, others, &self.policy.authorities, self.at).map_err(Why::Distrust)
+    }
+}
+
+/// Says whose a certificate is that came in TLS, with others behind it. That its holder has the key, TLS will show.
+///
+/// # Errors
+/// Why it is not believed.
+pub(crate) fn in_tls(shown: Shown<'_>, (leaf, others): (&[u8], &[CertificateDer<'_>])) -> Result<Id, Why> {
+    let octets = others.iter().fold(leaf.len(), |sum, one| sum.saturating_add(one.len()));
+    if others.len() >= MAX_CERTIFICATES || octets > MAX_OCTETS {
+        return Err(Why::Protocol("it sent more certificates than a peer can have"));
+    }
+    let leaf = Certificate::from_der(leaf).map_err(Why::Certificate)?;
+    let others: Vec<Certificate> = others.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    // Of what it says it is, the first that the certificate says as well; if none, that is what is wrong.
+    let first = shown.claims.first();
+    let claimed = shown.claims.iter().find(|claimed| leaf.vouches_for(claimed)).or(first);
+    let claimed = claimed.ok_or(Why::Protocol("it did not say who it is"))?;
+    let known = &shown.policy.known;
+    if known.is_empty() {
+        return shown.vouched(claimed, &leaf, &others).map(|()| claimed.clone());
+    }
+    let same = known.iter().find(|known| known.key() == leaf.key());
+    let voucher = match same.ok_or_else(|| Why::BadSignature(claimed.to_string()))? {
+        Known::Key(_) => Voucher::NamedKey,
+        Known::Certificate(certificate) => {
+            in_time(certificate, shown.at).map_err(Why::Distrust)?;
+            Voucher::Named(certificate)
+        }
+    };
+    believe(claimed, voucher, shown.wanted).map(|()| claimed.clone())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::connection::Psk;
-use crate::credential::{Known, RemoteAuth, RemoteSignature, Schemes};
+use crate::credential::{Known, RemoteAuth, RemoteEap, RemoteSignature, Schemes};
 use crate::exchange::init::nobody;
 use crate::identity::IdPattern;
 use crate::x509::Certificate;
@@ -67,9 +67,40 @@ fn only_the_right_identity_with_the_right_secret_over_this_handshake_is_believed
     let claim = Claim { id: &body, method: 2, data: &whole };
     let mut strict = with(&IdPattern::Any);
     strict.remote_auth =
-        RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false };
+        RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: None };
     let refused = shared_key(Prf::HmacSha256, &secrets, &strict, claim, signed);
     assert!(matches!(refused, Err(Why::BadMethod(2))), "{refused:?}");
+}
+
+/// After EAP the key that it made counts, and no other, and who has proved what it is there.
+#[test]
+fn auth_after_eap_is_by_the_key_of_that_eap_and_by_no_other() {
+    let sk_p = Secret::from(&[7; 32][..]);
+    let signed = Signed { init: b"message", nonce: b"nonce", sk_p: &sk_p, int_auth: b"" };
+    let msk = Secret::from(&[9; 64][..]);
+    let try_it = |who: &str, made: &Secret, by: &[u8], eap: Option<RemoteEap>, method: u8| {
+        let connection = Connection {
+            remote_id: IdPattern::Exactly(id("@alice")),
+            remote_auth: RemoteAuth { shared_key: true, signature: None, eap },
+            ..nobody()
+        };
+        // In IKE it says it is somebody else, which counts for nothing.
+        let body = id("@root").body();
+        let data = signed.shared_key(Prf::HmacSha256, &Secret::from(by), &body);
+        let won = Won { id: id(who), msk: made.clone() };
+        after_eap(Prf::HmacSha256, &won, &connection, Claim { id: &body, method, data: &data }, signed)
+    };
+    for eap in [RemoteEap::Password, RemoteEap::Tls(RemoteSignature::default())] {
+        let eap = Some(eap);
+        assert_eq!(try_it("@alice", &msk, &msk, eap.clone(), 2).unwrap().id(), &id("@alice"));
+        let refused = try_it("@alice", &msk, &[8; 64], eap.clone(), 2);
+        assert!(matches!(refused, Err(Why::NotOfEap(_))), "{refused:?}");
+        // A method that makes no key has proved nothing that AUTH could rest on.
+        assert!(try_it("@alice", &Secret::default(), b"", eap.clone(), 2).is_err());
+        assert!(matches!(try_it("@bob", &msk, &msk, eap.clone(), 2), Err(Why::WrongId { .. })));
+        assert!(matches!(try_it("@alice", &msk, &msk, eap, 13), Err(Why::BadMethod(13))));
+    }
+    assert!(matches!(try_it("@alice", &msk, &msk, None, 2), Err(Why::BadMethod(2))));
 }
 
 /// A peer that signs, and what this side has been told about it.
@@ -91,7 +122,7 @@ impl Case {
             trust: Trust { authorities: vec![ca.certificate.clone()], ..Trust::default() },
             connection: Connection {
                 remote_id: IdPattern::Exactly(id("@peer.example.org")),
-                remote_auth: RemoteAuth { shared_key: false, signature: Some(policy), eap: false },
+                remote_auth: RemoteAuth { shared_key: false, signature: Some(policy), eap: None },
                 ..nobody()
             },
             claimed: id("@peer.example.org"),

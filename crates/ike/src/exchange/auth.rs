@@ -36,10 +36,10 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
     let peer = peer(sa, &connection);
     let (certificates, auth, named) = match &connection.local_auth {
         // Without AUTH the responder is asked for EAP (RFC 7296 §2.16).
-        LocalAuth::Eap(user) if cx.config.secrets.user(user).is_none() => {
-            return Err(Pause::Fail(Why::NoPassword(user.clone())));
+        LocalAuth::Eap(local) => {
+            crate::eap::ready(local, &cx.config.secrets).map_err(Pause::Fail)?;
+            (Vec::new(), Vec::new(), None)
         }
-        LocalAuth::Eap(_) => (Vec::new(), Vec::new(), None),
         LocalAuth::SharedKey | LocalAuth::Signature(_) => {
             let named = named(sa, cx, &connection, &peer).map_err(Pause::Fail)?;
             let keys = keys(sa).ok_or(Pause::Fail(Why::Internal("no keys")))?;
@@ -172,7 +172,7 @@ fn prove(
             let (method, data) = encode(scheme, &signature).ok_or_else(broken)?;
             Ok((ours(local, asked), Payload::Auth { method, data }))
         }
-        // Only who begins has a password; the responder's own proof is a signature.
+        // Only who begins may do so in EAP; the responder's own proof is a signature.
         LocalAuth::Eap(_) => Err(deny(side, Why::BadMethod(EAP))),
     }
 }
@@ -349,11 +349,14 @@ pub(super) fn answered(
             return Ok(());
         }
     };
-    let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
     if matches!(connection.local_auth, LocalAuth::Eap(_)) {
-        eap::begin(sa, cx, message, (proved, spi_in));
-        return Ok(());
+        let Some(Asked::Auth { spi_in }) = sa.request.as_ref().map(|request| &request.asked) else {
+            return Ok(());
+        };
+        let spi_in = *spi_in;
+        return eap::begin(sa, cx, message, (proved, spi_in), answers);
     }
+    let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
     mixed(sa, keys, ppk);
     conclude(sa, cx, message, (proved, spi_in));
     Ok(())
@@ -431,7 +434,10 @@ fn candidates<'a>(
         }
         let taken = match method {
             SHARED_KEY => connection.remote_auth.shared_key,
-            EAP => connection.remote_auth.eap && matches!(connection.local_auth, LocalAuth::Signature(_)),
+            EAP => {
+                connection.remote_auth.eap.is_some()
+                    && matches!(connection.local_auth, LocalAuth::Signature(_))
+            }
             method if is_signature(method) => connection.remote_auth.signature.is_some(),
             _ => false,
         };
@@ -481,7 +487,7 @@ pub(super) fn answer(
     }
     let deny = |why: Why| deny(1, why);
     if !message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. })) {
-        return ask_for_password(sa, cx, message, answers);
+        return ask_in_eap(sa, cx, message, answers);
     }
     let claim = claim(message, 0).map_err(deny)?;
     let claimed = Id::from_body(claim.id)
@@ -504,7 +510,7 @@ pub(super) fn answer(
 }
 
 /// Answers a peer that sends no AUTH and so asks for EAP: we prove who we are, and ask who it is.
-fn ask_for_password(
+fn ask_in_eap(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
     message: &Message,
@@ -518,12 +524,13 @@ fn ask_for_password(
     let said = (asks(message), methods.as_ref());
     let (candidates, _) = candidates(sa, cx, message, &claimed, EAP).map_err(|why| deny(1, why))?;
     let Some(connection) = candidates.first().cloned() else { return Ok(()) };
+    let Some(how) = connection.remote_auth.eap.clone() else { return Ok(()) };
     let keys = keys(sa).ok_or_else(|| deny(1, Why::Internal("no keys")))?;
     let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, said, answers)?;
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
     payloads.extend(certificates);
     payloads.push(auth);
-    eap::ask(sa, cx, message, connection, payloads);
+    eap::ask(sa, cx, message, (connection, &how), payloads);
     Ok(())
 }
 

@@ -1,14 +1,13 @@
 //! EAP within IKE_AUTH (RFC 7296 §2.16). The responder has proved who it is by a signature before anything is said of a
-//! password, and both sides prove in the end that they have the MSK that the password made.
+//! password or of our certificate, and both sides prove in the end that they have the MSK that EAP has made.
 
 use super::auth::{self, Proved};
 use super::refused;
-use crate::auth::{Authenticated, Claim, SHARED_KEY, password};
+use crate::auth::{Authenticated, Claim, SHARED_KEY, after_eap};
 use crate::connection::Connection;
-use crate::credential::LocalAuth;
-use crate::eap::{Client, Server, Step};
+use crate::credential::{LocalAuth, RemoteEap};
+use crate::eap::{Around, Client, Server, Step, Won};
 use crate::event::Why;
-use crate::identity::Id;
 use crate::keys::IkeKeys;
 use crate::message::{Exchange, IdBody, Message, NotifyKind, Payload};
 use crate::outbox::Context;
@@ -26,9 +25,9 @@ pub(crate) struct Conversation {
 
 #[derive(Debug)]
 enum Role {
-    /// We know the passwords. `first` is what the peer asked for, `won` who it is and the MSK, once EAP has succeeded.
-    Server { connection: Arc<Connection>, first: Box<Message>, server: Server, won: Option<(String, Secret)> },
-    /// We have a password. The responder has proved who it is; `id` is what it said.
+    /// We ask who it is. `first` is what the peer asked for, `won` who it is and the MSK, once EAP has succeeded.
+    Server { connection: Arc<Connection>, first: Box<Message>, server: Server, won: Option<Won> },
+    /// We are asked. The responder has proved who it is; `id` is what it said.
     Client { proved: Authenticated, id: IdBody, client: Client, spi_in: Option<u32>, won: Option<Secret> },
 }
 
@@ -36,7 +35,7 @@ enum Role {
 pub(super) fn failed(sa: &IkeSa) -> Option<Why> {
     let Stage::Eap(conversation) = &sa.stage else { return None };
     let Role::Server { server, .. } = &conversation.role else { return None };
-    server.wrong().map(|user| Why::BadPassword(user.to_owned()))
+    server.over()
 }
 
 fn packet(message: &Message) -> Option<&[u8]> {
@@ -61,11 +60,11 @@ pub(super) fn ask(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
     message: &Message,
-    connection: Arc<Connection>,
+    (connection, how): (Arc<Connection>, &RemoteEap),
     mut payloads: Vec<Payload>,
 ) {
     let [id, ..] = challenge(cx);
-    let (server, packet) = Server::begin(id);
+    let (server, packet) = Server::begin(id, how);
     payloads.push(Payload::Eap(packet));
     let Some(handshake) = sa.take_handshake() else { return };
     sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
@@ -81,25 +80,33 @@ pub(super) fn answer(
     answers: &mut Answers,
 ) -> Result<(), Pause> {
     let fresh = challenge(cx);
-    let Stage::Eap(conversation) = &mut sa.stage else { return Ok(()) };
-    let Role::Server { connection, first, server, won } = &mut conversation.role else {
+    let Stage::Eap(conversation) = &sa.stage else { return Ok(()) };
+    let Role::Server { connection, first, server, won } = &conversation.role else {
         return Err(Pause::refuse(NotifyKind::InvalidSyntax));
     };
-    if let Some((user, msk)) = won {
-        let (user, msk, connection, first) = (user.clone(), msk.clone(), connection.clone(), first.clone());
-        return finish(sa, cx, (message, &first), (&user, &msk, connection), answers);
+    if let Some(won) = won {
+        let (won, connection, first) = (won.clone(), connection.clone(), first.clone());
+        return finish(sa, cx, (message, &first), (&won, connection), answers);
     }
     let Some(packet) = packet(message) else {
         return Err(auth::deny(1, Why::Protocol("it stops in the middle of EAP")));
     };
-    let (reply, end) = match server.take(packet, &cx.config.secrets.eap, fresh) {
-        Step::Send(reply) => (Some(reply), None),
-        Step::Success(reply, user, msk) => {
-            *won = Some((user, msk));
-            (reply, None)
-        }
-        Step::Failure(reply, why) => (reply, Some(why)),
+    let Some(said) = identity(first) else { return Err(auth::deny(1, Why::Internal("nobody asked"))) };
+    let (secrets, at) = (&cx.config.secrets, cx.config.time_of_day(cx.now));
+    let around = Around { connection, secrets, said, at, fresh };
+    // The handler may be called again, and nothing may have changed then.
+    let mut further = server.clone();
+    let step = further.take(packet, around, answers)?;
+    let (reply, success, end) = match step {
+        Step::Send(reply) => (Some(reply), None, None),
+        Step::Success((reply, won)) => (Some(reply), Some(won), None),
+        Step::Failure(reply, why) => (reply, None, Some(why)),
     };
+    if let Stage::Eap(conversation) = &mut sa.stage
+        && let Role::Server { server, won, .. } = &mut conversation.role
+    {
+        (*server, *won) = (further, success);
+    }
     let payloads = reply.map(Payload::Eap).into_iter().collect();
     sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
     if let Some(why) = end {
@@ -108,68 +115,92 @@ pub(super) fn answer(
     Ok(())
 }
 
+/// What the peer said it is before EAP.
+fn identity(first: &Message) -> Option<&IdBody> {
+    first.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None })
+}
+
 /// EAP has succeeded; the peer's AUTH says that it was EAP with us, in this handshake.
 fn finish(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
     (message, first): (&Message, &Message),
-    (user, msk, connection): (&str, &Secret, Arc<Connection>),
+    (won, connection): (&Won, Arc<Connection>),
     answers: &mut Answers,
 ) -> Result<(), Pause> {
     let denied = |why| auth::deny(1, why);
     let broken = || denied(Why::Internal("AUTH could not be made"));
-    let id = first.payloads.iter().find_map(|p| if let Payload::IdI(id) = p { Some(id) } else { None });
     let auth = message
         .payloads
         .iter()
         .find_map(|p| if let Payload::Auth { method, data } = p { Some((*method, data)) } else { None });
-    let (Some(id), Some((method, data))) = (id, auth) else {
+    let (Some(id), Some((method, data))) = (identity(first), auth) else {
         return Err(denied(Why::Protocol("it does not prove that EAP was with us")));
     };
     // Meanwhile the connection may have been changed, or taken away.
     if cx.config.connections.get(&connection.name).is_none_or(|known| **known != *connection) {
-        return Err(denied(Why::NoConnection(user.to_owned())));
+        return Err(denied(Why::NoConnection(won.id.to_string())));
     }
     let int_auth = auth::int_auth(sa);
     let both = sa.handshake().is_some_and(|handshake| handshake.can_ppk);
-    let mix = ppk::decide(&cx.config.secrets, &connection, &Id::user(user), both, message).map_err(denied)?;
+    let mix = ppk::decide(&cx.config.secrets, &connection, &won.id, both, message).map_err(denied)?;
     let data = if let Mix::Instead(proof) = mix { proof } else { data };
     let keys = mix.keys(&auth::keys(sa).ok_or_else(broken)?);
     let signed = auth::signed(sa, &keys, 0, &int_auth).ok_or_else(broken)?;
-    let proved =
-        password(keys.prf, (user, msk), &connection, Claim { id, method, data }, signed).map_err(denied)?;
-    let ours = prove(sa, &keys, msk, &connection.local_id.body(), 1).ok_or_else(broken)?;
+    let proved = after_eap(keys.prf, won, &connection, Claim { id, method, data }, signed).map_err(denied)?;
+    let ours = prove(sa, &keys, &won.msk, &connection.local_id.body(), 1).ok_or_else(broken)?;
     let mix = (keys, mix.id());
     let what = Proved { proved, connection, payloads: vec![ours], id: message.header.id, mix };
     auth::grant(sa, cx, first, what, answers)
 }
 
-/// The responder has proved who it is, and asks for a password.
+/// The responder has proved who it is, and asks who we are.
 pub(super) fn begin(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
     message: &Message,
     (proved, spi_in): (Authenticated, Option<u32>),
-) {
-    let user = sa.connection.as_ref().and_then(|connection| match &connection.local_auth {
-        LocalAuth::Eap(user) => Some(user.clone()),
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let fresh = challenge(cx);
+    let connection = sa.connection.clone();
+    let local = connection.as_ref().and_then(|connection| match &connection.local_auth {
+        LocalAuth::Eap(local) => Some((local, connection)),
         LocalAuth::SharedKey | LocalAuth::Signature(_) => None,
     });
-    let secret = user.and_then(|user| cx.config.secrets.user(&user).cloned());
     let id =
         message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Some(id.clone()) } else { None });
-    let (Some(secret), Some(id), Some(handshake)) = (secret, id, sa.take_handshake()) else {
-        return auth::disbelieve(sa, cx, Why::Internal("the password is not known any more"));
+    let (Some((local, connection)), Some(id)) = (local, id) else {
+        return Err(Pause::Fail(Why::Internal("nothing says who we are in EAP")));
     };
-    let role = Role::Client { proved, id, client: Client::new(secret), spi_in, won: None };
+    let peer = (proved.id(), cx.config.time_of_day(cx.now));
+    let client = match Client::new(local, connection, &cx.config.secrets, peer) {
+        Ok(client) => client,
+        Err(why) => {
+            auth::disbelieve(sa, cx, why);
+            return Ok(());
+        }
+    };
+    // Some servers ask nobody's name, and begin with their method.
+    let said = speak(client, message, fresh, answers)?;
+    sa.granted();
+    let Some(handshake) = sa.take_handshake() else { return Ok(()) };
+    let role = Role::Client { proved, id, client: said.0, spi_in, won: None };
     sa.stage = Stage::Eap(Box::new(Conversation { handshake, role }));
-    speak(sa, cx, message);
+    spoken(sa, cx, said.1);
+    Ok(())
 }
 
 /// Takes what the responder says in the middle of EAP.
-pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) -> Result<(), Pause> {
+pub(super) fn answered(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let fresh = challenge(cx);
     let Stage::Eap(conversation) = &sa.stage else { return Ok(()) };
-    let Role::Client { proved, id, won, .. } = &conversation.role else { return Ok(()) };
+    let Role::Client { proved, id, won, client, .. } = &conversation.role else { return Ok(()) };
     if packet(message).is_none()
         && !message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. }))
         && let Some(notify) = refused(message)
@@ -177,8 +208,14 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
         return Err(Pause::Fail(Why::Refused("IKE_AUTH", notify.kind)));
     }
     let Some(msk) = won else {
+        let (client, step) = speak(client.clone(), message, fresh, answers)?;
         sa.granted();
-        speak(sa, cx, message);
+        if let Stage::Eap(conversation) = &mut sa.stage
+            && let Role::Client { client: before, .. } = &mut conversation.role
+        {
+            *before = client;
+        }
+        spoken(sa, cx, step);
         return Ok(());
     };
     // The last word: it proves that it was the other end of EAP, and not somebody between.
@@ -199,7 +236,7 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     let Some(Payload::Auth { data, .. }) = prove(sa, &mix.0, msk, id, 1) else { return Err(broken()) };
     if !theirs.is_some_and(|theirs| Secret::from(data).is_same(theirs)) {
         let peer = proved.id().to_string();
-        auth::disbelieve(sa, cx, Why::BadAuth(peer));
+        auth::disbelieve(sa, cx, Why::NotOfEap(peer));
         return Ok(());
     }
     let Stage::Eap(conversation) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
@@ -213,23 +250,36 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
     Ok(())
 }
 
-/// Gives the responder's packet to the client, and sends what it says.
-fn speak(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
-    let fresh = challenge(cx);
-    let Stage::Eap(conversation) = &mut sa.stage else { return };
-    let Role::Client { client, won, .. } = &mut conversation.role else { return };
-    let Some(packet) = packet(message) else {
+/// Gives the responder's packet to the client; it has none where it lets us in without asking who we are.
+fn speak(
+    mut client: Client,
+    message: &Message,
+    fresh: [u8; 16],
+    answers: &mut Answers,
+) -> Result<(Client, Option<Step<Secret>>), Pause> {
+    let step = packet(message).map(|packet| client.take(packet, fresh, answers)).transpose()?;
+    Ok((client, step))
+}
+
+/// Sends what the client has to say.
+fn spoken(sa: &mut IkeSa, cx: &mut Context<'_>, step: Option<Step<Secret>>) {
+    let Some(step) = step else {
         return auth::disbelieve(
             sa,
             cx,
-            Why::Protocol("it asks for no password, and the connection is to give one (leftauth=)"),
+            Why::Protocol("it asks for no EAP, and the connection is to prove in it who we are (leftauth=)"),
         );
     };
-    let payloads = match client.take(packet, fresh) {
+    let payloads = match step {
         Step::Send(packet) => Ok(vec![Payload::Eap(packet)]),
-        Step::Success(_, _, msk) => {
-            *won = Some(msk.clone());
-            last_word(sa, cx, &msk)
+        Step::Success(msk) => {
+            let payloads = last_word(sa, cx, &msk);
+            if let Stage::Eap(conversation) = &mut sa.stage
+                && let Role::Client { won, .. } = &mut conversation.role
+            {
+                *won = Some(msk);
+            }
+            payloads
         }
         // The responder knows, or is not worth being told.
         Step::Failure(_, why) => Err(why),

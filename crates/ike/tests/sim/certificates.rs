@@ -4,7 +4,9 @@ use super::Certificate;
 use super::pki::{Authority, Holder, NOW};
 use super::world::{World, exactly, psk};
 use ike::connection::Secrets;
-use ike::credential::{Known, LocalAuth, LocalSignature, RemoteAuth, RemoteSignature, Schemes, SendCert};
+use ike::credential::{
+    Known, LocalAuth, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature, Schemes, SendCert,
+};
 use ike::event::{Event, Why};
 use ike::identity::{Id, IdPattern};
 use ike::x509::path::{Crl, Distrust, Trust};
@@ -40,7 +42,7 @@ fn world(root: &Authority, holders: [&Holder; 2], between: &[&Authority]) -> Wor
         world.change(side, |c| {
             c.local_auth = local(holder, between);
             c.remote_auth =
-                RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: false };
+                RemoteAuth { shared_key: false, signature: Some(RemoteSignature::default()), eap: None };
         });
         let now = world.now;
         let endpoint = &mut world.hosts[side].endpoint;
@@ -251,7 +253,7 @@ fn a_gateway_whose_certificate_was_revoked_gets_no_further() {
 fn announces_nothing(world: &mut World) {
     let mut users = (**world.hosts[1].endpoint.connections().next().unwrap()).clone();
     (users.name, users.remote_id) = ("users".to_owned(), exactly("@users"));
-    users.remote_auth = RemoteAuth { shared_key: false, signature: None, eap: true };
+    users.remote_auth = RemoteAuth { shared_key: false, signature: None, eap: Some(RemoteEap::Password) };
     world.hosts[1].endpoint.add(users);
 }
 
@@ -320,7 +322,7 @@ fn each_side_proves_itself_as_the_other_has_said_it_may() {
     let mut secret = World::new();
     secret.change(1, |c| {
         let signature = Some(RemoteSignature::default());
-        c.remote_auth = RemoteAuth { shared_key: false, signature, eap: false };
+        c.remote_auth = RemoteAuth { shared_key: false, signature, eap: None };
     });
     assert_eq!(refused(&mut secret).0, Why::SecretNotTaken);
 

@@ -3,7 +3,9 @@
 use super::pki::{Authority, Holder, NOW};
 use super::world::World;
 use ike::connection::Secrets;
-use ike::credential::{LocalAuth, LocalSignature, RemoteAuth, RemoteSignature, Schemes, SendCert};
+use ike::credential::{
+    EapProof, LocalAuth, LocalEap, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature, Schemes, SendCert,
+};
 use ike::eap::EapSecret;
 use ike::event::{Event, Why};
 use ike::identity::IdPattern;
@@ -36,9 +38,10 @@ fn world_of(
 ) -> World {
     let mut world = World::new();
     world.change(0, |c| {
-        c.local_auth = LocalAuth::Eap(ours.user.clone());
+        c.local_auth =
+            LocalAuth::Eap(Box::new(LocalEap { name: ours.user.clone(), proof: EapProof::Password }));
         let signature = Some(RemoteSignature::default());
-        c.remote_auth = RemoteAuth { shared_key: false, signature, eap: false };
+        c.remote_auth = RemoteAuth { shared_key: false, signature, eap: None };
     });
     world.change(1, |c| {
         c.local_auth = LocalAuth::Signature(Box::new(LocalSignature {
@@ -47,7 +50,7 @@ fn world_of(
             send: SendCert::Always,
             schemes: Schemes::default(),
         }));
-        c.remote_auth = RemoteAuth { shared_key: false, signature: None, eap: true };
+        c.remote_auth = RemoteAuth { shared_key: false, signature: None, eap: Some(RemoteEap::Password) };
         c.remote_id = IdPattern::Any;
     });
     let trust = Arc::new(Trust { authorities: vec![root.certificate.clone()], ..Trust::default() });
@@ -155,7 +158,7 @@ fn a_password_does_not_open_a_connection_that_asks_for_something_else() {
     let mut closed = world(&root, &east, user("alice", "right"), vec![user("alice", "right")]);
     closed.change(1, |c| {
         let signature = Some(RemoteSignature::default());
-        c.remote_auth = RemoteAuth { shared_key: true, signature, eap: false };
+        c.remote_auth = RemoteAuth { shared_key: true, signature, eap: None };
     });
     closed.up(0);
     closed.settle();

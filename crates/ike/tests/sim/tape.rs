@@ -77,6 +77,47 @@ fn a_record_is_replayed_to_the_same_octets_and_one_changed_bit_is_noticed() {
     }
 }
 
+/// TLS draws randomness of its own: what it said is in the record, and it is not done again.
+#[test]
+fn a_record_of_eap_tls_is_replayed_as_well() {
+    let (mut world, secrets) = crate::eap_tls::world_and_secrets();
+    let epoch = Duration::from_secs(crate::pki::NOW - world.now.as_secs());
+    let tapes = [Lines::default(), Lines::default()];
+    for (side, tape) in tapes.iter().enumerate() {
+        let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
+        let random: Box<dyn Random> = Box::new(Dice(side as u64));
+        let mut endpoint = Endpoint::recorded(random, world.now, Box::new(tape.clone()));
+        known.into_iter().for_each(|connection| endpoint.add(connection));
+        endpoint.set_secrets(secrets[side].clone());
+        endpoint.set_epoch(epoch);
+        world.hosts[side].endpoint = endpoint;
+    }
+    world.up(0);
+    world.settle();
+    world.agree(1);
+    world.fate(Fate::Lost);
+    for (side, tape) in tapes.iter().enumerate() {
+        let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
+        let again = |text: &str| {
+            replay(text, |endpoint| {
+                known.iter().for_each(|connection| endpoint.add(connection.clone()));
+                endpoint.set_secrets(secrets[side].clone());
+                endpoint.set_epoch(epoch);
+            })
+        };
+        let text = tape.0.lock().unwrap().clone();
+        let same = again(&text).unwrap_or_else(|at| panic!("side {side}: {at:?}"));
+        assert!(same >= 6, "{same}");
+        let turns = text.lines().filter(|line| line.contains(" tls "));
+        turns.clone().for_each(|line| assert_eq!(Entry::parse(line).expect(line).to_string(), line));
+        // The last of them has the key, and with another AUTH is another.
+        let last = turns.last().expect("a turn of TLS");
+        assert!(!last.ends_with(" more"), "{last}");
+        let other = last.replace(":.", ":.ff");
+        assert!(again(&text.replace(last, &other)).is_err(), "another key, other octets");
+    }
+}
+
 #[test]
 fn a_record_has_the_keys_of_each_ike_sa() {
     let (_, tapes) = recorded(1);

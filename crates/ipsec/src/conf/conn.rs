@@ -203,7 +203,7 @@ const SIDE_KEYS: [&str; 34] = [
 ];
 
 /// The keys of a connection that are not about one side.
-const KEYS: [&str; 84] = [
+const KEYS: [&str; 85] = [
     "accept-redirect-to",
     "aggressive",
     "aggrmode",
@@ -222,6 +222,7 @@ const KEYS: [&str; 84] = [
     "dpdaction",
     "dpddelay",
     "dpdtimeout",
+    "eap_identity",
     "ecn",
     "encapsulation",
     "esn",

@@ -11,24 +11,24 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 #[path = "../../../ike/tests/sim/pki.rs"]
-mod pki;
+pub(super) mod pki;
 use pki::{Authority, Holder};
 
-const P256: KeyKind = KeyKind::Ec(Curve::P256);
-const WEST: &str = "C=CH, O=Example, CN=west";
-const EAST: &str = "C=CH, O=Example, CN=east";
+pub(super) const P256: KeyKind = KeyKind::Ec(Curve::P256);
+pub(super) const WEST: &str = "C=CH, O=Example, CN=west";
+pub(super) const EAST: &str = "C=CH, O=Example, CN=east";
 
 /// These certificates are for the time in which they are used, not for that of the simulation.
-fn lasting(params: &mut rcgen::CertificateParams) {
+pub(super) fn lasting(params: &mut rcgen::CertificateParams) {
     (params.not_before, params.not_after) =
         (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2100, 1, 1));
 }
 
-fn root() -> Authority {
+pub(super) fn root() -> Authority {
     Authority::with("C=CH, O=Example, CN=Root", lasting)
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let mut buffer = vec![0; der.len() * 2 + 100];
     let mut encoder =
         base64ct::Encoder::<'_, Base64>::new_wrapped(&mut buffer, 64, LineEnding::LF).expect("width");
@@ -37,18 +37,18 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-fn certificates(all: &[&Certificate]) -> String {
+pub(super) fn certificates(all: &[&Certificate]) -> String {
     all.iter().map(|one| pem("CERTIFICATE", one.der())).collect()
 }
 
-fn write(path: &Path, text: &str) {
+pub(super) fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a directory")).expect("directory");
     fs::write(path, text).expect("file");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode");
 }
 
 /// What a gateway has below ipsec.d: its certificate with those above it, its key, and the authority it trusts.
-fn equip(dir: &Path, holder: &Holder, above: &[&Authority], trusted: &Authority) {
+pub(super) fn equip(dir: &Path, holder: &Holder, above: &[&Authority], trusted: &Authority) {
     let mut chain: Vec<&Certificate> = vec![&holder.certificate];
     chain.extend(above.iter().map(|one| &*one.certificate));
     write(&dir.join("ipsec.d/certs/own.pem"), &certificates(&chain));
@@ -56,7 +56,7 @@ fn equip(dir: &Path, holder: &Holder, above: &[&Authority], trusted: &Authority)
     write(&dir.join("ipsec.d/cacerts/root.pem"), &certificates(&[&trusted.certificate]));
 }
 
-const CONN: &str = "\
+pub(super) const CONN: &str = "\
 conn west-east
 \tleft=192.0.2.1
 \tleftsubnet=10.1.0.0/24
@@ -66,10 +66,10 @@ conn west-east
 \tauto=add
 ";
 
-const SECRETS: &str = ": PKCS8 own.key\n";
+pub(super) const SECRETS: &str = ": PKCS8 own.key\n";
 
 /// Two gateways of ours; each is told before it starts what else it has.
-fn ours(lines: [&str; 2], prepare: impl Fn(usize, &Path)) -> Option<(Gateway, Gateway)> {
+pub(super) fn ours(lines: [&str; 2], prepare: impl Fn(usize, &Path)) -> Option<(Gateway, Gateway)> {
     let [left, _router, right] = scene()?;
     let mut west = Gateway::new(left, "10.1.0.1", &format!("{CONN}{}", lines[0]), SECRETS);
     let mut east = Gateway::new(right, "10.2.0.1", &format!("{CONN}{}", lines[1]), SECRETS);

@@ -6,7 +6,7 @@ use ipsec::host::netns::Namespace;
 #[path = "../support/charon.rs"]
 mod program;
 
-use program::root;
+pub(super) use program::root;
 pub(crate) use program::{Charon, Children, is_there};
 
 impl Charon {

@@ -82,7 +82,7 @@ fn with_charon() -> Option<(Gateway, Charon, Namespace)> {
     let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
     west.start_klips();
     west.start_pluto();
-    let children = Children { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "" };
+    let children = Children { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "", tls: "1.2" };
     let east = Charon::start_with(right, IKE, ESP, "mobike = yes\n  local_addrs = %any", &children);
     Some((west, east, router))
 }

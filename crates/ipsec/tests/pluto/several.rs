@@ -117,8 +117,12 @@ fn strongswan_and_we_agree_on_two_subnets_on_each_side_whoever_begins() {
         let mut west = Gateway::new(left, "10.1.0.1", &format!("{CONN}\tike={IKE}\n\tesp={ESP}\n"), SECRET);
         west.start_klips();
         west.start_pluto();
-        let children =
-            Children { local_ts: "10.2.0.0/24,10.2.9.0/24", remote_ts: "10.1.0.0/24,10.1.9.0/24", more: "" };
+        let children = Children {
+            local_ts: "10.2.0.0/24,10.2.9.0/24",
+            remote_ts: "10.1.0.0/24,10.1.9.0/24",
+            more: "",
+            tls: "1.2",
+        };
         let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
         let theirs = [[10, 2, 0, 1].into(), second(&right, "10.2.9.1")];
         let east = Charon::start_with(right, IKE, ESP, "", &children);

@@ -28,11 +28,14 @@ pub(crate) struct Children {
     pub(crate) local_ts: &'static str,
     pub(crate) remote_ts: &'static str,
     pub(crate) more: &'static str,
+    /// The newest version of TLS that it speaks in EAP.
+    pub(crate) tls: &'static str,
 }
 
 impl Children {
     /// The networks behind the two gateways.
-    pub(crate) const NETS: Self = Self { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "" };
+    pub(crate) const NETS: Self =
+        Self { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "", tls: "1.2" };
 }
 
 /// Whether there is a charon to try with.
@@ -40,7 +43,7 @@ pub(crate) fn is_there() -> bool {
     let there = root().is_some() || std::path::Path::new(CHARON).exists();
     if !there {
         eprintln!(
-            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins)"
+            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins libcharon-extauth-plugins)"
         );
     }
     there
@@ -71,7 +74,7 @@ impl Charon {
         (local, remote): (&str, &str),
         children: &Children,
     ) -> Self {
-        let Children { local_ts, remote_ts, more: sections } = children;
+        let Children { local_ts, remote_ts, more: sections, tls } = children;
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
         let older = "aes gcm ccm ctr chapoly sha1 sha2 hmac cmac xcbc curve25519 gmp md4 md5 des";
@@ -80,8 +83,9 @@ impl Charon {
             dir.path().join("strongswan.conf"),
             format!(
                 "charon {{
-  load = random nonce openssl {older} eap-identity eap-mschapv2 kdf pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
+  load = random nonce openssl {older} eap-identity eap-mschapv2 eap-tls kdf pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
   threads = 16
+  tls {{ version_max = {tls} }}
   filelog {{ log {{ path = {}
     flush_line = yes
     default = 1

@@ -1,9 +1,13 @@
-//! How both sides prove who they are: `authby=`, `leftauth=`, `leftcert=`, `leftrsasigkey=`, `leftca=`, `leftsendcert=`.
+//! How both sides prove who they are: `authby=`, `leftauth=`, `leftcert=`, `leftrsasigkey=`, `leftca=`, `leftsendcert=`,
+//! `eap_identity=`.
 
 use super::{Here, IdPattern, Plan, Side};
 use crate::conf::{Problem, Setting, files};
 use base64ct::{Base64, Encoding};
-use ike::credential::{Known, LocalAuth, LocalSignature, RemoteAuth, RemoteSignature, Schemes, SendCert};
+use ike::credential::{
+    EapProof, Known, LocalAuth, LocalEap, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature, Schemes,
+    SendCert,
+};
 use ike::dn::Dn;
 use ike::identity::Id;
 use ike::x509::{Certificate, date};
@@ -36,8 +40,24 @@ impl Credentials {
 struct Ways {
     secret: bool,
     signature: Option<Schemes>,
-    /// By a user's password.
-    eap: bool,
+    /// In EAP.
+    eap: Option<Eap>,
+}
+
+/// The methods of EAP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Eap {
+    Mschapv2,
+    Tls,
+}
+
+impl Eap {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Mschapv2 => "eap-mschapv2",
+            Self::Tls => "eap-tls",
+        }
+    }
 }
 
 impl<'c> Plan<'c> {
@@ -67,20 +87,39 @@ impl<'c> Plan<'c> {
         (them, theirs, remote_id): (&Side<'c>, &Credentials, &IdPattern),
     ) -> (LocalAuth, RemoteAuth) {
         let (own, mut other) = (self.ways(us), self.ways(them));
-        // A password is told to nobody who has not proved who it is by a certificate.
+        // In EAP nobody is told anything who has not proved who it is by a certificate.
         let said = ["auth", "authby"].iter().any(|key| them.setting(key).is_some());
-        if own.eap && !said && !matches!(self.first(&["authby"]), Some(setting) if setting.value != "secret")
+        if own.eap.is_some()
+            && !said
+            && !matches!(self.first(&["authby"]), Some(setting) if setting.value != "secret")
         {
             other = Ways { signature: Some(Schemes::default()), ..Ways::default() };
         }
-        if own.eap && (other.secret || other.signature.is_none()) {
+        if let Some(eap) = own.eap
+            && (other.secret || other.signature.is_none())
+        {
             self.error(&format!(
-                "beside {}auth=eap-mschapv2 the peer proves who it is by a certificate: {}auth=pubkey",
-                us.name, them.name
+                "beside {}auth={} the peer proves who it is by a certificate: {}auth=pubkey",
+                us.name,
+                eap.word(),
+                them.name
             ));
         }
-        if other.eap && own.signature.is_none() {
-            self.error(&format!("beside {}auth=eap-mschapv2 this host proves who it is by a certificate: {}auth=pubkey and {1}cert=", them.name, us.name));
+        if let Some(eap) = other.eap {
+            let word = eap.word();
+            if own.signature.is_none() {
+                self.error(&format!("beside {}auth={word} this host proves who it is by a certificate: {}auth=pubkey and {1}cert=", them.name, us.name));
+            } else if eap == Eap::Tls && ours.certificates.is_empty() {
+                self.error(&format!(
+                    "{}auth={word} needs a certificate of this host: {}cert=",
+                    them.name, us.name
+                ));
+            }
+            if let Some(setting) = self.conn.setting("eap_identity")
+                && !matches!(setting.value.as_str(), "%any" | "%identity")
+            {
+                self.refuse(setting, &format!("this side asks for the name, so value must be %any; whose names are let in, {}id= says", them.name));
+            }
         }
         let local = self.local(us, ours, local_id, &own);
         let remote = self.remote((us, ours), (them, theirs, remote_id), &other);
@@ -127,8 +166,16 @@ impl<'c> Plan<'c> {
                 ways.secret = true;
                 continue;
             }
-            if matches!(name, "eap" | "eap-mschapv2") {
-                ways.eap = true;
+            let eap = match name {
+                "eap" | "eap-mschapv2" => Some(Eap::Mschapv2),
+                "eap-tls" => Some(Eap::Tls),
+                _ => None,
+            };
+            if eap.is_some() {
+                if ways.eap.is_some_and(|other| Some(other) != eap) {
+                    self.refuse(setting, "one connection has one method of EAP: eap-mschapv2 or eap-tls");
+                }
+                ways.eap = eap;
                 continue;
             }
             let schemes = ways.signature.get_or_insert_with(Schemes::none);
@@ -144,9 +191,10 @@ impl<'c> Plan<'c> {
                     setting,
                     "who proves nothing is not let in: authby=secret, rsasig, ecdsa or ed25519",
                 ),
-                _ if name.starts_with("eap") => {
-                    self.refuse(setting, "of EAP there is MSCHAPv2 alone: eap-mschapv2")
-                }
+                _ if name.starts_with("eap") => self.refuse(
+                    setting,
+                    "of EAP there are two methods: eap-mschapv2, by passwords, and eap-tls, by certificates",
+                ),
                 _ => self.refuse(
                     setting,
                     "value must be secret, rsasig, ecdsa, ed25519, pubkey, or several of them",
@@ -167,22 +215,66 @@ impl<'c> Plan<'c> {
     }
 
     fn local(&mut self, us: &Side<'c>, ours: &Credentials, local_id: &mut Id, ways: &Ways) -> LocalAuth {
-        if ways.eap {
-            return LocalAuth::Eap(us.get("username").map_or_else(
-                || match &*local_id {
-                    Id::Fqdn(name) | Id::Mail(name) => name.clone(),
-                    other @ (Id::Address(_) | Id::Name(_) | Id::Key(_)) => other.to_string(),
-                },
-                str::to_owned,
-            ));
+        match ways.eap {
+            Some(Eap::Mschapv2) => {
+                let name = self.eap_name(us, local_id);
+                return LocalAuth::Eap(Box::new(LocalEap { name, proof: EapProof::Password }));
+            }
+            Some(Eap::Tls) => {
+                let schemes = ways.signature.clone().unwrap_or_default();
+                let name = self.eap_name(us, local_id);
+                if ours.certificates.is_empty() {
+                    self.error(&format!(
+                        "{0}auth=eap-tls needs a certificate of this host: {0}cert=",
+                        us.name
+                    ));
+                    return LocalAuth::SharedKey;
+                }
+                let Some(signature) = self.signature(us, ours, local_id, &schemes) else {
+                    return LocalAuth::SharedKey;
+                };
+                let id = Id::parse(&name).unwrap_or_else(|_| local_id.clone());
+                if let Some(certificate) = ours.certificates.first() {
+                    self.look_at(us, certificate, &id);
+                }
+                return LocalAuth::Eap(Box::new(LocalEap { name, proof: EapProof::Tls(signature) }));
+            }
+            None => {}
         }
         let Some(schemes) = &ways.signature else { return LocalAuth::SharedKey };
-        let Some(public) = ours.public() else {
+        let Some(signature) = self.signature(us, ours, local_id, schemes) else {
             if !ways.secret {
                 self.error(&format!("this host has nothing to sign with: set its certificate ({}cert=) or its key ({0}rsasigkey=)", us.name));
             }
             return LocalAuth::SharedKey;
         };
+        if let Some(certificate) = ours.certificates.first() {
+            self.look_at(us, certificate, local_id);
+        }
+        LocalAuth::Signature(Box::new(signature))
+    }
+
+    /// The name we give in EAP: our identity, if nothing else is said.
+    fn eap_name(&self, us: &Side<'c>, local_id: &Id) -> String {
+        let said = self.conn.get("eap_identity").filter(|name| !name.starts_with('%'));
+        said.or_else(|| us.get("username")).map_or_else(
+            || match local_id {
+                Id::Fqdn(name) | Id::Mail(name) => name.clone(),
+                other @ (Id::Address(_) | Id::Name(_) | Id::Key(_)) => other.to_string(),
+            },
+            str::to_owned,
+        )
+    }
+
+    /// What we sign with, if there is anything.
+    fn signature(
+        &mut self,
+        us: &Side<'c>,
+        ours: &Credentials,
+        local_id: &mut Id,
+        schemes: &Schemes,
+    ) -> Option<LocalSignature> {
+        let public = ours.public()?;
         let (kind, fits) = match public.kind() {
             KeyKind::Rsa => ("RSA", schemes.rsa_pss || schemes.rsa_pkcs1),
             KeyKind::Ec(curve) => ("ECDSA", schemes.ecdsa && schemes.hashes.contains(&curve.hash())),
@@ -194,18 +286,16 @@ impl<'c> Plan<'c> {
                 kind.to_ascii_lowercase()
             ));
         }
-        if let Some(certificate) = ours.certificates.first() {
-            // The same name may be spelled in several ways, and peers compare octets.
-            if let Id::Name(name) = &local_id
-                && name.is(certificate.subject())
-            {
-                *local_id = Id::Name(certificate.subject().clone());
-            }
-            self.look_at(us, certificate, local_id);
+        // The same name may be spelled in several ways, and peers compare octets.
+        if let Some(certificate) = ours.certificates.first()
+            && let Id::Name(name) = &local_id
+            && name.is(certificate.subject())
+        {
+            *local_id = Id::Name(certificate.subject().clone());
         }
         let send = self.sendcert(us);
         let (public, chain, schemes) = (public.clone(), ours.certificates.clone(), schemes.clone());
-        LocalAuth::Signature(Box::new(LocalSignature { public, chain, send, schemes }))
+        Some(LocalSignature { public, chain, send, schemes })
     }
 
     /// Says what peers will not like about our certificate, before they do.
@@ -253,8 +343,13 @@ impl<'c> Plan<'c> {
         (them, theirs, remote_id): (&Side<'c>, &Credentials, &IdPattern),
         ways: &Ways,
     ) -> RemoteAuth {
-        let Some(schemes) = &ways.signature else {
-            return RemoteAuth { shared_key: ways.secret, signature: None, eap: ways.eap };
+        let schemes = match (&ways.signature, ways.eap) {
+            (Some(schemes), _) => schemes.clone(),
+            (None, Some(Eap::Tls)) => Schemes::default(),
+            (None, eap) => {
+                let eap = eap.map(|_| RemoteEap::Password);
+                return RemoteAuth { shared_key: ways.secret, signature: None, eap };
+            }
         };
         let mut known: Vec<Known> =
             theirs.certificates.first().cloned().map(Known::Certificate).into_iter().collect();
@@ -284,8 +379,13 @@ impl<'c> Plan<'c> {
                 }
             }
         }
-        let signature = Some(RemoteSignature { schemes: schemes.clone(), known, authorities });
-        RemoteAuth { shared_key: ways.secret, signature, eap: ways.eap }
+        let policy = RemoteSignature { schemes, known, authorities };
+        let eap = ways.eap.map(|eap| match eap {
+            Eap::Mschapv2 => RemoteEap::Password,
+            Eap::Tls => RemoteEap::Tls(policy.clone()),
+        });
+        let signature = ways.signature.as_ref().map(|_| policy);
+        RemoteAuth { shared_key: ways.secret, signature, eap }
     }
 }
 

@@ -106,6 +106,47 @@ fn who_proves_what_by_which_means_is_as_written() {
     };
     bad(&["leftcert=west", "authby=ecdsa"], "does not allow what this host's RSA key can sign");
     bad(&["leftcert=west", "authby=rsasig", "rightid=%any", &coded], "a key alone vouches for no name");
+    // EAP, and what the other side does then.
+    let (one, _) = good(&["leftauth=eap-tls", "leftcert=west.der", "eap_identity=west", "rightid=@east"]);
+    let LocalAuth::Eap(eap) = &one.local_auth else { panic!() };
+    let EapProof::Tls(signature) = &eap.proof else { panic!() };
+    assert!(eap.name == "west" && signature.public == *west.certificate.key());
+    assert!(one.remote_auth.signature.is_some() && !one.remote_auth.shared_key);
+    let (one, _) = good(&["leftauth=eap-mschapv2", "leftusername=alice", "rightid=@east"]);
+    let alice = LocalEap { name: "alice".to_owned(), proof: EapProof::Password };
+    assert_eq!(one.local_auth, LocalAuth::Eap(Box::new(alice)));
+    let gateway =
+        ["leftauth=rsasig", "leftcert=west.der", "rightid=%any", "rightauth=eap-tls", "rightca=%same"];
+    let (one, _) = good(&gateway);
+    let Some(RemoteEap::Tls(policy)) = &one.remote_auth.eap else { panic!() };
+    assert_eq!(policy.authorities, [root.certificate.subject().clone()]);
+    assert!(one.remote_auth.signature.is_none() && !one.remote_auth.shared_key);
+    let (one, _) = good(&["leftauth=rsasig", "leftcert=west.der", "rightid=%any", "rightauth=eap-mschapv2"]);
+    assert!(one.remote_auth.eap == Some(RemoteEap::Password) && one.remote_auth.signature.is_none());
+    bad(
+        &["leftauth=eap-tls", "rightauth=pubkey"],
+        "leftauth=eap-tls needs a certificate of this host: leftcert=",
+    );
+    bad(
+        &["leftauth=eap-tls", "leftcert=west.der", "rightauth=secret"],
+        "beside leftauth=eap-tls the peer proves",
+    );
+    bad(
+        &["leftauth=secret", "rightid=%any", "rightauth=eap-tls"],
+        "beside rightauth=eap-tls this host proves",
+    );
+    bad(&["rightauth=eap-tls,eap-mschapv2", "leftcert=west.der", "leftauth=rsasig"], "one method of EAP");
+    bad(
+        &["leftauth=eap-ttls", "leftcert=west.der"],
+        "eap-mschapv2, by passwords, and eap-tls, by certificates",
+    );
+    bad(&[&gateway[..], &["eap_identity=alice"]].concat(), "whose names are let in, rightid= says");
+    assert!(good(&[&gateway[..], &["eap_identity=%identity"]].concat()).1.is_empty());
+    let (_, warnings) = good(&["leftauth=eap-tls", "leftcert=west.der", "eap_identity=bob@example.org"]);
+    assert!(
+        warnings.iter().any(|line| line.contains("not for bob@example.org but for @west")),
+        "{warnings:?}"
+    );
     let (_, warnings) = good(&["leftcert=west", "leftid=@other"]);
     assert!(warnings.len() == 1 && warnings[0].contains("not for @other but for @west"), "{warnings:?}");
     let (_, warnings) = good(&["leftcert=west", "authby=rsasig,rsa-sha1"]);
