@@ -45,7 +45,7 @@ fn carries(message: &[u8]) {
             Taken::Message(whole) => return assert!(message == whole),
             Taken::Reply(heard) => match here.take(&heard).expect("ours") {
                 Taken::Reply(next) => packet = next,
-                other => panic!("{other:?}"),
+                other @ (Taken::Start | Taken::Message(_)) => panic!("{other:?}"),
             },
             Taken::Start => panic!("nobody began"),
         }
