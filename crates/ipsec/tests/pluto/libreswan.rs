@@ -1,7 +1,10 @@
 //! With libreswan, as Debian has it, in the place of east; ESP by the kernel of Linux (`support/guest.rs`).
 
+use super::certificates::{EAST, P256, SECRETS, WEST, certificates, equip, lasting, pem, root, write};
 use super::{Gateway, SECRET, scene, wait};
+use base64ct::{Base64, Encoding};
 use ipsec::host::netns::Namespace;
+use ipsec_core::sign::KeyKind;
 use std::process::Command;
 
 #[path = "../support/guest.rs"]
@@ -33,6 +36,7 @@ ip addr add 10.2.0.1/32 dev lo
 ip route add 10.1.0.0/24 via 198.51.100.254 src 10.2.0.1
 mkdir -p /run/pluto /var/lib/ipsec/nss
 certutil -N -d sql:/var/lib/ipsec/nss --empty-password
+# What else there is.
 cp /share/ipsec.conf /etc/ipsec.conf
 install -m 600 /share/ipsec.secrets /etc/ipsec.secrets
 /usr/libexec/ipsec/addconn --config /etc/ipsec.conf --checkconfig
@@ -73,18 +77,29 @@ impl Drop for Libreswan {
 
 /// Ours in the west, libreswan in the east; `None` where there is no libreswan.
 fn pair(conn: &str) -> Option<(Gateway, Libreswan, Namespace)> {
+    pair_with([conn, conn], SECRET, |_, _| String::new())
+}
+
+/// The same with a file for each. What else both have, `equip` gives them: it says what there is to do in the guest before its
+/// pluto starts.
+fn pair_with(
+    conns: [&str; 2],
+    secrets: &str,
+    equip: impl Fn(&Gateway, &Libreswan) -> String,
+) -> Option<(Gateway, Libreswan, Namespace)> {
     if !guest::is_there() {
         return None;
     }
     let root = guest::libreswan()?;
     let [left, router, right] = scene()?;
-    let mut west = Gateway::new(left, "10.1.0.1", conn, SECRET);
+    let mut west = Gateway::new(left, "10.1.0.1", conns[0], secrets);
+    let east = Libreswan(Guest::boot(right, Some(&root)));
+    east.0.write("ipsec.conf", conns[1]);
+    east.0.write("ipsec.secrets", SECRET);
+    let more = equip(&west, &east);
     west.start_klips();
     west.start_pluto();
-    let east = Libreswan(Guest::boot(right, Some(&root)));
-    east.0.write("ipsec.conf", conn);
-    east.0.write("ipsec.secrets", SECRET);
-    east.0.done(START);
+    east.0.done(&START.replace("# What else there is.", &more));
     Some((west, east, router))
 }
 
@@ -204,6 +219,67 @@ fn libreswan_and_we_agree_on_transport_mode_whoever_begins_and_rekey_it() {
         } else {
             east.whack("--name west-east --terminate");
             wait("down", || west.spis().is_empty());
+        }
+    }
+}
+
+/// Both prove by certificates of one authority who they are; in libreswan they are in a database of NSS.
+#[test]
+fn libreswan_and_we_know_each_other_by_certificates_whoever_begins() {
+    for (kind, authby) in [(KeyKind::Rsa, "rsasig"), (P256, "ecdsa")] {
+        let root = root();
+        let west_holder = root.issue((WEST, &["@west.example.org"]), kind, lasting);
+        let east_holder = root.issue((EAST, &["@east.example.org"]), kind, lasting);
+        let common = "\tikev2=insist\n\tleft=192.0.2.1\n\tleftid=@west.example.org\n\tleftsubnet=10.1.0.0/24\n\
+                      \tright=198.51.100.7\n\trightid=@east.example.org\n\trightsubnet=10.2.0.0/24\n\tauto=add\n";
+        let ours =
+            format!("conn west-east\n\tauthby={authby}\n\tleftcert=own.pem\n\trightca=%same\n{common}");
+        let theirs = format!("conn west-east\n\tauthby={authby}\n\trightcert=east\n\tleftca=%same\n{common}");
+        let equipped = pair_with([&ours, &theirs], SECRETS, |west, east| {
+            equip(west.dir.path(), &west_holder, &[], &root);
+            let office = tempfile::tempdir().expect("directory");
+            let file = |name: &str, text: &str| write(&office.path().join(name), text);
+            file("east.pem", &certificates(&[&east_holder.certificate]));
+            file("root.pem", &certificates(&[&root.certificate]));
+            file("east.key", &pem("PRIVATE KEY", &east_holder.pkcs8));
+            let mut command = Command::new("openssl");
+            let words =
+                "pkcs12 -export -inkey east.key -in east.pem -name east -passout pass:tulip -out east.p12";
+            let done = command.args(words.split(' ')).current_dir(office.path()).output().expect("openssl");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            let octets = std::fs::read(office.path().join("east.p12")).expect("east.p12");
+            east.0.write("east.p12.base64", &Base64::encode_string(&octets));
+            east.0.write("root.pem", &certificates(&[&root.certificate]));
+            "base64 -d /share/east.p12.base64 > /tmp/east.p12
+pk12util -i /tmp/east.p12 -d sql:/var/lib/ipsec/nss -W tulip
+certutil -A -d sql:/var/lib/ipsec/nss -n root -t CT,, -i /share/root.pem"
+                .to_owned()
+        });
+        let Some((west, east, _router)) = equipped else { return };
+        for we_begin in [true, false] {
+            if we_begin {
+                let said = west.done(&["auto", "--up", "west-east"]);
+                assert!(said.contains("IKE SA established with @east.example.org"), "{said}");
+            } else {
+                east.whack("--name west-east --initiate");
+                wait("up", || west.state() == "up");
+                assert!(west.said().contains("IKE SA established with @east.example.org"), "{}", west.said());
+            }
+            both_ways(&west, &east);
+            for ours in [true, false] {
+                let before = west.spis();
+                if ours {
+                    west.done(&["auto", "--rekey", "west-east"]);
+                } else {
+                    east.whack("--name west-east --rekey-ipsec");
+                }
+                wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+                both_ways(&west, &east);
+            }
+            if we_begin {
+                west.done(&["auto", "--down", "west-east"]);
+                wait("libreswan to take its SAs away", || east.spis().is_empty());
+            }
         }
     }
 }
