@@ -7,7 +7,7 @@ use super::{ke, nonce, notified, proposals, refused};
 use crate::connection::{Connection, Mode, Pad};
 use crate::event::{ChildUp, Event, Keyed, Why};
 use crate::job::{Answer, Job};
-use crate::message::pairs::pairs;
+use crate::message::pairs::{Unfit, fitting, pairs};
 use crate::message::{Exchange, Message, Notify, NotifyKind, Payload, TrafficSelector};
 use crate::outbox::Context;
 use crate::proposal::{self, Chosen, Offer, Protocol};
@@ -190,6 +190,15 @@ fn list(selectors: &[TrafficSelector]) -> String {
     selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// Whether a pair of SAs can carry what is between the two lists, ours first.
+fn carried(mode: Mode, ts: (&[TrafficSelector], &[TrafficSelector])) -> Result<(), Why> {
+    match pairs(ts.0, ts.1) {
+        Ok(all) if mode == Mode::Transport && all.len() > 1 => Err(Why::Pairs(Unfit::Several)),
+        Ok(_) => Ok(()),
+        Err(unfit) => Err(Why::Pairs(unfit)),
+    }
+}
+
 fn spi_of(proposal: &[u8]) -> Option<u32> {
     // 1 to 255 are reserved, and 0 is no SPI (RFC 4303 §2.1).
     <[u8; 4]>::try_from(proposal).ok().map(u32::from_be_bytes).filter(|spi| *spi > 255)
@@ -234,6 +243,10 @@ pub(super) fn choose(
     let ((ours, theirs), (asked_i, asked_r)) =
         (sides(sa, connection, Addresses::Given), transport::asked(sa, selectors(message), mode));
     let mut ts = (TrafficSelector::narrow(&asked_i, &theirs), TrafficSelector::narrow(&asked_r, &ours));
+    let fit = (fitting(&asked_i, &theirs), fitting(&asked_r, &ours));
+    if !fit.0.is_empty() && !fit.1.is_empty() {
+        ts = fit;
+    }
     if mode == Mode::Transport {
         transport::first(&mut ts);
     }
@@ -244,7 +257,7 @@ pub(super) fn choose(
         return Err(deny(NotifyKind::TsUnacceptable, why));
     }
     // What the data plane could not install is not granted; the peer learns that now and not from packets that are lost.
-    pairs(&ts.1, &ts.0).map_err(|unfit| deny(NotifyKind::TsUnacceptable, Why::Pairs(unfit)))?;
+    carried(mode, (&ts.1, &ts.0)).map_err(|why| deny(NotifyKind::TsUnacceptable, why))?;
     let spi_out = spi_of(&chosen.spi);
     let spi_out =
         spi_out.ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Protocol("its SPI is reserved")))?;
@@ -297,10 +310,7 @@ pub(super) fn confirm(
             ours: format!("{} and {}", list(&theirs), list(&ours)),
         });
     }
-    let all = pairs(&ts_i, &ts_r).map_err(Why::Pairs)?;
-    if mode == Mode::Transport && all.len() > 1 {
-        return Err(Why::Protocol("it granted several selectors where one was asked for"));
-    }
+    carried(mode, (&ts_i, &ts_r))?;
     let takes_padding = takes_padding(message);
     Ok(Agreed { chosen, protocol: Protocol::Esp, mode, takes_padding, spi_out, ts: (ts_i, ts_r) })
 }

@@ -98,6 +98,21 @@ fn a_responder_that_widens_what_was_asked_is_not_believed() {
 }
 
 #[test]
+fn a_responder_that_narrows_to_ports_that_cannot_be_kept_to_is_refused_by_name() {
+    let (sa, connection) = (ike_sa(Stage::Closed), connection());
+    let grant = |ports: (u16, u16)| {
+        let proposal = connection.child.offers[0].proposal(1, Protocol::Esp, vec![0, 0, 0x10, 0]);
+        let ts = TrafficSelector { protocol: 6, ports, ..net("10.2.0.0/16") };
+        let payloads =
+            vec![Payload::Sa(vec![proposal]), Payload::TsI(vec![net("10.1.0.0/16")]), Payload::TsR(vec![ts])];
+        child::confirm(&sa, &message(Exchange::IkeAuth, payloads), &connection, false)
+    };
+    assert!(grant((8000, 8063)).is_ok());
+    let why = grant((1024, u16::MAX)).err().map(|why| why.to_string()).unwrap_or_default();
+    assert!(why.contains("ports 1024 to 65535"), "{why}");
+}
+
+#[test]
 fn what_is_sent_is_padded_where_the_peer_takes_it_and_the_mode_has_room_for_it() {
     use crate::connection::Pad;
     use crate::message::NotifyKind::{self, EspTfcPaddingNotSupported, UseTransportMode};

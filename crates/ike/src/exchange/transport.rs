@@ -80,7 +80,7 @@ fn seen(selectors: Vec<TrafficSelector>, behind: bool, address: IpAddr) -> Vec<T
 
 /// Narrows to the first pair that packets can be between: an SA in transport mode has one.
 pub(super) fn first(ts: &mut Both) {
-    let fits = |a: &TrafficSelector, b: &TrafficSelector| pairs(&[*a], &[*b]).is_ok();
+    let fits = |a: &TrafficSelector, b: &TrafficSelector| pairs(&[*a], &[*b]).is_ok_and(|all| all.len() == 1);
     let all = ts.0.iter().flat_map(|a| ts.1.iter().map(move |b| (*a, *b)));
     if let Some((a, b)) = all.into_iter().find(|(a, b)| fits(a, b)) {
         *ts = (vec![a], vec![b]);

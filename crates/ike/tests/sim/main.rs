@@ -21,7 +21,7 @@ mod world;
 
 use ike::connection::{Encapsulation, WhenGone};
 use ike::event::{Event, Why};
-use ike::message::NotifyKind;
+use ike::message::{NotifyKind, TrafficSelector};
 use ike::proposal::Offer;
 use ike::x509::Certificate;
 use ipsec_core::algorithm::{Auth, Encryption};
@@ -232,6 +232,29 @@ fn a_responder_narrows_to_what_both_sides_have() {
     let texts: Vec<String> =
         world.hosts[0].pairs[0].remote_selectors.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["10.2.0.0/16", "10.3.0.0/16"]);
+}
+
+#[test]
+fn ranges_of_ports_are_agreed_on_as_far_as_they_can_be_kept_to() {
+    let of = |ports: (u16, u16)| TrafficSelector { protocol: 6, ports, ..world::net("10.2.0.0/16") };
+    let asked = |remote: Vec<TrafficSelector>| {
+        let mut world = World::new();
+        world.change(0, |c| c.child.remote = remote);
+        world.up(0);
+        world.settle();
+        world.consistent();
+        let granted = world.hosts[0].pairs.first().map(|pair| pair.remote_selectors.clone());
+        (granted, world.hosts.map(|host| host.words()))
+    };
+    let few = of((8000, 8010));
+    assert_eq!(asked(vec![few]).0, Some(vec![few]));
+    // The wide one is left out, and the initiator sees it in the answer (RFC 7296 §2.9).
+    let (packet, wide) = (of((2000, 2000)), of((1024, u16::MAX)));
+    assert_eq!(asked(vec![packet, wide]).0, Some(vec![packet]));
+    // By itself it is refused, and the log names it.
+    let (none, [west, east]) = asked(vec![wide]);
+    assert_eq!(none, None);
+    assert!(east.contains("ports 1024 to 65535") && west.contains("TS_UNACCEPTABLE"), "{east}");
 }
 
 #[test]

@@ -145,3 +145,33 @@ fn strongswan_and_we_agree_on_two_subnets_on_each_side_whoever_begins() {
         all();
     }
 }
+
+#[test]
+fn strongswan_and_we_agree_on_a_range_of_ports_whoever_begins_and_packets_to_them_pass() {
+    if !charon::is_there() {
+        return;
+    }
+    for we_begin in [true, false] {
+        let Some([left, _router, right]) = scene() else { return };
+        let conn = CONN.replace(",10.1.9.0/24", "").replace(",10.2.9.0/24", "");
+        let mut west = Gateway::new(left, "10.1.0.1", &format!("{conn}\tike={IKE}\n\tesp={ESP}\n"), SECRET);
+        west.start_klips();
+        west.start_pluto();
+        let children = Children {
+            local_ts: "10.2.0.0/24[udp/7776-7779]",
+            remote_ts: "10.1.0.0/24[udp]",
+            ..Children::NETS
+        };
+        let east = Charon::start_with(right, IKE, ESP, "", &children);
+        if we_begin {
+            west.done(&["auto", "--up", "west-east"]);
+        } else {
+            east.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+            wait("up", || west.state() == "up");
+        }
+        assert_eq!(installed(&west), (vec![4, 4], 4));
+        let eroutes = west.done(&["eroute", "--json"]);
+        assert!([7776, 7777, 7778, 7779].iter().all(|port| eroutes.contains(&port.to_string())), "{eroutes}");
+        passes((&west.namespace, west.inside), east.inside());
+    }
+}
