@@ -6,7 +6,7 @@ use ipsec::host::netlink::Netlink;
 use ipsec::host::netns::Namespace;
 
 /// Takes an address from a host and gives it another.
-fn readdress(namespace: &Namespace, old: &str, new: &str) {
+pub(super) fn readdress(namespace: &Namespace, old: &str, new: &str) {
     let changed = namespace.run(|| {
         let mut netlink = Netlink::open()?;
         let eth0 = netlink.link("eth0")?.expect("eth0").index;
@@ -16,7 +16,7 @@ fn readdress(namespace: &Namespace, old: &str, new: &str) {
     changed.expect("namespace").expect("addresses");
 }
 
-fn remote(gateway: &Gateway) -> String {
+pub(super) fn remote(gateway: &Gateway) -> String {
     gateway.status()["ike_sas"][0]["remote"].as_str().unwrap_or_default().to_owned()
 }
 

@@ -1,6 +1,7 @@
 //! Several subnets on each side, one pair of SAs for all of them (RFC 7296 §2.9).
 
 use super::charon::{self, Charon, Children};
+use super::moves::{readdress, remote};
 use super::{Gateway, Inside, SECRET, net, pair, passes, scene, wait};
 use ipsec::host::netlink::Netlink;
 use ipsec::host::netns::Namespace;
@@ -102,6 +103,48 @@ fn a_peer_that_asks_for_a_part_gets_it_and_no_more() {
     let eroutes = east.done(&["eroute", "--json"]);
     assert!(eroutes.contains("10.1.0.0/28") && !eroutes.contains("10.1.0.0/24"), "{eroutes}");
     assert_eq!(installed(&east), (vec![4, 4], 4));
+}
+
+#[test]
+fn all_of_them_move_together_when_either_gateway_has_another_address() {
+    let Some((west, east, _router)) = pair((CONN, SECRET), (CONN, SECRET)) else { return };
+    let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
+    let theirs = [east.inside, second(&east.namespace, "10.2.9.1")];
+    let all = || all_ways((&west.namespace, &ours), (&east.namespace, &theirs));
+    west.done(&["auto", "--up", "west-east"]);
+    all();
+    let before = (west.spis(), east.spis());
+    // Where each SA goes, and with what: one for each direction, four pairs of subnets in each.
+    let between = |here: &str, there: &str| {
+        for gateway in [&west, &east] {
+            let rows: Vec<Value> = serde_json::from_str(&gateway.done(&["spi", "--json"])).expect("json");
+            let ends = |row: &Value| (row["src"].clone(), row["dst"].clone());
+            let mut all: Vec<_> = rows.iter().filter(|row| row["state"] != "larval").map(ends).collect();
+            all.sort_by_key(|ends| ends.0.to_string());
+            let way = |from: &str, to: &str| (Value::from(from), Value::from(to));
+            assert_eq!(all, [way(here, there), way(there, here)]);
+            assert_eq!(installed(gateway), (vec![4, 4], 4));
+        }
+    };
+    between("192.0.2.1", "198.51.100.7");
+    readdress(&west.namespace, "192.0.2.1/24", "192.0.2.9/32");
+    wait("east to follow", || remote(&east) == "192.0.2.9:4500");
+    all();
+    between("192.0.2.9", "198.51.100.7");
+    readdress(&east.namespace, "198.51.100.7/24", "198.51.100.9/32");
+    wait("west to follow", || remote(&west) == "198.51.100.9:4500");
+    all();
+    between("192.0.2.9", "198.51.100.9");
+    assert_eq!((west.spis(), east.spis()), before, "nothing was negotiated anew");
+    // Where they are now they are rekeyed, and taken away.
+    for side in [&west, &east] {
+        let before = west.spis();
+        side.done(&["auto", "--rekey", "west-east"]);
+        wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
+        all();
+    }
+    west.done(&["auto", "--down", "west-east"]);
+    wait("no SAs", || installed(&west) == (vec![], 0) && installed(&east) == (vec![], 0));
 }
 
 const IKE: &str = "aes256gcm16-prfsha256-x25519";
