@@ -3,6 +3,7 @@
 //! Everything is authenticated but what routers may change: those fields count as zero. The message is put together in a
 //! scratch buffer, once for each packet; the packet itself is never touched for it.
 
+use crate::extension::{DESTINATION, HOP_BY_HOP, ROUTING, Walk};
 use ipsec_core::Spi;
 use ipsec_core::transform::Mac;
 
@@ -119,22 +120,19 @@ fn clear_mutable(ip: &mut [u8]) -> Option<()> {
         }
         return Some(());
     }
-    let (fixed, mut rest) = ip.split_first_chunk_mut::<40>()?;
+    let fixed = ip.first_chunk_mut::<40>()?;
     *fixed.first_chunk_mut::<4>()? = [0x60, 0, 0, 0];
     *fixed.get_mut(7)? = 0;
-    let mut kind = *fixed.get(6)?;
-    while !rest.is_empty() {
-        let size = usize::from(*rest.get(1)?).checked_add(1)?.checked_mul(8)?;
-        let (extension, after) = rest.split_at_mut_checked(size)?;
-        rest = after;
-        let next = *extension.first()?;
-        match kind {
-            0 | 60 => clear_ipv6_options(extension.get_mut(2..)?)?,
+    let mut walk = Walk::new(*fixed.get(6)?);
+    while walk.at() < ip.len() {
+        let extension = walk.step(ip).ok()??;
+        let octets = ip.get_mut(extension.at..extension.end)?;
+        match extension.kind {
+            HOP_BY_HOP | DESTINATION => clear_ipv6_options(octets.get_mut(2..)?)?,
             // Segments left to visit rearrange the addresses on the way; sources of such packets are refused (RFC 5095).
-            43 if *extension.get(3)? == 0 => {}
+            ROUTING if *octets.get(3)? == 0 => {}
             _ => return None,
         }
-        kind = next;
     }
     Some(())
 }

@@ -1,9 +1,8 @@
 //! Fragments of packets that go out with a header of our own: the kernel does not fragment those.
 
+use crate::extension::FRAGMENT;
 use crate::ip::{self, Head};
 
-/// The fragment header (RFC 8200 §4.5).
-const FRAGMENT: u8 = 44;
 const FRAGMENT_HEADER: usize = 8;
 const MORE: u16 = 0x2000;
 

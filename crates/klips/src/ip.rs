@@ -4,13 +4,9 @@
 //! and takes them out again.
 
 use crate::checksum::Sum;
+use crate::extension::{DESTINATION, HOP_BY_HOP, ROUTING, Walk};
 use core::net::IpAddr;
 
-/// Extension headers walked before an IPsec header is found or put in.
-const MAX_EXTENSIONS: usize = 8;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const DESTINATION: u8 = 60;
 /// The TTL or hop limit of outer headers.
 const TTL: u8 = 64;
 /// "Don't fragment", in the first octet of the flags of IPv4.
@@ -44,22 +40,20 @@ impl Head {
 
     fn v6(packet: &[u8]) -> Option<Self> {
         let mut head = Self { len: 40, next_at: 6, next: *packet.get(6)? };
-        for _ in 0..MAX_EXTENSIONS {
-            let rest = packet.get(head.len..)?;
-            let &[next, words, ..] = rest.first_chunk::<8>().unwrap_or(&[0; 8]);
+        let mut walk = Walk::new(head.next);
+        while let Some(extension) = walk.step(packet).ok()? {
             // Destination options are for routers on the way only where a routing header follows them.
-            let before =
-                matches!(head.next, HOP_BY_HOP | ROUTING) || (head.next == DESTINATION && next == ROUTING);
+            let before = match extension.kind {
+                HOP_BY_HOP | ROUTING => true,
+                DESTINATION => extension.next == ROUTING,
+                _ => false,
+            };
             if !before {
-                return Some(head);
+                break;
             }
-            let size = usize::from(words).checked_add(1)?.checked_mul(8)?;
-            if rest.len() < size {
-                return None;
-            }
-            head = Self { len: head.len.checked_add(size)?, next_at: head.len, next };
+            head = Self { len: extension.end, next_at: extension.at, next: extension.next };
         }
-        None
+        Some(head)
     }
 
     /// Says what follows.
@@ -176,7 +170,8 @@ mod tests {
         assert_eq!(head(&[0, 60, 43]), Some((64, 17)));
         assert_eq!(head(&[0, 43, 60]), Some((56, 60)));
         assert_eq!(head(&[60]), Some((40, 60)));
-        assert_eq!(head(&[0; 8]), None);
+        assert_eq!(head(&[0; 8]), Some((104, 17)));
+        assert_eq!(head(&[0; 9]), None);
         let mut options = vec![0x46, 0, 0, 24, 0, 0, 0, 0, 9, 17, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 148, 4, 0, 0];
         assert_eq!(Head::read(&options), Some(Head { len: 24, next_at: 9, next: 17 }));
         options.truncate(23);

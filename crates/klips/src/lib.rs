@@ -34,6 +34,7 @@ mod discard;
 mod early;
 mod ecn;
 mod eroute;
+mod extension;
 mod flow_cache;
 mod fragment;
 mod gradual;

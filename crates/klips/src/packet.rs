@@ -1,6 +1,7 @@
 //! IP packets as the data plane sees them: parsed once, from hostile octets.
 
 use crate::discard::Discard;
+use crate::extension::{FRAGMENT, Walk};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipsec_core::Flow;
 
@@ -16,8 +17,6 @@ pub(crate) mod proto {
     pub(crate) const NONE: u8 = 59;
 }
 
-/// Extension headers walked in one IPv6 packet; a longer chain is refused (RFC 8504 §5.3 allows a limit).
-const MAX_EXTENSIONS: usize = 8;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`.
 const F_NEEDS_CSUM: u8 = 1;
 /// `VIRTIO_NET_HDR_GSO_ECN`.
@@ -164,35 +163,19 @@ impl Parsed {
         let octets = octets.get(..len).ok_or(Discard::Malformed)?;
         let (src, dst) = addresses.split_first_chunk::<16>().ok_or(Discard::Malformed)?;
         let dst = dst.first_chunk::<16>().ok_or(Discard::Malformed)?;
-        let mut proto = next;
-        let mut transport = 40_usize;
-        let mut fragment = false;
-        let mut later_fragment = false;
-        for walked in 0.. {
-            // Hop-by-hop, routing, destination options, mobility, HIP and shim6 share one shape (RFC 6564);
-            // the fragment header has another (RFC 8200 §4.5). What follows a later fragment is not a header.
-            let rest = octets.get(transport..).ok_or(Discard::Malformed)?;
-            match proto {
-                0 | 43 | 60 | 135 | 139 | 140 if !later_fragment => {
-                    let &[next, words, ..] = rest.first_chunk::<8>().ok_or(Discard::Malformed)?;
-                    proto = next;
-                    let size = usize::from(words).saturating_add(1).saturating_mul(8);
-                    transport = transport.saturating_add(size);
-                }
-                44 if !fragment => {
-                    let &[next, _, o0, o1, ..] = rest.first_chunk::<8>().ok_or(Discard::Malformed)?;
-                    proto = next;
-                    let offset = u16::from_be_bytes([o0, o1]);
-                    fragment = offset & 0xfff9 != 0;
-                    later_fragment = offset & 0xfff8 != 0;
-                    transport = transport.saturating_add(8);
-                }
-                _ => break,
-            }
-            if walked >= MAX_EXTENSIONS || transport > len {
-                return Err(Discard::Malformed);
+        let mut walk = Walk::new(next);
+        let (mut fragment, mut later_fragment) = (false, false);
+        // What follows the header of a later fragment is no header; fragments of fragments are put together by nobody here.
+        while !(later_fragment || fragment && walk.next() == FRAGMENT) {
+            let Some(extension) = walk.step(octets)? else { break };
+            if extension.kind == FRAGMENT {
+                let word = octets.get(extension.at.saturating_add(2)..).and_then(<[u8]>::first_chunk);
+                let offset = u16::from_be_bytes(*word.ok_or(Discard::Malformed)?);
+                fragment = offset & 0xfff9 != 0;
+                later_fragment = offset & 0xfff8 != 0;
             }
         }
+        let (proto, transport) = (walk.next(), walk.at());
         let payload = octets.get(transport..).ok_or(Discard::Malformed)?;
         let (sport, dport) = ports(proto, payload, later_fragment);
         Ok(Self {
