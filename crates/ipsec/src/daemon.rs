@@ -391,6 +391,10 @@ impl Daemon {
             Table::TrapCount => Snapshot::Count(self.control.trap_counts().0),
             Table::TrapSendcount => Snapshot::Count(self.control.trap_counts().1),
             Table::Xforms => Snapshot::Xforms,
+            // As a kernel that needs no patch for it.
+            Table::Natt => Snapshot::Level("natt", 2),
+            // Ciphers are computed where packets are.
+            Table::Ocf => Snapshot::Level("ocf", 0),
             Table::Discards => Snapshot::Discards(self.discards().collect()),
         }
     }

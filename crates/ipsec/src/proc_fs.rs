@@ -41,7 +41,7 @@ const fn file(parent: u64, name: &'static str, table: Table, form: Form) -> Node
     Node { parent, name, content: Some((table, form)), mode }
 }
 
-const TREE: [Node; 26] = [
+const TREE: [Node; 28] = [
     dir(1, ""),
     dir(1, "net"),
     dir(2, "ipsec"),
@@ -68,6 +68,8 @@ const TREE: [Node; 26] = [
     file(23, "trap_count", Table::TrapCount, Form::Klips),
     file(23, "trap_sendcount", Table::TrapSendcount, Form::Klips),
     file(3, "xforms", Table::Xforms, Form::Klips),
+    file(3, "natt", Table::Natt, Form::Klips),
+    file(3, "ocf", Table::Ocf, Form::Klips),
 ];
 
 /// How long the kernel may remember that a name exists. The tree never changes.

@@ -48,6 +48,10 @@ pub enum Table {
     TrapSendcount,
     /// Algorithms, as the kernel's framework listed them.
     Xforms,
+    /// How well ESP in UDP is supported.
+    Natt,
+    /// Whether ciphers are the business of other hardware.
+    Ocf,
 }
 
 /// How a table is written.
@@ -89,6 +93,8 @@ pub enum Snapshot {
     Count(u64),
     /// Nothing to copy.
     Xforms,
+    /// What the data plane can do, in the kernel's numbers.
+    Level(&'static str, u8),
 }
 
 impl Snapshot {
@@ -107,6 +113,7 @@ impl Snapshot {
             Self::PfKeyRegistered(rows) => keysock::registered(rows, form),
             Self::PfKeySupported => keysock::supported(form),
             Self::Count(count) => Box::new(core::iter::once(device::count(*count, form))),
+            Self::Level(name, level) => Box::new(core::iter::once(device::level(name, *level, form))),
             Self::Xforms => Box::new(xforms::lines(form)),
             Self::Discards(rows) => Box::new(rows.iter().map(move |row| device::discard(row, form))),
         }

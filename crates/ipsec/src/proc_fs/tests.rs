@@ -84,7 +84,10 @@ fn names_and_modes_are_the_historical_ones_and_nothing_can_be_written() {
         "ipsec ipsec_eroute ipsec_klipsdebug ipsec_spi ipsec_spigrp ipsec_tncfg ipsec_version pf_key \
          pf_key_registered pf_key_supported"
     );
-    assert_eq!(names(&net.join("ipsec")), "eroute klipsdebug pf_key spi spigrp stats tncfg version xforms");
+    assert_eq!(
+        names(&net.join("ipsec")),
+        "eroute klipsdebug natt ocf pf_key spi spigrp stats tncfg version xforms"
+    );
     assert_eq!(names(&net.join("ipsec/stats")), "trap_count trap_sendcount");
     let mode = |name: &str| fs::metadata(net.join(name)).unwrap().mode();
     assert_eq!(mode("ipsec_eroute"), 0o100_400);

@@ -95,6 +95,13 @@ pub(super) fn count(count: u64, form: Form) -> String {
     }
 }
 
+pub(super) fn level(name: &str, level: u8, form: Form) -> String {
+    match form {
+        Form::Json => json!({ name: level }).to_string(),
+        Form::Man | Form::Klips => format!("{level}\n"),
+    }
+}
+
 pub(super) fn discard(&(name, count): &(&'static str, u64), form: Form) -> String {
     match form {
         Form::Json => json!({ "reason": name, "packets": count }).to_string(),

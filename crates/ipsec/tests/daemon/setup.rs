@@ -278,6 +278,12 @@ fn tables_as_files_are_the_tables_of_the_commands() {
         assert_eq!(said.code, 0, "{said:?}");
         assert_eq!(fs::read_to_string(net.join(file)).expect(file), said.out, "{file}");
     }
+    // No command shows these: programs look whether the kernel can do NAT traversal, and has hardware for ciphers.
+    for (file, text) in
+        [("ipsec/natt", "2\n"), ("ipsec/ocf", "0\n"), ("ipsec/stats/trap_count", "00000000\n")]
+    {
+        assert_eq!(fs::read_to_string(net.join(file)).expect(file), text, "{file}");
+    }
     assert_eq!(host.ipsec(&["setup", "stop"]).code, 0);
 }
 
