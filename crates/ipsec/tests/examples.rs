@@ -60,6 +60,8 @@ fn examples_with_shared_secrets_load_with_their_secrets() {
     for (name, here, connections) in [
         ("site-to-site-psk", "192.0.2.1", 1),
         ("site-to-site-psk", "192.0.2.2", 1),
+        ("host-to-host", "192.0.2.1", 1),
+        ("host-to-host", "192.0.2.2", 1),
         ("strongswan", "192.0.2.1", 1),
         ("post-quantum", "192.0.2.2", 1),
         ("aws", "10.1.0.4", 2),
@@ -159,6 +161,7 @@ fn examples_load_in_libreswan_where_the_keywords_are_common() {
         ("aws", true),
         ("azure", true),
         ("gcp", true),
+        ("host-to-host", true),
         ("road-warrior-client", true),
         ("post-quantum", false),
         ("windows-clients", false),

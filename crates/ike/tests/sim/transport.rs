@@ -9,11 +9,11 @@ use std::time::Duration;
 /// Between the hosts themselves; `modes` of west and east.
 fn scene(modes: [Mode; 2], upper: Upper) -> World {
     let mut world = World::new();
-    for side in 0..2 {
+    for (side, mode) in modes.into_iter().enumerate() {
         let upper =
             if side == 0 { upper } else { Upper { local: upper.remote, remote: upper.local, ..upper } };
         world.change(side, |c| {
-            (c.child.mode, c.child.local, c.child.remote) = (modes[side], vec![], vec![]);
+            (c.child.mode, c.child.local, c.child.remote) = (mode, vec![], vec![]);
             c.child.upper = upper;
         });
     }
