@@ -91,7 +91,10 @@ impl Bundle {
         {
             return Ok(Self::Tunnel(Arc::clone(sa)));
         }
-        let by_kernel = header.is_some() && last.id.protocol == Protocol::Esp;
+        // AH in the same header has authenticated its identification, which the kernel would choose anew (RFC 4302 §3.3.3.1.1.1).
+        let outer = sas.iter().rposition(|sa| sa.mode == Mode::Tunnel).and_then(|tunnel| sas.get(tunnel..));
+        let by_kernel = last.id.protocol == Protocol::Esp
+            && outer.is_some_and(|outer| outer.iter().all(|sa| sa.id.protocol != Protocol::Ah));
         Ok(Self::Chain(Arc::new(Chain { sas, by_kernel })))
     }
 

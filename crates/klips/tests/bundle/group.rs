@@ -28,6 +28,8 @@ fn chains() -> Vec<Vec<Spec>> {
         vec![ESP_TUNNEL, SHA1],
         vec![ESP_TUNNEL, ESP_TUNNEL],
         vec![ah_tunnel(Auth::HmacSha1), ESP_TUNNEL],
+        vec![ah_tunnel(Auth::HmacSha1), ESP],
+        vec![TUN, SHA1, ESP],
         vec![Spec { esn: true, ..ESP }, Spec { esn: true, ..SHA256 }],
     ];
     for auth in [Auth::HmacMd5, Auth::HmacSha1, Auth::HmacSha256, Auth::HmacSha384, Auth::HmacSha512] {
