@@ -156,10 +156,14 @@ pub(super) fn sa_json(record: &Record<'_>) -> Result<Value, Fault> {
             |Lifetime { allocations, bytes, addtime, usetime }| json!({ "allocations": allocations, "bytes": bytes, "addtime": addtime, "usetime": usetime }),
         )
     };
+    // IPComp has its algorithm where ESP has its cipher.
+    let compresses = record.base.satype_number == SATYPE_IPCOMP;
+    let encrypts = sa.encrypt != 0 && !compresses;
     Ok(json!({
         "src": src, "dst": dst, "protocol": protocol(record.base.satype_number), "spi": sa.spi,
         "mode": word(&MODES, mode), "reqid": reqid, "state": word(&STATES, sa.state), "replay": sa.replay,
-        "encryption": (sa.encrypt != 0).then(|| algorithm(ENCRYPTION, sa.encrypt)), "encryption_key": plain(encrypt),
+        "compression": compresses.then_some("deflate"),
+        "encryption": encrypts.then(|| algorithm(ENCRYPTION, sa.encrypt)), "encryption_key": plain(encrypt),
         "auth": (sa.auth != 0).then(|| algorithm(AUTH, sa.auth)), "auth_key": plain(auth),
         "udp_ports": record.nat_t().map(|(_, sport, dport)| json!([sport, dport])),
         "current": life(ExtType::LifetimeCurrent), "hard": life(ExtType::LifetimeHard),

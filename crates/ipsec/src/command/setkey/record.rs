@@ -125,7 +125,8 @@ pub(super) fn spddelete(selector: Selector, direction: FlowDirection) -> Record 
 
 /// What RFC 4301 calls inbound is two policies for Linux: for packets to this host, and for those to hosts behind it.
 pub(super) fn forwarded(policy: &Policy) -> Option<Policy> {
-    let tunnels = policy.requests.iter().all(|request| request.mode == TUNNEL);
-    (policy.direction == FlowDirection::In.number() && tunnels)
+    // What is in transport mode is for this host, unless it is around a tunnel.
+    let leads_on = policy.requests.is_empty() || policy.requests.iter().any(|request| request.mode == TUNNEL);
+    (policy.direction == FlowDirection::In.number() && leads_on)
         .then(|| Policy { direction: FlowDirection::Forward.number(), ..policy.clone() })
 }

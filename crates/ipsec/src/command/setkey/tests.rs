@@ -194,4 +194,10 @@ fn in_is_for_forwarded_packets_too_where_it_is_about_tunnels() {
     let transport = read("spdadd 192.0.2.2 192.0.2.1 any -P in ipsec esp/transport//require;");
     let Statement::SpdAdd { policy, .. } = &transport[0] else { panic!() };
     assert!(record::forwarded(policy).is_none());
+    // A tunnel has hosts behind it, whatever is around it.
+    let around = read(
+        "spdadd 10.2.0.0/16 10.1.0.0/16 any -P in ipsec ah/tunnel/192.0.2.2-192.0.2.1/require esp/transport//require;",
+    );
+    let Statement::SpdAdd { policy, .. } = &around[0] else { panic!() };
+    assert_eq!(record::forwarded(policy).unwrap().requests, policy.requests);
 }
