@@ -184,6 +184,9 @@ pub enum Why {
     Silence(SocketAddr),
     /// The peer refused with a notification.
     Refused(&'static str, NotifyKind),
+    /// The peer answered the first message, from this address of ours, with NO_PROPOSAL_CHOSEN. That may be about
+    /// algorithms; who has no connection for us says the same.
+    Unwanted(IpAddr),
     /// The two sides' algorithms do not meet.
     NoProposal {
         /// What for: "IKE SA" or "Child SA".
@@ -312,6 +315,11 @@ impl core::fmt::Display for Why {
             Self::Refused(what, kind) => {
                 write!(f, "the peer refused {what}: {kind}{}", hint(*kind))
             }
+            Self::Unwanted(ours) => write!(
+                f,
+                "the peer refused IKE_SA_INIT: {}, it has no connection for {ours} (its left= and right=), or none of our algorithms is one of its: compare ike= and esp= of both sides",
+                NotifyKind::NoProposalChosen
+            ),
             Self::NoProposal { what, kinds, theirs, ours } => {
                 let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
                 let kinds = if kinds.is_empty() {

@@ -518,6 +518,7 @@ impl Daemon {
             "version": version::VERSION,
             "uptime": clock::now().since(self.started).as_secs(),
             "eroutes": self.plane.eroutes().len(),
+            "tunnels": self.plane.protecting(),
             "sas": self.control.sa_count(),
             "sockets": self.sockets.len(),
             "files": self.no_files.is_none(),

@@ -342,13 +342,10 @@ impl Pluto {
     fn signal(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {
-                Ok(Signal::SIGHUP) => {
-                    let done = self.read_secrets().and_then(|_| self.reload(false));
-                    match done {
-                        Ok(_) => self.look_up_again(),
-                        Err(why) => tracing::error!("SIGHUP: {why}"),
-                    }
-                }
+                Ok(Signal::SIGHUP) => match self.reread() {
+                    Ok(_) => self.look_up_again(),
+                    Err(why) => tracing::error!("SIGHUP: {why}"),
+                },
                 Ok(signal) => {
                     tracing::info!("{signal}: stopping");
                     self.stop = true;

@@ -4,7 +4,7 @@ use crate::admission::Admission;
 use crate::bundle::{Bundle, BundleError, Sas};
 use crate::discard::{Counters, Discard};
 use crate::early::Larvae;
-use crate::eroute::{Action, Change, Eroutes};
+use crate::eroute::{Action, Change, Eroute, Eroutes};
 use crate::hold::{Held, Traps};
 use crate::path_mtu::{Claim, Paths};
 use crate::sa::{Charge, Sa, SaState};
@@ -69,6 +69,12 @@ impl Plane {
     /// The policy, to look a flow up in. Hold it no longer than that.
     pub fn eroutes(&self) -> RwLockReadGuard<'_, Eroutes> {
         self.eroutes.read()
+    }
+
+    /// Eroutes whose packets are protected at the moment: they lead to an SA, and that SA is there.
+    pub fn protecting(&self) -> usize {
+        let leads = |eroute: &&Arc<Eroute>| matches!(&eroute.action, Action::Protect(id) if self.bundle(id).is_some_and(|bundle| bundle.may_send()));
+        self.eroutes().all().filter(leads).count()
     }
 
     /// Changes the policy; whatever flow caches know is stale afterwards.

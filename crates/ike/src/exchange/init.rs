@@ -169,7 +169,10 @@ pub(crate) fn answered(
         return Ok(());
     }
     if let Some(notify) = refused(message) {
-        let why = Why::Refused("IKE_SA_INIT", notify.kind);
+        let why = match notify.kind {
+            NotifyKind::NoProposalChosen => Why::Unwanted(sa.local.ip()),
+            kind => Why::Refused("IKE_SA_INIT", kind),
+        };
         refuses(sa, cx, why);
         return Ok(());
     }

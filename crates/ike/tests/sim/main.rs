@@ -209,6 +209,15 @@ fn algorithms_and_networks_that_do_not_meet_are_named_on_both_sides() {
     assert!(here.contains("aes-gcm16_256") && here.contains("chacha20-poly1305"), "{here}");
     let there = world.hosts[0].words();
     assert!(there.contains("compare ike= and esp="), "{there}");
+    // A peer that has no connection for us answers the same.
+    let mut world = World::new();
+    world.change(1, |c| c.remote_address = Some([192, 0, 2, 99].into()));
+    world.up(0);
+    world.settle();
+    let ours = world.hosts[0].address;
+    let there = world.hosts[0].words();
+    assert!(there.contains("NO_PROPOSAL_CHOSEN"), "{there}");
+    assert!(there.contains(&format!("it has no connection for {ours} (its left= and right=)")), "{there}");
 
     let mut world = World::new();
     world.change(1, |c| c.child.remote = vec![world::net("10.9.0.0/16")]);

@@ -88,7 +88,7 @@ struct Operation {
     /// Read ipsec.secrets again
     #[arg(long, alias = "rereadall")]
     rereadsecrets: bool,
-    /// Make what is loaded what ipsec.conf says; connections that have not changed are not touched
+    /// Read ipsec.secrets again, and make what is loaded what ipsec.conf says; connections that have not changed are not touched
     #[arg(long)]
     reload: bool,
     /// Read ipsec.conf and ipsec.secrets and say what is wrong; needs no daemon

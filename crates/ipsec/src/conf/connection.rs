@@ -115,12 +115,40 @@ pub fn look_up(name: &str) -> Option<IpAddr> {
     (name, 0).to_socket_addrs().ok()?.next().map(|found| found.ip())
 }
 
+/// Whether a word is meant for an address of IPv4: its last part is a number, as that of no name is. Resolvers take such
+/// words as inet_aton(3) does, which makes 198.51.0.100 of 198.51.100; nobody means that.
+pub(crate) fn is_number(word: &str) -> bool {
+    let last = word.strip_suffix('.').unwrap_or(word).rsplit('.').next().unwrap_or_default();
+    let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    match hex {
+        Some(digits) => digits.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        None => !last.is_empty() && last.bytes().all(|digit| digit.is_ascii_digit()),
+    }
+}
+
+/// What is wrong with such a word that is no address, and what was probably meant.
+pub(crate) fn no_address(word: &str) -> String {
+    let parts: Vec<&str> = word.strip_suffix('.').unwrap_or(word).split('.').collect();
+    let fit = parts.iter().all(|part| part.len() <= 3 && part.parse::<u8>().is_ok());
+    let rest = "0.".repeat(4_usize.saturating_sub(parts.len()));
+    match parts.len() {
+        1..4 if fit => format!(
+            "an address of IPv4 has four parts: write {0}.N, or for the network {0}.{1}/{2} in subnet=",
+            parts.join("."),
+            rest.trim_end_matches('.'),
+            parts.len() * 8
+        ),
+        _ => "an address of IPv4 has four parts, decimal numbers from 0 to 255 without zeros in front"
+            .to_owned(),
+    }
+}
+
 /// The names in `left=` and `right=` for which addresses have to be found.
 pub fn names(conn: &Conn) -> impl Iterator<Item = &str> {
     let values = ["left", "right"].into_iter().filter_map(|side| conn.setting(side));
     values
         .map(|setting| setting.value.as_str())
-        .filter(|word| !word.starts_with('%') && word.parse::<IpAddr>().is_err())
+        .filter(|word| !word.starts_with('%') && word.parse::<IpAddr>().is_err() && !is_number(word))
 }
 
 /// Why a section means nothing on this host.
@@ -519,6 +547,10 @@ impl<'c> Plan<'c> {
             }
             word => match word.parse() {
                 Ok(address) => Some(Host::Address(address)),
+                Err(_) if is_number(word) => {
+                    self.refuse(setting, &no_address(word));
+                    None
+                }
                 Err(_) => match here.resolve(word) {
                     Some(found) => Some(Host::Address(found)),
                     None => {
@@ -963,6 +995,15 @@ mod tests {
                 "only what is in a tunnel",
             ),
             ("type=transparent", "tunnel or transport"),
+            (
+                "right=198.51.100",
+                "write 198.51.100.N, or for the network 198.51.100.0/24 in subnet= [right=198.51.100]",
+            ),
+            ("right=10", "write 10.N, or for the network 10.0.0.0/8"),
+            ("right=198.51.100.256", "numbers from 0 to 255"),
+            ("right=198.51.0144.7", "without zeros in front"),
+            ("right=0xc6336407", "has four parts"),
+            ("right=198.51.100.7.", "has four parts"),
             ("auto=sometimes", "ignore, add, route"),
             ("keyexchange=ikev1", "IKEv1"),
             ("compress=yes", "IPComp"),
@@ -987,6 +1028,22 @@ mod tests {
         );
         assert!(["%mtu", "%pmtu"].into_iter().all(|word| pad(word) == Some(Pad::Path)));
         assert_eq!(planned(BASE, &WEST).unwrap().remove(0).ike.child.pad, None);
+    }
+
+    #[test]
+    fn a_name_may_have_digits_and_what_ends_in_a_number_is_no_name() {
+        let named = |word: &str| {
+            let conf = Conf::parse("f", &format!("conn a\n\tleft=%defaultroute\n\tright={word}\n")).unwrap();
+            names(&conf.conns[0]).count() == 1
+        };
+        assert!(
+            ["7.example.org", "gate7", "10.0.0.x", "0xgate.example", "10.in-addr.arpa."]
+                .into_iter()
+                .all(named)
+        );
+        assert!(
+            !["198.51.100", "198.51.100.", "3325256711", "0xc6.1.0x7", "192.0.2.1"].into_iter().any(named)
+        );
     }
 
     #[test]

@@ -77,9 +77,9 @@ pub enum Request {
         #[serde(default)]
         ike: bool,
     },
-    /// Make what is loaded what ipsec.conf says; connections that have not changed are not touched.
+    /// Read ipsec.secrets again, and make what is loaded what ipsec.conf says; connections that have not changed are not touched.
     Reload {
-        /// Only say what would be done.
+        /// Only say what would be done with connections; secrets stay as they are.
         #[serde(default)]
         dry_run: bool,
     },

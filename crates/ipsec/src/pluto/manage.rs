@@ -86,7 +86,8 @@ impl Pluto {
                 names.iter().for_each(|name| self.delete(name, now));
                 Value::Null
             }),
-            Request::Reload { dry_run } => self.reload(dry_run).map(|lines| json!(lines)),
+            Request::Reload { dry_run: true } => self.reload(true).map(|lines| json!(lines)),
+            Request::Reload { dry_run: false } => self.reread().map(|lines| json!(lines)),
             Request::Again => {
                 self.again();
                 Ok(Value::Null)
@@ -146,6 +147,13 @@ impl Pluto {
         warnings.iter().for_each(|line| tracing::warn!("{line}"));
         self.endpoint.set_secrets(ike::connection::Secrets { trust: Arc::new(trust), ..read.secrets });
         Ok(warnings)
+    }
+
+    /// Reads both files again. Secrets come first: what the other file has begun needs them.
+    pub(super) fn reread(&mut self) -> Result<Vec<String>, String> {
+        let mut said = self.read_secrets()?;
+        said.extend(self.reload(false)?);
+        Ok(said)
     }
 
     fn conf(&self) -> Result<Conf, String> {
@@ -289,27 +297,28 @@ impl Pluto {
         }
         let news =
             waits.iter().filter(|(section, why)| !again || self.hosts.waits.get(*section) != Some(why));
-        done.extend(news.map(|(section, why)| format!("\"{section}\": waits {why}")));
+        let waits_or = if dry_run { "would wait" } else { "waits" };
+        done.extend(news.map(|(section, why)| format!("\"{section}\": {waits_or} {why}")));
         let now = clock::now();
         let gone = self
             .planned
             .iter()
             .filter(|(name, old)| !again && old.auto != Auto::Ignore && !wanted.contains_key(*name));
         for name in gone.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            done.push(format!("\"{name}\": removed"));
+            done.push(format!("\"{name}\": {}", if dry_run { "would remove" } else { "removed" }));
             if !dry_run {
                 self.delete(&name, now);
             }
         }
         for (name, planned) in wanted {
-            let what = match self.planned.get(&name) {
+            let (would, is) = match self.planned.get(&name) {
                 Some(known) if *known == planned => continue,
                 Some(_) if again && self.policy.is_up(&name) => continue,
-                Some(_) => "changed",
+                Some(_) => ("would change", "changed"),
                 None if again && !self.hosts.waits.contains_key(&planned.section) => continue,
-                None => "added",
+                None => ("would add", "added"),
             };
-            done.push(format!("\"{name}\": {what}"));
+            done.push(format!("\"{name}\": {}", if dry_run { would } else { is }));
             if dry_run {
                 continue;
             }

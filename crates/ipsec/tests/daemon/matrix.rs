@@ -61,10 +61,27 @@ fn healthy_with_and_without_eroutes() {
     let Some(host) = started() else { return };
     let head = format!("IPsec running\npluto pid {}\nklips pid {}\n", pluto(&host).pid, host.daemon().pid);
     assert_eq!(host.ipsec(&["setup", "status"]).out, format!("{head}No tunnels up\n"));
-    for net in ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"] {
-        let said = host.ipsec(&["eroute", "--add", "--src", "10.0.0.0/16", "--dst", net, "--said", "%drop"]);
+    let add = |net: &str, action: &str| {
+        let said = host.ipsec(&["eroute", "--add", "--src", "10.0.0.0/16", "--dst", net, "--said", action]);
         assert_eq!(said.code, 0, "{said:?}");
+    };
+    for (net, action) in [
+        ("10.11.0.0/16", "%drop"),
+        ("10.12.0.0/16", "%trap"),
+        ("10.13.0.0/16", "%hold"),
+        ("10.14.0.0/16", "%pass"),
+    ] {
+        add(net, action);
     }
+    let said = host.ipsec(&["setup", "status"]);
+    assert_eq!(said.out, format!("{head}No tunnels up\n"), "policy alone is no tunnel");
+    let said = "esp0x101@192.0.2.2";
+    let key = format!("0x{}", "11".repeat(20));
+    let words =
+        ["spi", "--said", said, "--src", "192.0.2.1", "--esp", "aes-gcm16", "--enckey", &key, "--tunnel"];
+    let made = host.ipsec(&words);
+    assert_eq!(made.code, 0, "{made:?}");
+    ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].iter().for_each(|net| add(net, said));
     is(&host, &format!("{head}3 tunnels up\n"), 0);
 }
 

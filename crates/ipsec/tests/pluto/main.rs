@@ -541,6 +541,16 @@ fn a_wrong_secret_is_said_on_both_sides_and_ends_with_exit_code_1() {
     wait("the other side's words", || east.said().contains("secret is not ours"));
     assert!(!east.said().contains("lazy dog") && !west.said().contains("quick brown"));
     assert!(west.spis().is_empty() && east.spis().is_empty());
+    // A reload rereads secrets, too, and one that is only tried does not.
+    east.write("ipsec.secrets", SECRET);
+    assert_eq!(east.done(&["auto", "--reload", "--dry-run"]), "");
+    assert_eq!(west.ipsec(&["auto", "--up", "west-east"]).status.code(), Some(1));
+    assert_eq!(east.done(&["auto", "--reload"]), "");
+    west.done(&["auto", "--up", "west-east"]);
+    east.write("ipsec.secrets", "what is this\n");
+    let output = east.ipsec(&["auto", "--reload"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("ipsec.secrets:1:"), "{said}");
 }
 
 #[test]
@@ -582,9 +592,9 @@ fn a_reload_does_what_changed_and_nothing_else() {
     let more = format!("{CONN}\tauto=add\nconn other\n\talso=west-east\n\trightsubnet=10.9.0.0/24\n");
     west.write("ipsec.conf", &more);
     let would = west.done(&["auto", "--reload", "--dry-run"]);
-    assert_eq!(would, "\"other\": added\n");
+    assert_eq!(would, "\"other\": would add\n");
     assert_eq!(west.status()["connections"].as_array().map(Vec::len), Some(1));
-    assert_eq!(west.done(&["auto", "--reload"]), would);
+    assert_eq!(west.done(&["auto", "--reload"]), "\"other\": added\n");
     assert_eq!(west.done(&["auto", "--reload"]), "");
     assert_eq!(west.spis(), before);
     crosses(&west, &east);

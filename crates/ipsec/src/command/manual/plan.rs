@@ -1,6 +1,7 @@
 //! From a `conn` section with keys to its SAs, its eroute and its route.
 
 use crate::command::spi::{Direction, KeyText, Life, NewSa, algorithm, key};
+use crate::conf::connection::{is_number, no_address};
 use crate::conf::{Conn, Problem, Setting};
 use core::net::IpAddr;
 use ipnet::IpNet;
@@ -173,9 +174,14 @@ impl<'c> Reader<'c> {
             self.missing(&format!("{key}= is missing"));
             return None;
         };
-        let address = text::address(&setting.value, None).ok();
+        let address = setting.value.parse().ok();
         if address.is_none() {
-            self.wrong(setting, "keys by hand need a numeric address");
+            let why = if is_number(&setting.value) {
+                &no_address(&setting.value)
+            } else {
+                "keys by hand need a numeric address"
+            };
+            self.wrong(setting, why);
         }
         address
     }

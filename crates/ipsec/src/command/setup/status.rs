@@ -44,8 +44,10 @@ struct Found {
     lives: Said,
     /// Files that a daemon or a start left, other than the lock and the info file.
     left: Vec<String>,
-    /// Eroutes, if they can be asked for.
+    /// Eroutes that lead to SAs, if they can be asked for: %trap, %hold and the like are policy, and nothing is up there.
     tunnels: Option<u64>,
+    /// All eroutes, if they can be asked for.
+    eroutes: Option<u64>,
     /// It was asked and did not answer.
     silent: bool,
     /// Where the table files are seen from here, if not where they should be.
@@ -84,6 +86,8 @@ fn look(rundir: &Rundir) -> Found {
     let (pluto_wanted, supervised) = (has("pluto=yes"), has("supervisor=yes") == Some(true));
     let supervisor = daemon(&rundir.supervisor_pid(), supervise::who(rundir));
     let status = Client::connect(rundir).and_then(|client| client.within(PATIENCE)?.call(Request::Status));
+    let count = |what: &str| status.as_ref().ok().and_then(|status| status.get(what)).and_then(Value::as_u64);
+    let (tunnels, eroutes) = (count("tunnels"), count("eroutes"));
     let lock = rundir.setup_pid();
     Found {
         klips,
@@ -95,7 +99,8 @@ fn look(rundir: &Rundir) -> Found {
         left: left(rundir, klips, pluto, supervisor),
         lock: lock.exists().then(|| Process::read(&lock).map_or(0, |process| process.pid)),
         info: info.is_some(),
-        tunnels: status.as_ref().ok().and_then(|status| status.get("eroutes")).and_then(Value::as_u64),
+        tunnels,
+        eroutes,
         silent: matches!(status, Err(CtlError::Silent)),
         elsewhere: if let Daemon::Normal(pid) = klips { elsewhere(rundir, pid) } else { None },
     }
@@ -239,7 +244,7 @@ impl Found {
             strange.push(format!("has {info} file!"));
         }
         strange.extend(self.left.iter().map(|path| format!("has {path}, left behind!")));
-        if self.tunnels.is_some_and(|n| n > 0) {
+        if self.eroutes.is_some_and(|n| n > 0) {
             strange.push("some eroutes exist!".into());
         }
         let is_strange = !strange.is_empty();
@@ -290,6 +295,7 @@ impl Found {
             "supervisor_pid": supervisor_pid,
             "lives": self.lives,
             "tunnels": self.tunnels,
+            "eroutes": self.eroutes,
         })
     }
 }
@@ -315,12 +321,15 @@ mod tests {
         lock: None,
         info: false,
         tunnels: None,
+        eroutes: None,
         silent: false,
         elsewhere: None,
     };
 
     fn check(klips: Daemon, lock: Option<u32>, info: bool, tunnels: Option<u64>) -> (String, bool, u8) {
-        said(&Found { klips, lock, info, tunnels, ..NOTHING })
+        // Policy alone is no tunnel, and it is left behind all the same.
+        let eroutes = tunnels.map(|n| n + 2);
+        said(&Found { klips, lock, info, tunnels, eroutes, ..NOTHING })
     }
 
     fn said(found: &Found) -> (String, bool, u8) {
@@ -386,7 +395,7 @@ mod tests {
                 Daemon::Normal(7),
                 None,
                 false,
-                Some(2),
+                Some(0),
                 "IPsec stopped|but...|a klips is running that setup did not start (pid 7)!|some eroutes exist!",
                 true,
                 0,
