@@ -55,6 +55,12 @@ fn planned_in(dir: &Path, name: &str, here: &str) -> Vec<Planned> {
     all
 }
 
+/// A file that only its owner can read.
+fn write_secret(file: &Path, text: &str) {
+    fs::write(file, text).expect("ipsec.secrets");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("mode");
+}
+
 #[test]
 fn examples_with_shared_secrets_load_with_their_secrets() {
     for (name, here, connections) in [
@@ -74,8 +80,16 @@ fn examples_with_shared_secrets_load_with_their_secrets() {
         // What is checked out is readable by all; what is used must not be.
         let dir = tempfile::tempdir().expect("directory");
         let file = dir.path().join("ipsec.secrets");
-        fs::copy(example(name).join("ipsec.secrets"), &file).expect("ipsec.secrets");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("mode");
+        let text = fs::read_to_string(example(name).join("ipsec.secrets")).expect("ipsec.secrets");
+        // Who copies one and puts no secret of its own there is told so.
+        let placeholder = "put the output of ipsec ranbits here";
+        if text.contains(placeholder) {
+            write_secret(&file, &text);
+            let why =
+                secrets::read(&file).err().unwrap_or_else(|| panic!("{name}: the placeholder is taken"));
+            assert!(why[0].to_string().contains("everybody knows"), "{name}: {why:?}");
+        }
+        write_secret(&file, &text.replace(placeholder, "0a1b2c3d4e5f"));
         let read = secrets::read(&file).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
         assert!(read.warnings.is_empty(), "{name}: {:?}", read.warnings);
         for planned in &all {

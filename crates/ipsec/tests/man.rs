@@ -30,6 +30,24 @@ fn programs() -> Vec<(String, String)> {
     all
 }
 
+#[test]
+fn who_writes_a_command_of_another_program_is_told_what_it_is_here() {
+    for (word, here) in [
+        ("status", "`ipsec setup status'"),
+        ("start", "`ipsec setup start'"),
+        ("stop", "`ipsec setup stop'"),
+        ("up", "`ipsec auto --up NAME'"),
+        ("down", "`ipsec auto --down NAME'"),
+    ] {
+        let out =
+            Command::new(env!("CARGO_BIN_EXE_ipsec")).args([word, "west-east"]).output().expect("ipsec");
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains(here), "{word}: {said}");
+    }
+    let out = Command::new(env!("CARGO_BIN_EXE_ipsec")).arg("frob").output().expect("ipsec");
+    assert!(!String::from_utf8_lossy(&out.stderr).contains("for that there is"));
+}
+
 /// The long options that a text has between characters that cannot belong to them.
 fn long(text: &str, before: &str) -> BTreeSet<String> {
     let name = |at: &str| {

@@ -2,6 +2,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 use ipsec::command;
 use ipsec::daemon::program;
@@ -171,10 +172,35 @@ fn main() -> ExitCode {
 /// standard error.
 fn explain(told: &clap::Error) -> ExitCode {
     let printed = told.print();
+    if let Some(ContextValue::String(word)) = told.get(ContextKind::InvalidSubcommand)
+        && let Some(there_is) = instead(word)
+    {
+        print::complain(format_args!("ipsec: for that there is {there_is}"));
+    }
     if told.use_stderr() {
         return ExitCode::from(2);
     }
     command::finish_plain(printed.map_err(print::failed))
+}
+
+/// What says here what other programs call by this word.
+fn instead(word: &str) -> Option<&'static str> {
+    Some(match word {
+        "status" | "statusall" => "`ipsec setup status', and `ipsec auto --status' for connections",
+        "start" => "`ipsec setup start'",
+        "stop" => "`ipsec setup stop'",
+        "restart" => "`ipsec setup restart'",
+        "up" => "`ipsec auto --up NAME'",
+        "down" => "`ipsec auto --down NAME'",
+        "add" => "`ipsec auto --add NAME'",
+        "delete" => "`ipsec auto --delete NAME'",
+        "route" => "`ipsec auto --route NAME'",
+        "unroute" => "`ipsec auto --unroute NAME'",
+        "reload" | "update" => "`ipsec auto --reload'",
+        "check" | "checkconfig" => "`ipsec auto --check'",
+        "rereadsecrets" | "rereadall" => "`ipsec auto --rereadsecrets'",
+        _ => return None,
+    })
 }
 
 /// `ipsec-eroute --json` means `ipsec eroute --json`.

@@ -1,7 +1,7 @@
 //! `ipsec auto` and `ipsec whack`: steer pluto.
 
-use super::{Failure, Usage};
-use crate::conf::{Conf, Conn, Problem, connection, files};
+use super::{Failure, Usage, verify};
+use crate::conf::{Conf, Conn, Problem, connection, files, secrets};
 use crate::host::clock;
 use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
@@ -286,7 +286,8 @@ impl connection::Here for Unnamed {
 }
 
 /// What pluto will complain of in its log when it reads the two files, for whoever starts it at a terminal.
-pub(crate) fn amiss(confs: &Path) -> Vec<String> {
+/// `net`: where the kernel says what it forwards, /proc/sys/net.
+pub(crate) fn amiss(confs: &Path, net: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Ok(conf), Ok(here)) = (Conf::load(confs), Local::now()) {
         let (here, mut refused, mut any) = (Unnamed(here), false, false);
@@ -303,11 +304,12 @@ pub(crate) fn amiss(confs: &Path) -> Vec<String> {
         if !any {
             return lines;
         }
+        lines.extend(verify::unforwarded(net, confs, &here));
         if refused {
             lines.push("no connection is loaded: mend ipsec.conf, then `ipsec auto --reload'".to_owned());
         }
     }
-    match crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
+    match secrets::read(&confs.join("ipsec.secrets")) {
         Ok(read) => lines.extend(read.warnings.iter().map(ToString::to_string)),
         Err(problems) => {
             lines.extend(problems.iter().map(ToString::to_string));
@@ -326,33 +328,38 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
     let here = Local::now().map_err(|error| Failure::new(format_args!("netlink: {error}")))?;
     let mut warnings = conf.warnings.clone();
     let mut errors = Vec::new();
-    let mut count = 0;
+    let mut all = Vec::new();
     for conn in conf.conns.iter().filter(|conn| name.is_none_or(|name| conn.name == name)) {
         // Sections that are only there to be pulled in by others are not connections.
         if name.is_none() && connection::auto(conn).is_ok_and(|auto| auto == connection::Auto::Ignore) {
             continue;
         }
         match connection::plan(conn, &here, &mut warnings) {
-            Ok(planned) => count += planned.len(),
+            Ok(planned) => all.extend(planned),
             Err(problems) => errors.extend(problems),
         }
     }
-    match crate::conf::secrets::read(&confs.join("ipsec.secrets")) {
-        Ok(read) => warnings.extend(read.warnings),
+    let mut without = Vec::new();
+    match secrets::read(&confs.join("ipsec.secrets")) {
+        Ok(read) => {
+            without = secrets::missing(&read.secrets, &all);
+            warnings.extend(read.warnings);
+        }
         Err(problems) => errors.extend(problems),
     }
     let now = clock::wall();
     let (_, lines_of_trust) = files::trust(&confs, conf.setup.strictcrlpolicy, now);
     lines_of_trust.iter().for_each(|line| print::complain(format_args!("warning: {line}")));
     warnings.iter().for_each(|problem| print::complain(format_args!("warning: {problem}")));
-    if !errors.is_empty() {
-        return Err(Failure::new(lines(&errors)));
+    if !errors.is_empty() || !without.is_empty() {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).chain(without).collect();
+        return Err(Failure::new(all.join("\n")));
     }
     match name {
-        Some(name) if count == 0 => {
+        Some(name) if all.is_empty() => {
             Err(Failure::new(format_args!("no conn section \"{name}\" in ipsec.conf")))
         }
-        _ => Ok(print::line(format_args!("{count} connections, nothing wrong"))?),
+        _ => Ok(print::line(format_args!("{} connections, nothing wrong", all.len()))?),
     }
 }
 
@@ -374,7 +381,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let said = |conf: &str| {
             std::fs::write(dir.path().join("ipsec.conf"), conf).unwrap();
-            amiss(dir.path())
+            amiss(dir.path(), &dir.path().join("net"))
         };
         let secrets = dir.path().join("ipsec.secrets");
         std::fs::write(&secrets, ": PSK \"crocus\"\n").unwrap();
@@ -394,5 +401,68 @@ mod tests {
         let missing = said(named);
         assert!(missing.len() == 1 && missing[0].contains("no secrets are known"), "{missing:?}");
         assert_eq!(said("conn a\n\tleft=203.0.113.1\n"), [""; 0], "nothing is to be loaded");
+    }
+
+    #[test]
+    fn who_starts_a_gateway_that_does_not_forward_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let net = dir.path().join("ipv4");
+        std::fs::create_dir(&net).unwrap();
+        let forwards = |on: &str| std::fs::write(net.join("ip_forward"), on).unwrap();
+        let warned = |local: &str| {
+            let conf = format!("conn a\n\tleft=127.0.0.1\n{local}\tright=%any\n\trightid=@b\n\tauto=add\n");
+            std::fs::write(dir.path().join("ipsec.conf"), conf).unwrap();
+            amiss(dir.path(), dir.path()).iter().any(|line| {
+                line.contains("not forwarded")
+                    && line.contains("ip_forward=1")
+                    && line.contains("forwardcontrol=yes")
+            })
+        };
+        let behind = "\tleftsubnet=10.1.0.0/16\n\trightsubnet=10.2.0.0/16\n";
+        forwards("0\n");
+        assert!(warned(behind));
+        assert!(!warned(""), "the host itself needs none");
+        forwards("1\n");
+        assert!(!warned(behind));
+    }
+
+    /// A host that has one address.
+    struct Loopback;
+
+    impl connection::Here for Loopback {
+        fn has(&self, address: IpAddr) -> bool {
+            address == IpAddr::from([127, 0, 0, 1])
+        }
+
+        fn address_towards(&self, _: Option<IpAddr>) -> Option<IpAddr> {
+            Some([127, 0, 0, 1].into())
+        }
+    }
+
+    #[test]
+    fn a_connection_without_its_secret_is_said_before_it_fails() {
+        let plan = |body: &str| {
+            let conf =
+                Conf::parse("f", &format!("conn a\n\tleft=127.0.0.1\n\tleftid=@a\n{body}\tauto=add\n"))
+                    .unwrap();
+            connection::plan(&conf.conns[0], &Loopback, &mut Vec::new()).unwrap()
+        };
+        let known = |text: &str| {
+            use std::os::unix::fs::PermissionsExt;
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+            secrets::read(file.path()).unwrap().secrets
+        };
+        let one = plan("\tright=192.0.2.9\n\trightid=@b\n");
+        assert_eq!(secrets::missing(&known("@a @b : PSK \"crocus\"\n"), &one), [""; 0]);
+        assert_eq!(secrets::missing(&known(": PSK \"crocus\"\n"), &one), [""; 0]);
+        let said = secrets::missing(&known("@a @c : PSK \"crocus\"\n"), &one);
+        let words = "\"a\": no secret for @a and @b: add a line `@a @b : PSK \"...\"' to ipsec.secrets";
+        assert_eq!(said, [words], "the words of --up");
+        // Whoever comes may have the one that is there.
+        let anybody = plan("\tright=%any\n");
+        assert_eq!(secrets::missing(&known("@a @c : PSK \"crocus\"\n"), &anybody), [""; 0]);
+        assert_eq!(secrets::missing(&known(""), &anybody).len(), 1);
     }
 }

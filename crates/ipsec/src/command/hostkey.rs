@@ -135,8 +135,11 @@ fn make(args: &NewArgs) -> Result<(), Failure> {
         }
     };
     print::line(format_args!("{}: the new {} key, mode 0600", path.display(), word(kind)))?;
-    print::line(format_args!("ipsec.secrets: : {} {}", word(kind), args.output))?;
-    print::line(format_args!("ipsec.conf:    left{}", public(&key)))?;
+    // Each line stands alone, as it is copied.
+    print::line(format_args!("add to {}:", confs().join("ipsec.secrets").display()))?;
+    print::line(format_args!(": {} {}", word(kind), args.output))?;
+    print::line("add to the connection in ipsec.conf, here and at the peer:")?;
+    print::line(format_args!("\tleft{}", public(&key)))?;
     Ok(())
 }
 

@@ -8,9 +8,11 @@ mod kernel;
 mod ports;
 
 use super::{Failure, finish};
+use crate::conf::connection::Here;
 use crate::print;
 use crate::rundir::{Rundir, confs};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What `ipsec verify` takes.
@@ -102,7 +104,7 @@ pub(crate) fn all() -> Vec<Check> {
         host::fuse(),
         host::clock(),
         host::configuration(&conf),
-        host::secrets(&confs()),
+        host::secrets(&confs(), &conf),
     ];
     all.extend(kernel::forwarding("/proc/sys/net".as_ref(), &conf));
     all.extend(kernel::reverse_path("/proc/sys/net/ipv4/conf".as_ref(), &conf));
@@ -115,10 +117,18 @@ pub(crate) fn all() -> Vec<Check> {
     all
 }
 
+/// What the connections need forwarded and is not, each with its remedy; no name is looked up that `here` does not know.
+pub(crate) fn unforwarded(net: &Path, confs: &Path, here: &dyn Here) -> Vec<String> {
+    let all = kernel::forwarding(net, &host::Configured::seen_from(confs, Some(here)));
+    let failing = all.into_iter().filter(|check| check.grade == Grade::Fail);
+    failing.map(|check| format!("{}: {}", check.found, check.remedy.unwrap_or_default())).collect()
+}
+
 /// The checks of what the operator has written, for a test of who passes them on.
 #[cfg(test)]
-pub(crate) fn of_files(confs: &std::path::Path) -> [Check; 2] {
-    [host::configuration(&host::Configured::read(confs)), host::secrets(confs)]
+pub(crate) fn of_files(confs: &Path) -> [Check; 2] {
+    let conf = host::Configured::read(confs);
+    [host::configuration(&conf), host::secrets(confs, &conf)]
 }
 
 /// Runs the command.

@@ -15,10 +15,13 @@
 //! over with a warning. Whatever is wrong is said with file and line, and never
 //! with a secret.
 
+use super::connection::Planned;
 use super::{Location, Problem, files, matching};
 use base64ct::{Base64, Encoding};
 use ike::connection::{Psk, Secrets};
+use ike::credential::LocalAuth;
 use ike::eap::EapSecret;
+use ike::event::Why;
 use ike::identity::{Id, IdPattern};
 use ike::ppk::Ppk;
 use ipsec_core::Secret;
@@ -29,6 +32,8 @@ use zeroize::Zeroizing;
 
 /// What is as strong against Grover's search as AES-128 against any other (RFC 8784 §6).
 const PPK_OCTETS: usize = 32;
+/// What stands in the examples where a secret has to be. Everybody knows it.
+const PLACEHOLDER: &str = "put the output of ipsec ranbits here";
 /// Files within files.
 const MAX_DEPTH: usize = 10;
 
@@ -52,6 +57,28 @@ pub fn read(file: &Path) -> Result<Loaded, Vec<Problem>> {
         reader.out.warnings.push(Problem::new(&at, "there is no such file: no secrets are known"));
     }
     if reader.errors.is_empty() { Ok(reader.out) } else { Err(reader.errors) }
+}
+
+/// The secrets that connections need and that are not there, in the words of a connection that fails for it.
+pub fn missing<'p>(secrets: &Secrets, planned: impl IntoIterator<Item = &'p Planned>) -> Vec<String> {
+    let mut all = Vec::new();
+    for connection in planned.into_iter().map(|planned| &planned.ike) {
+        let (local, peer) = (&connection.local_id, &connection.remote_id);
+        let LocalAuth::SharedKey = connection.local_auth else { continue };
+        let there = match peer {
+            IdPattern::Exactly(peer) => secrets.psk(local, peer).is_some(),
+            // Who it will be is not known yet: one secret may be its.
+            _ => !secrets.psks.is_empty(),
+        };
+        if !there {
+            let why = Why::NoSecret(local.to_string(), peer.to_string());
+            let line = format!("\"{}\": {why}", connection.name);
+            if !all.contains(&line) {
+                all.push(line);
+            }
+        }
+    }
+    all
 }
 
 struct Reader {
@@ -270,6 +297,9 @@ fn key(text: &str) -> Result<Secret, String> {
         if let Some(inner) = text.strip_prefix(quote) {
             return match inner.split_once(quote) {
                 Some(("", _)) => Err("the secret is empty".to_owned()),
+                Some((PLACEHOLDER, _)) => Err(
+                    "this is the secret of the examples, which everybody knows: put the output of `ipsec ranbits --continuous 256' in its place, on both sides".to_owned(),
+                ),
                 Some((secret, rest)) if ends_well(rest) => Ok(Secret::from(secret.as_bytes())),
                 Some(_) => Err("something stands behind the secret's closing quote".to_owned()),
                 None => Err("the quote before the secret is not closed".to_owned()),
@@ -299,6 +329,15 @@ fn key(text: &str) -> Result<Secret, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_secret_of_the_examples_is_none() {
+        for behind in ["", " # ours"] {
+            let why = entry(&format!("@a @b : PSK \"{PLACEHOLDER}\"{behind}")).err();
+            assert!(why.is_some_and(|why| why.contains("everybody knows") && why.contains("ipsec ranbits")));
+        }
+        assert!(entry("@a @b : PSK \"put the output of ipsec ranbits here!\"").is_ok());
+    }
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

@@ -336,6 +336,8 @@ fn two_gateways_know_each_other_by_keys_that_the_commands_make() {
     for (gateway, kind, side) in [(&west, "ed25519", "--left"), (&east, "rsa", "--right")] {
         let said = gateway.done(&["newhostkey", "--keytype", kind]);
         assert!(said.contains("mode 0600"), "{said}");
+        let line = format!(": {} host.key", kind.to_ascii_uppercase());
+        assert!(said.contains("ipsec.secrets:\n") && said.lines().any(|said| said == line), "{said}");
         let file = gateway.dir.path().join("ipsec.d/private/host.key");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(&file), mode(file.parent().expect("above"))), (0o600, 0o700));

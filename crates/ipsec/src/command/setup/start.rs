@@ -230,7 +230,7 @@ fn bring_up(rundir: &Rundir, file: Option<&Path>, wanted: &Wanted, voice: &Voice
     if wanted.pluto {
         key_daemon(wanted, voice)?;
         // It goes on without, for what it has to say of its files it says in its log; here somebody may be looking.
-        amiss(&confs()).iter().for_each(|line| voice.say(line));
+        amiss(&confs(), "/proc/sys/net".as_ref()).iter().for_each(|line| voice.say(line));
     }
     if wanted.supervised {
         supervise::spawn(file, voice).map_err(Failed::new)?;

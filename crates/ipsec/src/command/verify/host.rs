@@ -2,7 +2,7 @@
 
 use super::Check;
 use crate::command::version::VERSION;
-use crate::conf::connection::{self, Auto};
+use crate::conf::connection::{self, Auto, Here, Planned};
 use crate::conf::{Conf, Interface, Problem, secrets};
 use crate::ctl;
 use crate::host::clock::wall;
@@ -19,7 +19,8 @@ use std::time::Duration;
 pub(super) struct Configured {
     read: Result<Conf, Vec<Problem>>,
     problems: Vec<Problem>,
-    connections: usize,
+    /// What is loaded.
+    planned: Vec<Planned>,
     /// Packets of other hosts go through us, of IPv4 and of IPv6.
     pub(super) forwards: (bool, bool),
     /// `forwardcontrol=yes`.
@@ -30,10 +31,18 @@ pub(super) struct Configured {
 
 impl Configured {
     pub(super) fn read(confs: &Path) -> Self {
+        match Local::now() {
+            Ok(here) => Self::seen_from(confs, Some(&here)),
+            Err(_) => Self::seen_from(confs, None),
+        }
+    }
+
+    /// The same, for who knows the addresses of this host already, and which names may be looked up.
+    pub(super) fn seen_from(confs: &Path, here: Option<&dyn Here>) -> Self {
         let read = Conf::load(confs);
         let mut all = Self {
             problems: Vec::new(),
-            connections: 0,
+            planned: Vec::new(),
             forwards: (false, false),
             forwardcontrol: false,
             devices: Vec::new(),
@@ -46,15 +55,14 @@ impl Configured {
                 all.devices.push(physical.clone());
             }
         }
-        let Ok(here) = Local::now() else { return all };
+        let Some(here) = here else { return all };
         for conn in &conf.conns {
             if connection::auto(conn).is_ok_and(|auto| auto == Auto::Ignore) {
                 continue;
             }
-            match connection::plan(conn, &here, &mut Vec::new()) {
+            match connection::plan(conn, here, &mut Vec::new()) {
                 Ok(planned) => {
-                    all.connections = all.connections.saturating_add(planned.len());
-                    for one in planned {
+                    for one in &planned {
                         for net in one.ike.child.local.iter().flat_map(|selector| selector.prefixes()) {
                             // A subnet behind us; our own address alone needs no forwarding.
                             if net.prefix_len() < net.max_prefix_len() {
@@ -63,6 +71,7 @@ impl Configured {
                             }
                         }
                     }
+                    all.planned.extend(planned);
                 }
                 Err(problems) => all.problems.extend(problems),
             }
@@ -168,12 +177,12 @@ pub(super) fn configuration(conf: &Configured) -> Check {
             format!("ipsec.conf: {}", first(&conf.problems)),
             "`ipsec auto --check' says everything that is wrong, with lines",
         ),
-        Ok(_) if conf.connections == 0 => Check::warn(
+        Ok(_) if conf.planned.is_empty() => Check::warn(
             "configuration",
             "ipsec.conf has no connection that is loaded (auto=add, route or start)",
             "ipsec.conf(5) has a first one",
         ),
-        Ok(_) => Check::good("configuration", format!("ipsec.conf: {} connections", conf.connections)),
+        Ok(_) => Check::good("configuration", format!("ipsec.conf: {} connections", conf.planned.len())),
     }
 }
 
@@ -183,9 +192,17 @@ fn first(problems: &[Problem]) -> String {
     if more == 0 { first } else { format!("{first} (and {more} more)") }
 }
 
-pub(super) fn secrets(confs: &Path) -> Check {
+pub(super) fn secrets(confs: &Path, conf: &Configured) -> Check {
     let path = confs.join("ipsec.secrets");
     match secrets::read(&path) {
+        Ok(read) if !secrets::missing(&read.secrets, &conf.planned).is_empty() => {
+            let missing = secrets::missing(&read.secrets, &conf.planned);
+            Check::fail(
+                "secrets",
+                format!("{} of {} connections have no secret", missing.len(), conf.planned.len()),
+                missing.join("\n        "),
+            )
+        }
         Ok(read) => match read.warnings.first() {
             None => Check::good("secrets", format!("{} can be read", path.display())),
             Some(problem) => Check::warn("secrets", problem.to_string(), "see ipsec.secrets(5)"),
