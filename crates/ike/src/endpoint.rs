@@ -4,6 +4,7 @@
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
 use crate::exchange::init::{self, First};
+use crate::identity::IdPattern;
 use crate::job::{Answer, Job, JobId};
 use crate::lease::Leases;
 use crate::message::{
@@ -262,9 +263,8 @@ impl Endpoint {
             }
             return Ok(());
         }
-        let known = self.sas.marked(there).any(|sa| sa.is_established() && sa.serves(&connection));
         let ends = (SocketAddr::new(local, 500), SocketAddr::new(remote, connection.remote_port));
-        self.begin(connection, ends, None, !known, now)
+        self.begin(connection, ends, None, now)
     }
 
     /// Begins an IKE SA, in the place of another that goes when this one has its children.
@@ -273,7 +273,6 @@ impl Endpoint {
         connection: Arc<Connection>,
         ends: (SocketAddr, SocketAddr),
         succeeds: Option<IkeSpi>,
-        first_contact: bool,
         now: Time,
     ) -> Result<(), &'static str> {
         let group = connection.ike.iter().flat_map(|offer| &offer.groups).next().copied();
@@ -289,7 +288,7 @@ impl Endpoint {
         let opening =
             Opening1 { ni, group, offer: None, cookie: None, sent: Vec::new(), rounds: 0, refused: None };
         let mut sa = IkeSa::new(key, true, ends, Stage::Opening(Box::new(opening)), now);
-        sa.first_contact = connection.unique && first_contact;
+        sa.first_contact = connection.unique && succeeds.is_none();
         sa.succeeds = succeeds;
         sa.expires = now.after(connection.times.give_up.saturating_mul(4));
         sa.connection = Some(connection);
@@ -733,7 +732,9 @@ impl Endpoint {
 
     /// Does something with one IKE SA, and with what that leads to elsewhere.
     fn with(&mut self, key: IkeSpi, now: Time, work: impl FnOnce(&mut IkeSa, &mut Context<'_>)) {
+        let others = self.has_others(key);
         let Some(sa) = self.sas.get_mut(key) else { return };
+        sa.first_contact &= !others;
         let mut cx = Context {
             now,
             config: &self.config,
@@ -744,6 +745,24 @@ impl Endpoint {
         work(sa, &mut cx);
         self.sas.note(key);
         self.settle(now);
+    }
+
+    /// Says of an IKE SA that is to say that it is the only one with its peer whether there is another by now, or is about to
+    /// be: the peer may have begun one, too, and would take ours for all there is (RFC 7296 §2.4).
+    fn has_others(&self, key: IkeSpi) -> bool {
+        let Some(sa) = self.sas.get(key).filter(|sa| sa.first_contact && !sa.is_established()) else {
+            return false;
+        };
+        let Some(connection) = &sa.connection else { return false };
+        let is_ours =
+            |other: &IkeSa| other.connection.as_ref().is_some_and(|c| c.local_id.is(&connection.local_id));
+        let by_name = if let IdPattern::Exactly(id) = &connection.remote_id {
+            self.sas.of_peer(id).any(is_ours)
+        } else {
+            false
+        };
+        let there = |other: &IkeSa| other.is_half_open() || other.serves(connection);
+        by_name || self.sas.marked(Mark::Remote(sa.remote.ip())).any(there)
     }
 
     /// Heirs take their places, peers that began anew lose their old IKE SAs, what failed is planned again.
@@ -804,14 +823,19 @@ impl Endpoint {
                 (Some(one), Some(two)) => one.local_id.is(&two.local_id),
                 _ => false,
             };
-            let old: Vec<IkeSpi> = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| sa.key).collect();
-            for key in old {
+            // One on which it has spoken since it began the new one it has not forgotten: both sides began at once.
+            let began_at = self.sas.get(new).map_or(now, |sa| sa.began_at);
+            let forgotten = |sa: &IkeSa| initial && !sa.spoke_since(began_at);
+            let unique = local.as_ref().is_some_and(|connection| connection.unique);
+            let old = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| (sa.key, forgotten(sa)));
+            for (key, forgotten) in old.collect::<Vec<_>>() {
                 self.with(key, now, |sa, cx| {
-                    if initial {
-                        // It has forgotten them: there is nobody to tell (RFC 7296 §2.4).
+                    if forgotten {
+                        // There is nobody to tell (RFC 7296 §2.4).
                         sa.close(cx, Why::Superseded);
-                    } else {
-                        // It may be proving anew who it is, and makes its children first.
+                    } else if unique {
+                        // It may be proving anew who it is, and makes its children first. Only one side comes here of two
+                        // that began at once: for ours to stand here the peer has granted it, and has ours still to come.
                         sa.later.push((cx.now.after(SUPERSEDED), Task::DeleteIke(Why::Superseded)));
                     }
                 });
@@ -833,7 +857,7 @@ impl Endpoint {
             let Some(connection) = first.or(sa.connection.as_ref()).cloned() else { continue };
             let remote = SocketAddr::new(sa.remote.ip(), connection.remote_port);
             let ends = (SocketAddr::new(sa.local.ip(), 500), remote);
-            let _ = self.begin(connection, ends, Some(old), false, now);
+            let _ = self.begin(connection, ends, Some(old), now);
         }
         for new in core::mem::take(&mut self.out.proved_anew) {
             let Some(old) = self.sas.get(new).and_then(|sa| sa.succeeds) else { continue };

@@ -328,8 +328,10 @@ pub(crate) struct IkeSa {
     pub(crate) given: Vec<IpAddr>,
     /// What the peer has given us.
     pub(crate) taken: Option<Arc<Configured>>,
-    /// We have no other IKE SA with this peer, and say so (RFC 7296 §2.4).
+    /// We have no other IKE SA with this peer, and will say so (RFC 7296 §2.4).
     pub(crate) first_contact: bool,
+    /// When it began here: as responder, when the peer's first message came.
+    pub(crate) began_at: Time,
     /// The IKE SA that took this one's place.
     pub(crate) heir: Option<IkeSpi>,
     /// The one the peer made while our own rekeying was under way, and the lower nonce of its exchange.
@@ -450,6 +452,7 @@ impl IkeSa {
             given: Vec::new(),
             taken: None,
             first_contact: false,
+            began_at: now,
             heir: None,
             crossing: None,
             awaits: false,
@@ -475,6 +478,11 @@ impl IkeSa {
     /// It counts against the limits of what has proved nothing yet.
     pub(crate) const fn is_half_open(&self) -> bool {
         !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_) | Stage::Eap(_))
+    }
+
+    /// The peer has spoken on it since then, with its keys.
+    pub(crate) fn spoke_since(&self, then: Time) -> bool {
+        self.heard >= then
     }
 
     /// Another has taken its place, and it waits for its deletion.

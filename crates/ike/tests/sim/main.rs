@@ -8,6 +8,7 @@ mod certificates;
 mod clear;
 mod collisions;
 mod configuration;
+mod crossed_starts;
 mod eap_tls;
 mod followup;
 mod mobike;

@@ -5,6 +5,8 @@
 
 mod hosts;
 mod pairs;
+#[cfg(test)]
+mod tests;
 
 use super::journal::{self, Change, Journal};
 use super::kernel::{Installed, Kernel, KernelError};
@@ -140,7 +142,7 @@ impl Policy {
         kept.flows.extend(&installed.flows);
         kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
         let flows = installed.flows.clone();
-        self.pairs.insert(installed.clone());
+        self.pairs.insert(installed.clone(), child.standby);
         let go = if child.standby { Vec::new() } else { self.orphans.take_of(&installed.connection) };
         go.iter().for_each(|pair| _ = kernel.remove(pair));
         self.note(&go.iter().map(gone).chain([Change::Is(&installed)]).collect::<Vec<_>>());
@@ -209,17 +211,28 @@ impl Policy {
     }
 
     /// Has packets go through a pair that only received so far.
-    pub(super) fn in_use(&self, kernel: &mut dyn Kernel, spi_in: u32) -> Result<(), String> {
-        match self.pairs.get(spi_in) {
+    pub(super) fn in_use(&mut self, kernel: &mut dyn Kernel, spi_in: u32) -> Result<(), String> {
+        match self.pairs.use_now(spi_in) {
             Some(pair) => kernel.send_through(pair).map_err(|error| error.to_string()),
             None => Ok(()),
         }
     }
 
-    /// Removes a pair. What went through it is held from now on, if no other pair has its place.
+    /// Removes a pair. What went through it goes through another that carries it, or else, if none has its place, is held
+    /// from now on.
     pub(super) fn down(&mut self, kernel: &mut dyn Kernel, spi_in: u32, replaced: bool, now: Time) {
-        let Some(pair) = self.pairs.remove(spi_in) else { return };
+        let Some(pair) = self.pairs.get(spi_in).cloned() else { return };
+        let sends = |flow: &&Selector| self.pairs.carrier(&pair.connection, flow) == Some(&pair);
+        let sent: Vec<Selector> = pair.flows.iter().filter(sends).copied().collect();
+        self.pairs.remove(spi_in);
         pair.flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+        // The peer has it no longer: what is sent on it from now on is lost, however many others there are.
+        for flow in sent {
+            let Some(other) = self.pairs.carrier(&pair.connection, &flow) else { continue };
+            if let Err(error) = kernel.send_through(&Installed { flows: vec![flow], ..other.clone() }) {
+                tracing::warn!("\"{}\": {error}", pair.connection);
+            }
+        }
         // One connection may have many peers, each with its own address.
         let (others, alone): (Vec<Selector>, Vec<Selector>) =
             pair.flows.iter().partition(|flow| self.pairs.carry(&pair.connection, flow));
@@ -265,9 +278,8 @@ impl Policy {
         let Some(old) = there.cloned() else { return Ok(()) };
         kernel.relocate(&old, to, encapsulate).map_err(|error| error.to_string())?;
         let new = Installed { local: to.0.ip(), remote: to.1.ip(), ..old.clone() };
-        if self.pairs.remove(spi_in).is_some() {
-            self.pairs.insert(new.clone());
-        } else if let Some((_, pair)) = lingers.and_then(|at| self.lingering.get_mut(at)) {
+        let moved = self.pairs.relocate(spi_in, &new);
+        if let Some((_, pair)) = lingers.filter(|_| !moved).and_then(|at| self.lingering.get_mut(at)) {
             pair.clone_from(&new);
         }
         self.note(&[gone(&old), Change::Is(&new)]);
@@ -511,19 +523,5 @@ fn device(rundir: &Rundir, local: Option<IpAddr>) -> Result<String, String> {
 impl From<KernelError> for String {
     fn from(error: KernelError) -> Self {
         error.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tunnel_for_everything_leaves_the_hosts_default_route_alone() {
-        let nets =
-            |text: &str| halves(text.parse().unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(nets("0.0.0.0/0"), ["0.0.0.0/1", "128.0.0.0/1"]);
-        assert_eq!(nets("::/0"), ["::/1", "8000::/1"]);
-        assert_eq!(nets("10.0.0.0/8"), ["10.0.0.0/8"]);
     }
 }

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod charon;
+mod crossed;
 mod eap_tls;
 mod hosts;
 mod inside;

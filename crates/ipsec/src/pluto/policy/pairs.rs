@@ -20,8 +20,8 @@ pub(super) struct Pairs {
 #[derive(Debug, Default)]
 struct Of {
     names: BTreeSet<Name>,
-    /// How many pairs each flow goes through.
-    flows: BTreeMap<Selector, usize>,
+    /// The pairs that can carry each flow; the last is the one that it goes through.
+    flows: BTreeMap<Selector, Vec<Name>>,
 }
 
 /// The first name that an SPI may be in.
@@ -38,16 +38,45 @@ impl Pairs {
         self.all.values()
     }
 
-    pub(super) fn insert(&mut self, pair: Installed) {
+    /// Adds a pair that its flows go through from now on, unless it is on `standby`: then it only receives.
+    pub(super) fn insert(&mut self, pair: Installed, standby: bool) {
         let name = (pair.spi_in, pair.local);
         self.take(name);
         let of = self.of.entry(pair.connection.clone()).or_default();
         of.names.insert(name);
         for flow in &pair.flows {
-            let count = of.flows.entry(*flow).or_default();
-            *count = count.saturating_add(1);
+            let carriers = of.flows.entry(*flow).or_default();
+            carriers.insert(if standby { 0 } else { carriers.len() }, name);
         }
         self.all.insert(name, pair);
+    }
+
+    /// The flows of a pair go through it from now on.
+    pub(super) fn use_now(&mut self, spi_in: u32) -> Option<&Installed> {
+        let pair = self.get(spi_in)?.clone();
+        let name = (pair.spi_in, pair.local);
+        self.insert(pair, false);
+        self.all.get(&name)
+    }
+
+    /// A pair has another address of ours; what goes through it stays the same.
+    pub(super) fn relocate(&mut self, spi_in: u32, new: &Installed) -> bool {
+        let Some(old) = self.get(spi_in).map(|pair| (pair.spi_in, pair.local)) else { return false };
+        let name = (new.spi_in, new.local);
+        self.all.remove(&old);
+        self.all.insert(name, new.clone());
+        if let Some(of) = self.of.get_mut(&new.connection) {
+            of.names.remove(&old);
+            of.names.insert(name);
+            let carriers = of.flows.values_mut().flatten();
+            carriers.filter(|carrier| **carrier == old).for_each(|carrier| *carrier = name);
+        }
+        true
+    }
+
+    /// The pair that a flow of a connection goes through.
+    pub(super) fn carrier(&self, connection: &str, flow: &Selector) -> Option<&Installed> {
+        self.of.get(connection)?.flows.get(flow)?.last().and_then(|name| self.all.get(name))
     }
 
     /// The pair of this inbound SPI.
@@ -67,9 +96,9 @@ impl Pairs {
             let Of { names, flows } = of.get_mut();
             names.remove(&name);
             for flow in &pair.flows {
-                if let Some(count) = flows.get_mut(flow) {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
+                if let Some(carriers) = flows.get_mut(flow) {
+                    carriers.retain(|carrier| *carrier != name);
+                    if carriers.is_empty() {
                         flows.remove(flow);
                     }
                 }
@@ -107,7 +136,7 @@ impl Pairs {
 impl FromIterator<Installed> for Pairs {
     fn from_iter<I: IntoIterator<Item = Installed>>(all: I) -> Self {
         let mut pairs = Self::default();
-        all.into_iter().for_each(|pair| pairs.insert(pair));
+        all.into_iter().for_each(|pair| pairs.insert(pair, false));
         pairs
     }
 }
@@ -143,6 +172,30 @@ mod tests {
         assert!(!pairs.carry("a", &one.flows[0]) && !pairs.has("a") && pairs.has("b"));
         assert_eq!(pairs.take_of("b"), [three]);
         assert_eq!((pairs.len(), pairs.take_of("b").len(), pairs.of.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_flow_goes_through_the_pair_that_came_last_or_was_taken_into_use_last() {
+        let mut pairs: Pairs = [pair("a", 7, 1, 1), pair("a", 9, 1, 1)].into_iter().collect();
+        pairs.insert(pair("a", 8, 1, 1), true);
+        let flow = pair("a", 7, 1, 1).flows[0];
+        let carrier = |pairs: &Pairs| pairs.carrier("a", &flow).map(|pair| (pair.spi_in, pair.local));
+        let at = |spi_in, local: u8| Some((spi_in, IpAddr::from([10, 0, 0, local])));
+        assert_eq!(carrier(&pairs), at(9, 1));
+        // It only received so far.
+        assert_eq!(pairs.use_now(8), Some(&pair("a", 8, 1, 1)));
+        assert_eq!(carrier(&pairs), at(8, 1));
+        // What moves is the same pair, in use or not.
+        assert!(pairs.relocate(9, &pair("a", 9, 2, 1)) && !pairs.relocate(10, &pair("a", 10, 2, 1)));
+        assert_eq!(carrier(&pairs), at(8, 1));
+        assert!(pairs.relocate(8, &pair("a", 8, 2, 1)));
+        assert_eq!(carrier(&pairs), at(8, 2));
+        for (gone, next) in [(8, at(9, 2)), (9, at(7, 1)), (7, None)] {
+            assert!(pairs.remove(gone).is_some());
+            assert_eq!(carrier(&pairs), next);
+        }
+        assert_eq!(pairs.use_now(7), None);
+        assert_eq!((pairs.len(), pairs.of.len()), (0, 0));
     }
 
     #[test]
