@@ -68,7 +68,9 @@ pub fn missing<'p>(secrets: &Secrets, planned: impl IntoIterator<Item = &'p Plan
         let there = match peer {
             IdPattern::Exactly(peer) => secrets.psk(local, peer).is_some(),
             // Who it will be is not known yet: one secret may be its.
-            _ => !secrets.psks.is_empty(),
+            IdPattern::Below(_) | IdPattern::At(_) | IdPattern::Like(_) | IdPattern::Any => {
+                !secrets.psks.is_empty()
+            }
         };
         if !there {
             let why = Why::NoSecret(local.to_string(), peer.to_string());

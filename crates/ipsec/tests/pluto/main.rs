@@ -552,6 +552,19 @@ fn a_wrong_secret_is_said_on_both_sides_and_ends_with_exit_code_1() {
     let output = east.ipsec(&["auto", "--reload"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("ipsec.secrets:1:"), "{said}");
+    // One that is missing is said before anybody tries.
+    west.done(&["auto", "--check"]);
+    west.write("ipsec.secrets", "@west @other : PSK \"the quick brown fox\"\n");
+    let output = west.ipsec(&["auto", "--check"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("no secret for @west and @east"), "{said}");
+    let output = west.ipsec(&["verify"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.code() == Some(1) && said.contains("FAIL 1 of 1 connections have no secret"),
+        "{said}"
+    );
+    assert!(said.contains("no secret for @west and @east"), "{said}");
 }
 
 #[test]
