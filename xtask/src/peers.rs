@@ -23,7 +23,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("mandoc", "mandoc", "the lint of the manual pages"),
     ("nft", "nftables", "IKE through a NAT"),
     ("swanctl", "strongswan-swanctl", "IKE with strongSwan"),
-    ("/usr/sbin/iked", "openiked", "an unmodified key manager for Linux on our PF_KEY"),
+    (
+        "/usr/sbin/iked",
+        "openiked",
+        "IKE with OpenIKED, and an unmodified key manager for Linux on our PF_KEY",
+    ),
     ("/usr/lib/ipsec/charon", "strongswan-charon", "IKE with strongSwan"),
     // The package of its user-space ESP.
     (

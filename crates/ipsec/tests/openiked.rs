@@ -1,4 +1,5 @@
-//! OpenIKED, as Debian has it and unmodified, on our data plane at both ends: it believes to speak to Linux.
+//! OpenIKED, as Debian has it and unmodified, on our data plane at both ends: it believes to speak to Linux. Its
+//! peer is another of them, our pluto, or strongSwan.
 //!
 //! ```text
 //!   west 10.1.0.1 ── 192.0.2.1 ──────── 192.0.2.2 ── 10.2.0.1 east
@@ -10,6 +11,8 @@
 mod charon;
 #[path = "openiked/identity.rs"]
 mod identity;
+#[path = "openiked/pluto.rs"]
+mod pluto;
 #[path = "openiked/strongswan.rs"]
 mod strongswan;
 
