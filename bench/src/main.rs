@@ -33,6 +33,9 @@ enum What {
     Pfkey(measure::Options),
     /// IKE handshakes and rekeyings per second as responder, memory of an IKE SA, and a flood
     Ike(measure::Options),
+    /// The part of `ike` that wants a process of its own
+    #[command(hide = true)]
+    IkeMemory { size: u32 },
     /// The program that `pfkey` starts under the shim
     #[command(hide = true)]
     PfkeyUnderShim,
@@ -58,8 +61,9 @@ fn main() -> ExitCode {
             Ok(true)
         }
         What::Pfkey(options) => pfkey::run(&options).map(|()| true),
-        What::Ike(options) => {
-            ike::run(&options);
+        What::Ike(options) => ike::run(&options).map(|()| true),
+        What::IkeMemory { size } => {
+            ike::memory(size);
             Ok(true)
         }
         What::PfkeyUnderShim => pfkey::ways::under_shim().map(|()| true),

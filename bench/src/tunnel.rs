@@ -1,14 +1,17 @@
 //! Through a tunnel, end to end: TCP, UDP, round trips, processor time and memory, beside the bare cable, forwarders that
 //! only copy or only encrypt, and every other user-space tunnel that is installed.
 //!
+//! Our own rows also say how much the algorithms alone would let through on one core (`algorithms_gbit`).
+//!
 //! All share one machine, so the contenders take turns in each round, and what else ran meanwhile (`foreign`, in cores) is
 //! part of every row. Ratios of medians of one run are what counts.
 
-mod contender;
+pub(crate) mod contender;
 pub(crate) mod forward;
-mod place;
-mod strongswan;
+pub(crate) mod place;
+pub(crate) mod strongswan;
 mod traffic;
+pub(crate) mod tulips;
 mod wireguard;
 
 use crate::measure::median;
@@ -142,7 +145,7 @@ fn show(name: &str, which: (&str, Value), figures: &Figures) {
 }
 
 fn measure(contender: &Contender, options: &Options) -> io::Result<Figures> {
-    let place = Place::new()?;
+    let place = Place::new(contender.is_of_hosts())?;
     let running = contender.up(&place)?;
     let [a, b] = &place.sides;
     let mut figures = Figures::new();
@@ -169,6 +172,9 @@ fn measure(contender: &Contender, options: &Options) -> io::Result<Figures> {
     for size in options.sizes() {
         let rate = traffic::udp(a, b, *size, steps, Duration::from_millis(trial))?;
         figures.push((format!("udp{size}_kpps"), rate / 1e3));
+    }
+    if let Contender::Tulips { way, .. } = contender {
+        figures.push(("algorithms_gbit".into(), way.algorithms_gbit()?));
     }
     let seconds = clock::now().since(start).as_secs_f64();
     figures.push(("foreign".into(), ((foreign(&running) - before) / seconds).max(0.0)));

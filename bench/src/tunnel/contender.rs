@@ -2,9 +2,8 @@
 
 use super::place::{Place, Running, Side, patiently};
 use super::traffic;
+use super::tulips::{self, Way};
 use super::{strongswan, wireguard};
-use ipsec::ctl::Client;
-use ipsec::rundir::Rundir;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,10 +22,9 @@ pub(super) enum Contender {
         /// AES-128-GCM around each packet
         gcm: bool,
     },
-    /// Ourselves, AES-128-GCM
+    /// Ourselves
     Tulips {
-        /// ESP not in UDP
-        raw: bool,
+        way: Way,
         /// Threads of the data plane
         workers: usize,
     },
@@ -39,8 +37,8 @@ pub(super) enum Contender {
 /// All there are here: with our own variants, and what is in `PATH` or in `peers`.
 pub(super) fn all(peers: Option<&Path>) -> Vec<Contender> {
     let mut all = vec![Contender::Veth, Contender::Forward { gcm: false }, Contender::Forward { gcm: true }];
-    for (raw, workers) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
-        all.push(Contender::Tulips { raw, workers });
+    for way in Way::ALL {
+        all.extend([1, 2].map(|workers| Contender::Tulips { way, workers }));
     }
     all.extend(wireguard::programs(peers).into_iter().map(Contender::WireGuard));
     all.extend(strongswan::program().map(Contender::StrongSwan));
@@ -52,14 +50,17 @@ impl Contender {
         match self {
             Self::Veth => "veth".into(),
             Self::Forward { gcm } => if *gcm { "forward-gcm" } else { "forward" }.into(),
-            Self::Tulips { raw, workers } => {
-                format!("tulips-{}-{workers}", if *raw { "raw" } else { "udp" })
-            }
+            Self::Tulips { way, workers } => format!("tulips-{}-{workers}", way.name()),
             Self::WireGuard(program) => {
                 program.file_name().unwrap_or_default().to_string_lossy().into_owned()
             }
             Self::StrongSwan(_) => "strongswan-libipsec".into(),
         }
+    }
+
+    /// Whether the ends of the cable speak to each other themselves, and nothing is behind them.
+    pub(super) fn is_of_hosts(&self) -> bool {
+        matches!(self, Self::Tulips { way: Way::Transport, .. })
     }
 
     /// Joins the two sides' inner addresses; waits until they reach each other.
@@ -72,7 +73,7 @@ impl Contender {
                 }
             }
             Self::Forward { gcm } => forward(place, &mut running, *gcm)?,
-            Self::Tulips { raw, workers } => tulips(place, &mut running, *raw, *workers)?,
+            Self::Tulips { way, workers } => tulips::up(place, &mut running, *way, *workers)?,
             Self::WireGuard(program) => wireguard::up(place, &mut running, program)?,
             Self::StrongSwan(program) => strongswan::up(place, &mut running, program)?,
         }
@@ -84,7 +85,7 @@ impl Contender {
 }
 
 /// The logs of what was started.
-pub(super) fn said(place: &Place) -> String {
+pub(crate) fn said(place: &Place) -> String {
     let entries = fs::read_dir(place.path()).into_iter().flatten().flatten();
     let logs =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log"));
@@ -93,7 +94,7 @@ pub(super) fn said(place: &Place) -> String {
 }
 
 /// The other side's.
-pub(super) fn other<'p>(place: &'p Place, side: &Side) -> &'p Side {
+pub(crate) fn other<'p>(place: &'p Place, side: &Side) -> &'p Side {
     let [a, b] = &place.sides;
     if side.name == a.name { b } else { a }
 }
@@ -108,49 +109,6 @@ fn forward(place: &Place, running: &mut Running, gcm: bool) -> io::Result<()> {
         running.start(place, side, &mut command)?;
         patiently(5, || side.has_link(super::forward::DEVICE))?;
         side.address(super::forward::DEVICE, 24, Some(MTU))?;
-    }
-    Ok(())
-}
-
-/// The daemon and the command beside this program; keys and eroutes through the command, as a person would.
-fn tulips(place: &Place, running: &mut Running, raw: bool, workers: usize) -> io::Result<()> {
-    let beside = |name: &str| Ok::<_, io::Error>(std::env::current_exe()?.with_file_name(name));
-    let [a, b] = &place.sides;
-    let mut keys = Vec::new();
-    for number in [1_u8, 2] {
-        let path = place.path().join(format!("key{number}"));
-        let digits: String = (0..20).map(|at| format!("{:02x}", at * 11 + number)).collect();
-        fs::write(&path, format!("0x{digits}\n"))?;
-        keys.push(format!("@{}", path.display()));
-    }
-    for side in &place.sides {
-        let rundir = Rundir::new(place.path().join(side.name));
-        let mut command = Command::new(beside("klips")?);
-        command.args(["--foreground", "--workers", &workers.to_string()]);
-        running.start(place, side, command.env("IPSEC_RUNDIR", rundir.path()))?;
-        patiently(10, || Client::connect(&rundir).is_ok())
-            .map_err(|_| io::Error::other(format!("klips did not start; it said:\n{}", said(place))))?;
-        let ipsec = |words: &[&str]| -> io::Result<String> {
-            side.call(Command::new(beside("ipsec")?).args(words).env("IPSEC_RUNDIR", rundir.path()))
-        };
-        side.address("lo", 32, None)?;
-        ipsec(&["tncfg", "--attach", "--virtual", "ipsec0", "--physical", "eth0"])?;
-        for ((from, to), (key, spi)) in [(a, b), (b, a)].into_iter().zip(keys.iter().zip([0x1000, 0x1001])) {
-            let said = format!("esp{spi:#x}@{}", to.outer);
-            let (src, dst) = (format!("{}/32", from.inner), format!("{}/32", to.inner));
-            let outer = from.outer.to_string();
-            let mut words =
-                vec!["spi", "--said", &said, "--src", &outer, "--esp", "aes-gcm16", "--enckey", key];
-            words.extend(["--inner-src", &src, "--inner-dst", &dst, "--replay-window", "1024", "--esn"]);
-            if !raw {
-                words.extend(["--natt", "nonesp"]);
-            }
-            ipsec(&words)?;
-            if from.name == side.name {
-                ipsec(&["eroute", "--add", "--src", &src, "--dst", &dst, "--said", &said])?;
-            }
-        }
-        side.route(other(place, side).inner, "ipsec0")?;
     }
     Ok(())
 }

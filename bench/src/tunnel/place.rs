@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// Becomes able to make namespaces, in a mount namespace of its own so that what daemons mount or leave below /run is
 /// nobody else's. Before the first thread.
-pub(super) fn become_able() -> io::Result<()> {
+pub(crate) fn become_able() -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         become_root_in_user_namespace()?;
     }
@@ -29,23 +29,25 @@ pub(super) fn become_able() -> io::Result<()> {
 }
 
 /// One of the two ends.
-pub(super) struct Side {
-    pub(super) namespace: Namespace,
+pub(crate) struct Side {
+    pub(crate) namespace: Namespace,
     /// `a` or `b`
-    pub(super) name: &'static str,
-    pub(super) outer: Ipv4Addr,
-    pub(super) inner: Ipv4Addr,
+    pub(crate) name: &'static str,
+    pub(crate) outer: Ipv4Addr,
+    /// What traffic comes from and goes to: behind the end, or `outer` where the ends speak for themselves.
+    pub(crate) inner: Ipv4Addr,
 }
 
 impl Side {
-    fn new(name: &'static str, number: u8) -> io::Result<Self> {
+    fn new(name: &'static str, number: u8, host: bool) -> io::Result<Self> {
         let namespace = Namespace::new()?;
-        let (outer, inner) = (Ipv4Addr::new(192, 0, 2, number), Ipv4Addr::new(10, 77, 0, number));
+        let outer = Ipv4Addr::new(192, 0, 2, number);
+        let inner = if host { outer } else { Ipv4Addr::new(10, 77, 0, number) };
         Ok(Self { namespace, name, outer, inner })
     }
 
     /// Runs a program to its end; what it wrote, or why it failed.
-    pub(super) fn call(&self, command: &mut Command) -> io::Result<String> {
+    pub(crate) fn call(&self, command: &mut Command) -> io::Result<String> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let output = self.namespace.spawn(command)?.wait_with_output()?;
         if output.status.success() {
@@ -56,7 +58,7 @@ impl Side {
     }
 
     /// Gives an interface the inner address and sets it up, with the MTU if one is said.
-    pub(super) fn address(&self, link: &str, prefix: u8, mtu: Option<u32>) -> io::Result<()> {
+    pub(crate) fn address(&self, link: &str, prefix: u8, mtu: Option<u32>) -> io::Result<()> {
         let net = IpNet::new(self.inner.into(), prefix).map_err(io::Error::other)?;
         self.namespace.run(|| {
             let mut netlink = Netlink::open()?;
@@ -70,7 +72,7 @@ impl Side {
     }
 
     /// Routes one address into an interface.
-    pub(super) fn route(&self, to: Ipv4Addr, link: &str) -> io::Result<()> {
+    pub(crate) fn route(&self, to: Ipv4Addr, link: &str) -> io::Result<()> {
         self.namespace.run(|| {
             let mut netlink = Netlink::open()?;
             let link = netlink.link(link)?.map(|link| link.index);
@@ -79,20 +81,21 @@ impl Side {
         })?
     }
 
-    pub(super) fn has_link(&self, link: &str) -> bool {
+    pub(crate) fn has_link(&self, link: &str) -> bool {
         matches!(self.namespace.run(|| Netlink::open()?.link(link)), Ok(Ok(Some(_))))
     }
 }
 
 /// Both ends, a cable with an MTU of 1500 between their `eth0`, and a directory that goes with them.
-pub(super) struct Place {
-    pub(super) sides: [Side; 2],
-    pub(super) directory: tempfile::TempDir,
+pub(crate) struct Place {
+    pub(crate) sides: [Side; 2],
+    pub(crate) directory: tempfile::TempDir,
 }
 
 impl Place {
-    pub(super) fn new() -> io::Result<Self> {
-        let sides = [Side::new("a", 1)?, Side::new("b", 2)?];
+    /// `hosts`: traffic is between the ends of the cable themselves.
+    pub(crate) fn new(hosts: bool) -> io::Result<Self> {
+        let sides = [Side::new("a", 1, hosts)?, Side::new("b", 2, hosts)?];
         let nets = sides.each_ref().map(|side| IpNet::new_assert(side.outer.into(), 24));
         let [a, b] = &sides;
         connect(
@@ -104,50 +107,57 @@ impl Place {
         Ok(Self { sides, directory })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
 
 /// The programs of one contender. They end with it.
 #[derive(Default)]
-pub(super) struct Running {
-    children: Vec<Child>,
+pub(crate) struct Running {
+    /// Each with the name of its side.
+    children: Vec<(&'static str, Child)>,
 }
 
 impl Running {
     /// Starts a daemon; what it says goes to a file in the place's directory.
-    pub(super) fn start(&mut self, place: &Place, side: &Side, command: &mut Command) -> io::Result<()> {
+    pub(crate) fn start(&mut self, place: &Place, side: &Side, command: &mut Command) -> io::Result<()> {
         let log = File::create(place.path().join(format!("{}-{}.log", side.name, self.children.len())))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(side.namespace.spawn(command)?);
+        self.children.push((side.name, side.namespace.spawn(command)?));
         Ok(())
     }
 
     /// Seconds of processor time the programs have had.
-    pub(super) fn cpu(&self) -> f64 {
-        self.children.iter().fold(0.0, |sum, child| sum + cpu(&child.id().to_string()))
+    pub(crate) fn cpu(&self) -> f64 {
+        self.children.iter().fold(0.0, |sum, (_, child)| sum + cpu(&child.id().to_string()))
+    }
+
+    /// Seconds of processor time the programs of one side have had.
+    pub(crate) fn cpu_of(&self, side: &Side) -> f64 {
+        let of = self.children.iter().filter(|(name, _)| *name == side.name);
+        of.fold(0.0, |sum, (_, child)| sum + cpu(&child.id().to_string()))
     }
 
     /// Resident memory of all, MiB.
-    pub(super) fn resident(&self) -> f64 {
+    pub(crate) fn resident(&self) -> f64 {
         let kib = |child: &Child| {
             let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
             line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0)
         };
-        self.children.iter().map(kib).fold(0.0, |sum, one| sum + one) / 1024.0
+        self.children.iter().map(|(_, child)| kib(child)).fold(0.0, |sum, one| sum + one) / 1024.0
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        for child in &self.children {
+        for (_, child) in &self.children {
             if let Ok(pid) = i32::try_from(child.id()) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
             }
         }
-        for child in &mut self.children {
+        for (_, child) in &mut self.children {
             if patiently(3, || matches!(child.try_wait(), Ok(Some(_)))).is_err() {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -157,7 +167,7 @@ impl Drop for Running {
 }
 
 /// Looks again and again, for so many seconds.
-pub(super) fn patiently(seconds: u32, mut done: impl FnMut() -> bool) -> io::Result<()> {
+pub(crate) fn patiently(seconds: u32, mut done: impl FnMut() -> bool) -> io::Result<()> {
     for _ in 0..seconds * 50 {
         if done() {
             return Ok(());
@@ -172,7 +182,7 @@ fn ticks() -> f64 {
 }
 
 /// Seconds of processor time a process has had; `self` is ours.
-pub(super) fn cpu(pid: &str) -> f64 {
+pub(crate) fn cpu(pid: &str) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may have blanks and brackets; utime and stime are the 12th and 13th after it.
     let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
@@ -181,7 +191,7 @@ pub(super) fn cpu(pid: &str) -> f64 {
 }
 
 /// Seconds all processes of the machine have had, without interrupts and idling.
-pub(super) fn machine() -> f64 {
+pub(crate) fn machine() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or_default();
     let spent: u64 = line.split_whitespace().skip(1).take(3).filter_map(|n| n.parse::<u64>().ok()).sum();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// charon where distributions put it, if it has the plugin.
-pub(super) fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     let known = ["/usr/lib/ipsec/charon", "/usr/lib/strongswan/charon", "/usr/libexec/ipsec/charon"];
     known.into_iter().map(PathBuf::from).find(|path| {
         let plugin = path.with_file_name("plugins").join("libstrongswan-kernel-libipsec.so");
@@ -16,7 +16,7 @@ pub(super) fn program() -> Option<PathBuf> {
     })
 }
 
-pub(super) fn up(place: &Place, running: &mut Running, charon: &Path) -> io::Result<()> {
+pub(crate) fn up(place: &Place, running: &mut Running, charon: &Path) -> io::Result<()> {
     for side in &place.sides {
         side.address("lo", 32, None)?;
         let directory = place.path().join(side.name);
@@ -36,7 +36,7 @@ pub(super) fn up(place: &Place, running: &mut Running, charon: &Path) -> io::Res
     control(&place.path().join(a.name), a, &["--initiate", "--child", "c"])
 }
 
-fn control(directory: &Path, side: &Side, words: &[&str]) -> io::Result<()> {
+pub(crate) fn control(directory: &Path, side: &Side, words: &[&str]) -> io::Result<()> {
     let mut command = Command::new("swanctl");
     command.args(words).arg("--uri").arg(format!("unix://{}/vici", directory.display()));
     side.call(command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"))).map(|_| ())

@@ -15,7 +15,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, Soc
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// How long an answer may take before something must be wrong.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +71,8 @@ pub struct KeyClient {
     socket: OwnedFd,
     client: Client,
     seq: u32,
+    /// Where answers are read: room for the longest, of which only what was heard has to be wiped again.
+    buffer: Vec<u8>,
 }
 
 impl KeyClient {
@@ -94,7 +96,8 @@ impl KeyClient {
                 other => other.into(),
             }
         })?;
-        Ok(Self { rundir: rundir.clone(), socket, client: Client::new(std::process::id()), seq: 0 })
+        let client = Client::new(std::process::id());
+        Ok(Self { rundir: rundir.clone(), socket, client, seq: 0, buffer: vec![0; LONGEST] })
     }
 
     /// Begins a request, to be filled in and asked.
@@ -121,13 +124,14 @@ impl KeyClient {
         }
         let until = clock::now().after(PATIENCE);
         loop {
-            let record = self.receive(until)?;
-            match turned_away(&record) {
+            let len = receive(&self.socket, &mut self.buffer, Some(until))?;
+            let record = Wiped(self.buffer.get_mut(..len).unwrap_or_default());
+            match turned_away(record.0) {
                 Some(Errno::PERM) => return Err(KeyError::Denied(self.rundir.clone())),
                 Some(errno) => return Err(errno.into()),
                 None => {}
             }
-            match self.client.hear(&record) {
+            match self.client.hear(record.0) {
                 Ok(Heard::Answer { to, more: false, message }) if to == ticket => {
                     return Ok(Ok(read(&message)));
                 }
@@ -135,13 +139,6 @@ impl KeyClient {
                 Ok(Heard::Answer { .. } | Heard::Refused { .. } | Heard::Notice(_)) | Err(_) => {}
             }
         }
-    }
-
-    fn receive(&self, until: Time) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        let mut octets = Zeroizing::new(vec![0; LONGEST]);
-        let len = self.receive_in(&mut octets, Some(until))?;
-        octets.truncate(len);
-        Ok(octets)
     }
 
     /// A sequence number for a whole message, sent as it is.
@@ -162,7 +159,7 @@ impl KeyClient {
     /// Waits for the next message, whoever it is for, and says how long it is; `buffer` has room for [`LONGEST`].
     /// Without a time it waits for ever.
     pub fn hear(&self, buffer: &mut [u8], until: Option<Time>) -> Result<usize, KeyError> {
-        let len = self.receive_in(buffer, until)?;
+        let len = receive(&self.socket, buffer, until)?;
         match turned_away(buffer.get(..len).unwrap_or_default()) {
             Some(Errno::PERM) => Err(KeyError::Denied(self.rundir.clone())),
             Some(errno) => Err(errno.into()),
@@ -182,40 +179,50 @@ impl KeyClient {
             }
         }
     }
-
-    fn receive_in(&self, buffer: &mut [u8], until: Option<Time>) -> Result<usize, KeyError> {
-        loop {
-            let timeout = match until {
-                Some(until) => {
-                    Some(Timespec::try_from(until.since(clock::now())).map_err(|_| KeyError::Silence)?)
-                }
-                None => None,
-            };
-            let mut ready = [PollFd::new(&self.socket, PollFlags::IN)];
-            match poll(&mut ready, timeout.as_ref()) {
-                Ok(0) => return Err(KeyError::Silence),
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        let mut recv = || net::recv(&self.socket, &mut *buffer, RecvFlags::empty());
-        let (_, len) = match recv() {
-            // A connection closed with our message unread says so once, before what it has for us.
-            Err(Errno::CONNRESET) => recv()?,
-            other => other?,
-        };
-        if len == 0 {
-            return Err(KeyError::Io(io::ErrorKind::UnexpectedEof.into()));
-        }
-        Ok(len)
-    }
 }
 
 impl AsFd for KeyClient {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// A record in the buffer it was read into. It may hold keys, which are gone with it.
+struct Wiped<'b>(&'b mut [u8]);
+
+impl Drop for Wiped<'_> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// Waits for the next record, and says how long it is.
+fn receive(socket: &OwnedFd, buffer: &mut [u8], until: Option<Time>) -> Result<usize, KeyError> {
+    loop {
+        let timeout = match until {
+            Some(until) => {
+                Some(Timespec::try_from(until.since(clock::now())).map_err(|_| KeyError::Silence)?)
+            }
+            None => None,
+        };
+        let mut ready = [PollFd::new(socket, PollFlags::IN)];
+        match poll(&mut ready, timeout.as_ref()) {
+            Ok(0) => return Err(KeyError::Silence),
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let mut recv = || net::recv(socket, &mut *buffer, RecvFlags::empty());
+    let (_, len) = match recv() {
+        // A connection closed with our message unread says so once, before what it has for us.
+        Err(Errno::CONNRESET) => recv()?,
+        other => other?,
+    };
+    if len == 0 {
+        return Err(KeyError::Io(io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(len)
 }
 
 /// Why the daemon does not want us as a client: a base header of no type and number with an error in it.
@@ -284,6 +291,24 @@ mod tests {
         let (answer, request) = asked(noise);
         assert_eq!(answer.unwrap(), Ok(()));
         assert_eq!(request, said(MessageType::Flush, 1, me, DONE));
+    }
+
+    #[test]
+    fn what_was_heard_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let rundir = Rundir::new(dir.path());
+        let me = std::process::id();
+        let answers = vec![
+            said(MessageType::Flush, 7, me, DONE),
+            vec![0xaa; 100_000],
+            said(MessageType::Flush, 1, me, DONE),
+        ];
+        let daemon = daemon(&rundir, answers);
+        let mut client = KeyClient::connect(&rundir).unwrap();
+        ask(&mut client).unwrap().unwrap();
+        daemon.join().unwrap();
+        assert_eq!(client.buffer.len(), LONGEST);
+        assert!(client.buffer.iter().all(|octet| *octet == 0), "part of an answer is still there");
     }
 
     #[test]
