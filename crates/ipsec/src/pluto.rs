@@ -178,6 +178,14 @@ struct Watcher {
     reply: Sender<Value>,
 }
 
+/// Who waits for connections to be down.
+struct Leaving {
+    names: Vec<String>,
+    /// A peer that is not there cannot agree, and nobody waits for that until it is given up.
+    until: Time,
+    reply: Sender<Value>,
+}
+
 struct Pluto {
     options: Options,
     endpoint: Endpoint,
@@ -194,6 +202,7 @@ struct Pluto {
     inbox: Inbox,
     signals: SignalFd,
     watchers: Vec<Watcher>,
+    leaving: Vec<Leaving>,
     /// Who wants to hear everything that is said of connections.
     listeners: Vec<Sender<Value>>,
     attempts: Attempts,
@@ -241,6 +250,7 @@ impl Pluto {
             inbox,
             signals,
             watchers: Vec::new(),
+            leaving: Vec::new(),
             listeners: Vec::new(),
             attempts: Attempts::default(),
             waiting: VecDeque::new(),
@@ -267,6 +277,7 @@ impl Pluto {
     fn serve(&mut self) -> io::Result<()> {
         while !self.stop {
             self.settle();
+            self.say_who_left(clock::now());
             let ready = self.wait()?;
             let now = clock::now();
             self.endpoint.set_epoch(clock::epoch());
@@ -312,6 +323,7 @@ impl Pluto {
             (Some(_), None) => {}
         }
         due = due.min(self.hosts.again.unwrap_or(Time::FOREVER));
+        due = self.leaving.iter().map(|leaving| leaving.until).fold(due, Time::min);
         let wait = due.since(now).min(Duration::from_secs(60));
         let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
         let signals = self.signals.as_fd();

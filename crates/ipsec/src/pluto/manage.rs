@@ -3,7 +3,7 @@
 use super::ctl::{Asked, Request};
 use super::kernel::Kernel;
 use super::names::Known;
-use super::{Pluto, Watcher, status};
+use super::{Leaving, Pluto, Watcher, status};
 use crate::command::version;
 use crate::conf::connection::{self, Auto, Planned};
 use crate::conf::{Conf, Problem, files, secrets};
@@ -12,6 +12,10 @@ use ipsec_core::Time;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long `ipsec auto --down` waits for the peer to agree.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Pluto {
     pub(super) fn act(&mut self, asked: Asked) {
@@ -52,11 +56,15 @@ impl Pluto {
                     }
                 }
             }
-            Request::Down { name } => self.loaded(&name).map(|names| {
-                self.waiting.retain(|waiting| !names.contains(waiting));
-                names.iter().for_each(|name| self.endpoint.down(name, now));
-                Value::Null
-            }),
+            Request::Down { name } => match self.loaded(&name) {
+                Ok(names) => {
+                    self.waiting.retain(|waiting| !names.contains(waiting));
+                    names.iter().for_each(|name| self.endpoint.down(name, now));
+                    self.leaving.push(Leaving { names, until: now.after(GOODBYE), reply });
+                    return;
+                }
+                Err(why) => Err(why),
+            },
             Request::Rekey { name, ike } => self.loaded(&name).and_then(|names| {
                 let any =
                     names.iter().map(|name| self.endpoint.rekey(name, ike, now)).fold(false, |a, b| a | b);
@@ -109,6 +117,22 @@ impl Pluto {
             }
         };
         let _ = reply.send(outcome(done));
+    }
+
+    /// Answers those whose connections are down: what they do next finds the policy that holds without SAs.
+    pub(super) fn say_who_left(&mut self, now: Time) {
+        let policy = &self.policy;
+        self.leaving.retain(|Leaving { names, until, reply }| {
+            let up = names.iter().find(|name| policy.is_up(name));
+            if up.is_some() && now < *until {
+                return true;
+            }
+            let said = up.map(|name| {
+                json!(format!("\"{name}\" is still up: the peer has not answered yet, or has begun anew"))
+            });
+            let _ = reply.send(outcome(Ok(said.unwrap_or_default())));
+            false
+        });
     }
 
     fn status(&self) -> Value {

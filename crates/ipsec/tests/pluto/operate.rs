@@ -1,12 +1,16 @@
 //! What an operator looks at and hooks into: updown programs, metrics, `ipsec top`, `ipsec monitor`, one number for each
 //! negotiation.
 
-use crate::{CONN, Gateway, IPSEC, SECRET, both, crosses, pair, unbroken, wait};
+use crate::{CONN, Gateway, IPSEC, PATIENCE, SECRET, both, crosses, pair, unbroken, wait};
+use ipsec::process::Process;
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The value of a metric whose line begins with this.
 fn metric(text: &str, head: &str) -> Option<f64> {
@@ -204,4 +208,41 @@ fn a_reload_under_traffic_costs_what_did_not_change_no_packet() {
         west.done(&["auto", "--rereadsecrets"]);
     });
     assert_eq!(west.spis(), before);
+}
+
+#[test]
+fn down_answers_when_it_is_down_and_what_is_routed_then_asks_anew() {
+    let Some((west, east, _router)) = both() else { return };
+    west.done(&["auto", "--up", "west-east"]);
+    let peer = Process::read(&east.rundir.pluto_pid()).expect("a pid file");
+    peer.signal(Signal::STOP).expect("stopped");
+    let mut down = west.command(IPSEC, &["auto", "--down", "west-east"]);
+    let mut down = west.namespace.spawn(&mut down).expect("ipsec");
+    std::thread::sleep(Duration::from_millis(500));
+    let early = down.try_wait().expect("a child");
+    peer.signal(Signal::CONT).expect("continued");
+    assert!(early.is_none(), "it answers although the SAs are still there");
+    assert!(down.wait().expect("a child").success());
+    assert_eq!((west.state().as_str(), west.spis().len()), ("down", 0));
+    // A peer that is not there is not waited for until it is given up.
+    west.done(&["auto", "--up", "west-east"]);
+    peer.signal(Signal::STOP).expect("stopped");
+    let said = west.done(&["auto", "--down", "west-east"]);
+    peer.signal(Signal::CONT).expect("continued");
+    assert!(said.contains("still up"), "{said}");
+    wait("down", || west.spis().is_empty());
+    // One datagram each time: the first is not the one that is lost.
+    let bind = |gateway: &Gateway| {
+        gateway.namespace.run(|| UdpSocket::bind((gateway.inside, 0))).expect("namespace").expect("socket")
+    };
+    let (from, to) = (bind(&west), bind(&east));
+    to.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    for n in 0..20_u8 {
+        west.done(&["auto", "--down", "west-east"]);
+        west.done(&["auto", "--route", "west-east"]);
+        from.send_to(&[n], to.local_addr().expect("address")).expect("sent");
+        let mut heard = [0; 16];
+        let octets = to.recv(&mut heard).expect("the datagram");
+        assert_eq!(heard[..octets], [n]);
+    }
 }
