@@ -226,8 +226,9 @@ pub(crate) fn answered(
     sa.fragmentation = fragmentation && connection.fragmentation;
     sa.nat = nat;
     sa.peer_can_be_childless = notified(message, NotifyKind::ChildlessIkev2Supported).is_some();
-    // A host that may move has both ports ready for a NAT (RFC 4555 §3.3).
-    if nat.encapsulate || connection.mobike {
+    // A host that may move has both ports ready for a NAT (RFC 4555 §3.3). A peer that says nothing of NAT need not be at the other.
+    let knows_nat = notified(message, NotifyKind::NatDetectionDestinationIp).is_some();
+    if nat.encapsulate || (connection.mobike && knows_nat) {
         // From here on everything goes where ESP in UDP goes (RFC 7296 §2.23).
         sa.local.set_port(NAT_PORT);
         if sa.remote.port() == 500 {

@@ -79,8 +79,8 @@ fn pair(by: By, mode: &str, options: &str) -> Option<(Gateway, East)> {
         By::Secret => (
             "psk \"the quick brown fox\"",
             "@west.example.org @east.example.org : PSK \"the quick brown fox\"\n",
-            // Without support for NATs iked has no UDP 4500, where a host that may move would go.
-            "\tauthby=secret\n\tmobike=no\n",
+            // Without support for NATs iked has no UDP 4500.
+            "\tauthby=secret\n",
         ),
         By::Certificate => {
             ("", ": PKCS8 east.key\n", "\tauthby=ecdsa\n\trightcert=east.pem\n\tencapsulation=yes\n")
