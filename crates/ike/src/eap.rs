@@ -1,8 +1,8 @@
 //! EAP (RFC 3748) as the side that asks who somebody is, and as the side that is asked: messages in, messages out, and in the
 //! end the MSK or why there is none.
 //!
-//! [`Server`] and [`Client`] are the conversation, the same for every method; what is of a method's type they hand to it:
-//! [`mschap`], a user's password, or [`tls`], certificates of both sides. A method that takes time (TLS) asks for a job like
+//! `Server` and `Client` are the conversation, the same for every method; what is of a method's type they hand to it:
+//! `mschap`, a user's password, or `tls`, certificates of both sides. A method that takes time (TLS) asks for a job like
 //! every handler, and changes nothing before it is answered.
 //!
 //! Neither side believes a success that was not earned: the server's user has answered the server's challenge, and the
