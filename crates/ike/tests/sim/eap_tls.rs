@@ -1,8 +1,8 @@
 //! A road warrior with a certificate of its own, shown in EAP-TLS, and a gateway with one (RFC 5216, RFC 9190).
 
+use super::insider::Insider;
 use super::pki::{Authority, Holder, NOW};
-use super::world::{Dice, World, exactly};
-use ike::Endpoint;
+use super::world::{World, exactly};
 use ike::connection::Secrets;
 use ike::credential::{
     EapProof, LocalAuth, LocalEap, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature, Schemes, SendCert,
@@ -11,14 +11,10 @@ use ike::eap::EapSecret;
 use ike::event::{Event, Why};
 use ike::identity::IdPattern;
 use ike::message::Payload;
-use ike::protect::{Opener, Opening, Sealer};
-use ike::tape::{Entry, Keys, Tape};
 use ike::x509::path::{Crl, Distrust, Trust};
-use ipsec_core::algorithm::Encryption;
 use ipsec_core::mschap::PasswordHash;
 use ipsec_core::sign::{Curve, KeyKind};
-use ipsec_core::transform::SkCipher;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const P256: KeyKind = KeyKind::Ec(Curve::P256);
@@ -254,30 +250,11 @@ fn a_connection_that_changes_in_the_middle_of_eap_lets_nobody_in() {
     );
 }
 
-/// The keys of IKE SAs, as a recorded endpoint says them.
-#[derive(Clone, Default)]
-struct KeysOf(Arc<Mutex<Option<Keys>>>);
-
-impl Tape for KeysOf {
-    fn take(&mut self, entry: &Entry) {
-        if let Entry::Keys(keys) = entry {
-            *self.0.lock().unwrap() = Some((**keys).clone());
-        }
-    }
-}
-
 /// A gateway that has all of IKE's keys and is not the other end of EAP: its last word, the AUTH after EAP, says so.
 #[test]
 fn the_last_word_of_a_gateway_is_by_the_key_of_eap_or_it_is_not_believed() {
     for wrong in [false, true] {
-        let (mut world, secrets) = world_and_secrets();
-        let keys = KeysOf::default();
-        let known = (**world.hosts[1].endpoint.connections().next().unwrap()).clone();
-        let mut endpoint = Endpoint::recorded(Box::new(Dice(2)), world.now, Box::new(keys.clone()));
-        endpoint.add(known);
-        endpoint.set_secrets(secrets[1].clone());
-        endpoint.set_epoch(Duration::from_secs(NOW - world.now.as_secs()));
-        world.hosts[1].endpoint = endpoint;
+        let (mut world, _) = world_and_secrets();
         world.by_hand();
         world.up(0);
         while world.hosts[1].endpoint.rows().iter().all(|row| row.peer.is_none()) {
@@ -286,18 +263,16 @@ fn the_last_word_of_a_gateway_is_by_the_key_of_eap_or_it_is_not_believed() {
             }
             world.deliver(0, false);
         }
-        let keys = keys.0.lock().unwrap().clone().expect("keys");
-        let cipher = || SkCipher::new(Encryption::AesGcm16, &keys.encryption[1], None).unwrap();
-        let Opening::Message(opened) = Opener::new(cipher()).open(world.oldest(1)) else { panic!() };
-        let mut message = opened.message;
+        let mut insider = Insider::new(&world.hosts[1].keys).expect("keys");
+        let mut message = insider.reads(1, world.oldest(1)).expect("a message in one piece");
         let auth = message.payloads.iter_mut().find_map(|payload| match payload {
             Payload::Auth { data, .. } => Some(data),
             _ => None,
         });
         auth.expect("its AUTH")[7] ^= u8::from(wrong);
-        let sealed = Sealer::new(cipher(), 1 << 40).seal(&message, None, &mut |octets| octets.fill(9));
+        let forged = insider.says(1, (message.header.exchange, true, message.header.id), message.payloads);
         world.lose(1);
-        world.inject(0, &sealed.unwrap()[0]);
+        world.inject(0, &forged);
         let up = world.hosts[0].events.iter().any(|event| matches!(event, Event::IkeUp { .. }));
         assert_eq!(up, !wrong);
         assert_eq!(world.hosts[0].words().contains("AUTH is not made with the key of that"), wrong);

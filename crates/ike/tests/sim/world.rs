@@ -1,5 +1,6 @@
 //! The wire, the clock and the two hosts of the simulation.
 
+use super::insider::KeysOf;
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Psk, Secrets, Times, WhenGone};
 use ike::event::{ChildUp, Event, Transmit};
 use ike::identity::{Id, IdPattern};
@@ -62,6 +63,8 @@ pub(crate) struct Host {
     /// Pairs of SAs that are installed.
     pub(crate) pairs: Vec<ChildUp>,
     pub(crate) events: Vec<Event>,
+    /// The keys it has made.
+    pub(crate) keys: KeysOf,
     spi: u32,
     nonces: Nonces,
 }
@@ -188,12 +191,14 @@ fn mirrored(mut c: Connection) -> Connection {
 fn host(side: usize, seed: u64) -> Host {
     let nonces = Nonces::default();
     let random = Chosen { dice: Dice(seed), nonces: nonces.clone() };
-    let mut endpoint = Endpoint::new(Box::new(random), Time::ZERO);
+    let keys = KeysOf::default();
+    let mut endpoint = Endpoint::recorded(Box::new(random), Time::ZERO, Box::new(keys.clone()));
     let west = site("net");
     endpoint.add(if side == 0 { west } else { mirrored(west) });
     endpoint.set_secrets(psk("the secret of both"));
     let address = ["192.0.2.1", "192.0.2.2"][side];
-    Host { endpoint, address, pairs: Vec::new(), events: Vec::new(), spi: 0x1000 * (side as u32 + 1), nonces }
+    let spi = 0x1000 * (side as u32 + 1);
+    Host { endpoint, address, pairs: Vec::new(), events: Vec::new(), keys, spi, nonces }
 }
 
 impl World {
@@ -301,6 +306,17 @@ impl World {
     pub(crate) fn inject(&mut self, side: usize, octets: &[u8]) {
         let ends = [0, 1].map(|side| SocketAddr::new(self.hosts[side].address.parse().unwrap(), 500));
         self.hosts[side].endpoint.datagram(ends[side], ends[1 - side], octets, self.now);
+        self.drain();
+    }
+
+    /// Takes it off the wire.
+    pub(crate) fn take(&mut self, side: usize) -> Option<Transmit> {
+        self.hand.as_mut().unwrap()[side].pop_front()
+    }
+
+    /// Puts octets in the place of what was taken off the wire: the other host hears them.
+    pub(crate) fn give(&mut self, side: usize, taken: &Transmit, octets: &[u8]) {
+        self.hosts[1 - side].endpoint.datagram(taken.remote, taken.local, octets, self.now);
         self.drain();
     }
 
