@@ -578,6 +578,11 @@ impl Endpoint {
         if let Some(key) = self.sas.of_first((remote, header.spi_i)) {
             return self.with(key, now, |sa, cx| sa.datagram(cx, (local, remote), octets));
         }
+        // Our own first message, thrown back at us: we would negotiate with ourselves.
+        if self.sas.get(header.spi_i).is_some_and(|sa| sa.initiator) {
+            self.out.counters.stray = self.out.counters.stray.saturating_add(1);
+            return;
+        }
         let message = match Message::parse(octets) {
             Ok(message) if rules::fits(&message) && header.id == 0 => message,
             Ok(_) | Err(_) => {

@@ -1,9 +1,12 @@
 //! What anybody can say in clear, and what comes of it: nothing but a question (RFC 7296 §1.5, §2.21).
 
-use crate::world::{Fate, World};
-use ike::event::Event;
+use crate::world::{Fate, World, net};
+use ike::connection::{Psk, Secrets};
+use ike::event::{Event, Transmit};
+use ike::identity::IdPattern;
 use ike::message::{Exchange, Flags, Header, IkeSpi, Message, Notify, NotifyKind, Payload};
 use ike::proposal::Offer;
+use ipsec_core::Secret;
 use ipsec_core::algorithm::Encryption;
 use std::time::Duration;
 
@@ -111,4 +114,35 @@ fn a_flood_of_requests_for_nothing_is_answered_now_and_then() {
         world.inject(1, &Message { header, payloads: vec![] }.emit());
     }
     assert_eq!(world.sent, 10);
+}
+
+/// Both sides have one secret, and a connection may be for anybody who has it: a mirror must not be somebody.
+#[test]
+fn a_mirror_is_nobody() {
+    let mut world = World::new();
+    for side in 0..2 {
+        world.change(side, |c| {
+            (c.local_address, c.remote_id) = (None, IdPattern::Any);
+            (c.child.local, c.child.remote) = (vec![net("0.0.0.0/0")], vec![net("0.0.0.0/0")]);
+        });
+        let psks = vec![Psk { ids: Vec::new(), key: Secret::from(&b"the secret of both"[..]) }];
+        world.hosts[side].endpoint.set_secrets(Secrets { psks, ..Secrets::default() });
+    }
+    world.by_hand();
+    world.up(0);
+    for _ in 0..100 {
+        while let Some(sent) = world.take(0) {
+            let back = Transmit { local: sent.remote, remote: sent.local, octets: Vec::new() };
+            world.give(1, &back, &sent.octets);
+        }
+        world.run_for(Duration::from_secs(1));
+        assert!(world.hosts[0].endpoint.rows().iter().all(|row| row.peer.is_none()));
+        assert!(world.hosts[0].pairs.is_empty(), "it has a tunnel with itself");
+    }
+    assert!(world.hosts[0].endpoint.counters().stray > 0);
+    // With somebody else the same connection comes up.
+    world.by_itself();
+    world.up(0);
+    world.settle();
+    world.agree(1);
 }
