@@ -6,7 +6,7 @@ use ipsec_core::kex::Group;
 use std::time::Duration;
 
 /// Children, and IKE SAs, with two more key exchanges each.
-fn hybrid(world: &mut World, side: usize) {
+pub(crate) fn hybrid(world: &mut World, side: usize) {
     world.change(side, |c| {
         let additional = vec![vec![Some(Group::MlKem512)], vec![Some(Group::Ecp256), None]];
         c.ike[0].additional.clone_from(&additional);

@@ -17,6 +17,7 @@ mod password;
 mod pki;
 mod ppk;
 mod schedules;
+mod siege;
 mod strangers;
 mod tape;
 mod transport;
