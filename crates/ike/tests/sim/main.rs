@@ -9,6 +9,7 @@ mod clear;
 mod collisions;
 mod configuration;
 mod crossed_starts;
+mod downgrade;
 mod eap_tls;
 mod followup;
 mod insider;
