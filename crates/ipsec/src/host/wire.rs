@@ -947,6 +947,22 @@ mod tests {
                         0
                     );
                 }
+                // A superpacket of a neighbour on this machine comes as it was sent: nothing has cut it, for there was no wire.
+                let sealed = |n: u32, len: usize| {
+                    [&300_u32.to_be_bytes()[..], &n.to_be_bytes(), &octets(len - 8)].concat()
+                };
+                let three = [sealed(7, 96), sealed(8, 96), sealed(9, 40)].concat();
+                assert_eq!(theirs[0].send(&run(path(family, true), &three, 96), &mut Scratch::default()), 0);
+                for len in [96, 96, 40] {
+                    assert_eq!(daemon.recv_from(&mut got).unwrap().0, len);
+                }
+                assert!(poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&wait)).unwrap() > 0);
+                assert_eq!(slots.receive(socket, &mut buffer, 70_000, MAX).unwrap(), 1);
+                let message = slots.message(0).unwrap();
+                let (port, packets) =
+                    beside::split(&buffer[message.start + header..][..message.len - header])
+                        .expect("a datagram");
+                assert_eq!((port, packets, beside::stride(packets)), (4500, &three[..], 96));
                 // And back, in several packets, with a keepalive: from that port, whole, and with a checksum over IPv6.
                 let back = Path {
                     src: RIGHT[family].parse().unwrap(),

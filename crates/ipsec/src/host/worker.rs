@@ -458,11 +458,12 @@ impl Receive {
 
     fn message(&mut self, source: Source, message: &Message, now: Time) {
         let slot = message.start..message.start.saturating_add(message.len);
+        let beside = matches!(source, Source::Udp4 | Source::Udp6) && self.wire.is_beside();
         let found = if message.truncated {
             Err(Discard::Malformed)
         } else {
             match source {
-                Source::Udp4 | Source::Udp6 if self.wire.is_beside() => {
+                Source::Udp4 | Source::Udp6 if beside => {
                     from_beside(&self.buffer, message, slot, self.wire.port()).ok_or(Discard::Malformed)
                 }
                 Source::Udp4 | Source::Udp6 => Ok(from_udp(message, slot, self.wire.port())),
@@ -477,7 +478,10 @@ impl Receive {
             Ok(found) => found,
             Err(why) => return self.deliver.counters.add(why, 1),
         };
-        let stride = message.segment.unwrap_or(range.len()).max(1);
+        let stride = match self.buffer.get(range.clone()) {
+            Some(packets) if beside => beside::stride(packets),
+            _ => message.segment.unwrap_or(range.len()).max(1),
+        };
         let segments = range.len().div_ceil(stride);
         if self.pending.saturating_add(segments) > OPENED {
             self.flush();

@@ -2,8 +2,8 @@
 //!
 //! A daemon that speaks IKE on UDP 4500 binds that port, and what comes to it is the daemon's. A raw socket gets a copy of each
 //! datagram, and a filter in it keeps what is ESP (RFC 3948 §2.1: four octets that are not zero where IKE has its marker). So
-//! neither hears of the other, and one mapping of a NAT serves both. The UDP header is ours to read and to write; there are no
-//! superpackets.
+//! neither hears of the other, and one mapping of a NAT serves both. The UDP header is ours to read and to write. Superpackets
+//! are not sent; one that arrives whole, from a neighbour on this machine, is told by its sequence numbers.
 
 use super::{
     DROP, HEADER_TO_X, Instruction, KEEP, LOAD_AT_X, Plan, Port, WireError, modulo, raw, skip_unless,
@@ -64,6 +64,30 @@ pub(in crate::host) fn split(datagram: &[u8]) -> Option<(u16, &[u8])> {
     Some((u16::from_be_bytes([s0, s1]), rest.get(..len)?))
 }
 
+/// How far apart the ESP packets of one datagram lie, which is its length if there is one packet in it.
+///
+/// The kernel cuts a superpacket where a wire begins or a UDP socket receives it. From a container or a guest of this machine it
+/// comes to a raw socket as it was sent, and nothing says what it is made of. Its packets are of one SA, their numbers follow
+/// each other, and all but the last are equally long; eight octets of a single packet's ciphertext are like that once in
+/// 2^64, and then its ICV is wrong.
+pub(in crate::host) fn stride(packets: &[u8]) -> usize {
+    let whole = packets.len().max(1);
+    let Some(&[first_spi, first]) = packets.as_chunks::<4>().0.first_chunk() else { return whole };
+    let number = |packet: &[u8]| match packet.as_chunks::<4>().0.first_chunk() {
+        Some(&[spi, number]) if spi == first_spi => Some(u32::from_be_bytes(number)),
+        _ => None,
+    };
+    let first = u32::from_be_bytes(first);
+    // ESP is a multiple of four octets long (RFC 4303 §2.4).
+    let words = packets.as_chunks::<4>().0.iter().zip((0..).step_by(4));
+    let second = words.skip(2).find(|(word, at)| {
+        **word == first_spi && packets.get(*at..).and_then(number) == Some(first.wrapping_add(1))
+    });
+    let Some((_, stride)) = second else { return whole };
+    let follow = packets.chunks(stride).zip(0..).all(|(one, n)| number(one) == Some(first.wrapping_add(n)));
+    if follow { stride } else { whole }
+}
+
 /// The packets of a run, each behind a UDP header, and how long each then is.
 pub(super) fn join(run: &Run<'_>, udp: Encapsulation, ends: (IpAddr, IpAddr)) -> (Vec<u8>, usize) {
     let stride = run.stride.max(1);
@@ -106,4 +130,41 @@ fn sum(octets: &[u8]) -> u64 {
         u64::from(u16::from_be_bytes([pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)]))
     };
     octets.chunks(2).map(word).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ESP packets of these SPIs, numbers and lengths, one behind the other.
+    fn packets(all: &[(u32, u32, usize)]) -> Vec<u8> {
+        let packet = |&(spi, number, len): &(u32, u32, usize)| {
+            let mut octets = [spi.to_be_bytes(), number.to_be_bytes()].concat();
+            octets.resize(len, 0xee);
+            octets
+        };
+        all.iter().flat_map(packet).collect()
+    }
+
+    #[test]
+    fn a_superpacket_is_what_its_numbers_say_and_nothing_else_is_one() {
+        for (all, expected) in [
+            (&[(300, 7, 96)][..], 96),
+            (&[(300, 7, 96), (300, 8, 96)], 96),
+            (&[(300, 7, 96), (300, 8, 96), (300, 9, 40)], 96),
+            (&[(300, u32::MAX, 1400), (300, 0, 1400), (300, 1, 1400)], 1400),
+            // Not the next number, not the same SA, not all equally long, the longest last, not all of it.
+            (&[(300, 7, 96), (300, 9, 96)], 192),
+            (&[(300, 7, 96), (301, 8, 96)], 192),
+            (&[(300, 7, 96), (300, 8, 96), (300, 10, 96)], 288),
+            (&[(300, 7, 96), (300, 8, 80), (300, 9, 96)], 272),
+            (&[(300, 7, 40), (300, 8, 96)], 136),
+        ] {
+            assert_eq!(stride(&packets(all)), expected, "{all:?}");
+        }
+        // What is too short for numbers is not looked into, and nothing is a stride of nothing.
+        for len in 0..12 {
+            assert_eq!(stride(&vec![0; len]), len.max(1));
+        }
+    }
 }
