@@ -303,6 +303,8 @@ pub(crate) struct IkeSa {
     pub(crate) succeeds: Option<IkeSpi>,
     pub(crate) stage: Stage,
     pub(crate) channel: Option<Channel>,
+    /// The group of IKE_SA_INIT, where the IKE SA has been rekeyed since.
+    pub(crate) first_group: Option<Group>,
     /// The name of the post-quantum preshared key that is in its keys, or in those of an IKE SA it comes from.
     pub(crate) ppk: Option<Vec<u8>>,
     /// What the last IKE_INTERMEDIATE came under: should our answer be lost, it comes so again (RFC 9242 §3.3).
@@ -434,6 +436,7 @@ impl IkeSa {
             succeeds: None,
             stage,
             channel: None,
+            first_group: None,
             ppk: None,
             before: None,
             nat: Nat::default(),

@@ -387,13 +387,15 @@ pub(super) fn install(
     })));
 }
 
-/// The group whose share goes with a request: the one that the peer chose for the IKE SA where the first offer with groups has it, else
-/// the first of that. A wrong guess costs an exchange, and libreswan 4.10 answers it with INVALID_SYNTAX in the place of
-/// INVALID_KE_PAYLOAD (RFC 7296 §1.3.1): with it, no child was ever rekeyed.
+/// The group whose share goes with a request: the one that IKE_SA_INIT was done with where the first offer with groups has it, else
+/// that of the IKE SA, else the first of that offer. A wrong guess costs an exchange, and libreswan 4.10 answers it with
+/// INVALID_SYNTAX in the place of INVALID_KE_PAYLOAD (RFC 7296 §1.3.1): it holds to the group of IKE_SA_INIT for Child SAs, also
+/// when the IKE SA has been rekeyed with another.
 fn likely_group(sa: &IkeSa, connection: &Connection) -> Option<Group> {
     let groups = &connection.child.offers.iter().find(|offer| !offer.groups.is_empty())?.groups;
     let agreed = sa.channel.as_ref().and_then(|channel| channel.chosen.group);
-    agreed.filter(|group| groups.contains(group)).or_else(|| groups.first().copied())
+    let likely = [sa.first_group, agreed].into_iter().flatten().find(|group| groups.contains(group));
+    likely.or_else(|| groups.first().copied())
 }
 
 /// Asks for a Child SA, new or in place of another.

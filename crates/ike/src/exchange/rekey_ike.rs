@@ -264,6 +264,7 @@ fn heir(
     heir.channel = Some(super::init::channel((initiator, (spi_i, spi_r)), cx, chosen, keys)?);
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
     heir.ppk = sa.ppk.clone();
+    heir.first_group = sa.first_group.or(sa.channel.as_ref()?.chosen.group);
     (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
     (heir.placed, heir.routable) = (sa.placed, sa.routable);
     (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());

@@ -474,6 +474,41 @@ fn a_rekeying_begins_with_the_group_that_the_peer_chose_for_the_ike_sa() {
     assert!(!world.hosts[1].words().contains("another group is wanted"), "{}", world.hosts[1].words());
 }
 
+/// libreswan holds to it for children, whatever group it rekeys the IKE SA with.
+#[test]
+fn a_rekeying_begins_with_the_group_of_the_first_ike_sa_when_that_was_rekeyed_with_another() {
+    let mut world = World::new();
+    // In IKE_SA_INIT nobody knows yet which of the responder's connections it is for; the other one likes the first group.
+    let mut other = (**world.hosts[1].endpoint.connections().next().unwrap()).clone();
+    (other.name, other.remote_id) = ("a".to_owned(), world::exactly("@other"));
+    world.hosts[1].endpoint.add(other);
+    for (side, groups) in [(0, vec![Group::X25519, Group::Ecp256]), (1, vec![Group::Ecp256, Group::X25519])] {
+        world.change_named("net", side, |c| {
+            c.ike[0].groups = groups;
+            c.child.offers[0].groups = vec![Group::Ecp256, Group::X25519];
+        });
+    }
+    world.change_named("net", 1, |c| c.child.offers[0].groups = vec![Group::X25519]);
+    let group = |world: &World| {
+        let algorithms = world.hosts[0].endpoint.rows()[0].algorithms.clone().unwrap_or_default();
+        algorithms.rsplit('-').next().unwrap_or_default().to_owned()
+    };
+    world.up(0);
+    world.settle();
+    assert_eq!(group(&world), "x25519");
+    for _ in 0..2 {
+        world.hosts[0].endpoint.rekey("net", true, world.now);
+        world.settle();
+        assert_eq!(group(&world), "ecp256");
+    }
+    let first = world.hosts[0].pairs[0].inbound.spi;
+    world.hosts[0].endpoint.rekey("net", false, world.now);
+    world.settle();
+    world.agree(1);
+    assert_ne!(world.hosts[0].pairs[0].inbound.spi, first);
+    assert!(!world.hosts[1].words().contains("another group is wanted"), "{}", world.hosts[1].words());
+}
+
 #[test]
 fn rekeyings_of_both_sides_that_cross_leave_one_pair_and_one_ike_sa() {
     for seed in 0..300 {
