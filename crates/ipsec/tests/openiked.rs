@@ -13,6 +13,8 @@ mod charon;
 mod identity;
 #[path = "openiked/pluto.rs"]
 mod pluto;
+#[path = "support/stream.rs"]
+mod stream;
 #[path = "openiked/strongswan.rs"]
 mod strongswan;
 
@@ -109,9 +111,14 @@ impl Gateway {
         all
     }
 
-    fn refused_by_policy(&self) -> u64 {
-        let status: Value = serde_json::from_str(&self.shown(&["look", "--json"])).unwrap_or_default();
-        status["status"]["discards"]["policy_mismatch"].as_u64().unwrap_or(0)
+    /// What the data plane has refused, by reason.
+    fn discards(&self) -> Value {
+        let look: Value = serde_json::from_str(&self.shown(&["look", "--json"])).unwrap_or_default();
+        look["status"]["discards"].clone()
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        self.discards()[reason].as_u64().unwrap_or(0)
     }
 
     fn start_klips(&mut self, other: &str) {
@@ -298,10 +305,10 @@ fn openiked_makes_a_tunnel_and_policy_says_what_may_come_out_of_it() {
     assert!(west.shown(&["spi"]).contains("192.0.2.2"));
 
     // Without the policy for what comes in, nothing comes out of an SA that has no selectors.
-    let before = west.refused_by_policy();
+    let before = west.refused("policy_mismatch");
     west.setkey("spddelete 10.2.0.0/16 10.1.0.0/16 any -P in;");
     assert!(!passes(east.inside(), west.inside(), 5), "a packet came in that no policy wants");
-    assert!(west.refused_by_policy() > before, "and it was counted");
+    assert!(west.refused("policy_mismatch") > before, "and it was counted");
     west.setkey("spdadd 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/unique:9;");
     assert!(!passes(east.inside(), west.inside(), 5), "the policy wants another SA");
     west.setkey("spdupdate 10.2.0.0/16 10.1.0.0/16 any -P in ipsec esp/tunnel/192.0.2.2-192.0.2.1/require;");

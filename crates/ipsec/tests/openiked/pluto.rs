@@ -1,7 +1,7 @@
 //! With our own key daemon in the east, from an ipsec.conf.
 
 use crate::identity::{Authority, By, Holder, write};
-use crate::{Gateway, crosses, scene, wait};
+use crate::{Gateway, crosses, scene, stream, wait};
 use serde_json::Value;
 use std::fs;
 use std::process::Child;
@@ -121,6 +121,35 @@ fn both_ways(west: &Gateway, east: &East) {
     assert_eq!(west.shown(&["setkey", "-D"]).contains("esp-udp"), west.nat);
 }
 
+/// Numbered datagrams go both ways while `change` is made. None from behind OpenIKED may be lost; of those to it `late` may.
+fn stream_both_ways(west: &Gateway, east: &East, late: usize, change: impl FnOnce()) {
+    let before = west.refused("no_sa");
+    let mut to_west = (0, Vec::new());
+    let (sent, lost) = stream::during(west.inside(), east.gateway.inside(), || {
+        to_west = stream::during(east.gateway.inside(), west.inside(), change);
+    });
+    let refused = format!("refused: {} and {}", west.discards(), east.gateway.discards());
+    assert!(sent > 20 && lost.is_empty(), "of {sent} datagrams from OpenIKED were lost: {lost:?}; {refused}");
+    let (sent, lost) = to_west;
+    let no_sa = west.refused("no_sa") - before;
+    assert!(
+        sent > 20 && lost.len() <= late && lost.len() as u64 <= no_sa,
+        "of {sent} datagrams to OpenIKED were lost: {lost:?}, {no_sa} for want of their SA; {refused}"
+    );
+}
+
+/// The same for what is lossless: what we rekey, and the IKE SA whoever rekeys it.
+fn unbroken(west: &Gateway, east: &East, change: impl FnOnce()) {
+    stream_both_ways(west, east, 0, change);
+}
+
+/// The same where OpenIKED rekeys the child: it takes its old SA away at the answer to its DELETE, and not a while later. By
+/// then we send on the new one, for that is what DELETE tells us, and what we sent just before may still be on its way.
+fn iked_rekeys(west: &Gateway, east: &East, change: impl FnOnce()) {
+    const ON_ITS_WAY: usize = 100;
+    stream_both_ways(west, east, ON_ITS_WAY, change);
+}
+
 /// Waits for SAs of which none was there before, and for the end of those.
 fn others(west: &Gateway, first: &[u64]) {
     wait("other SAs", || west.spis().len() == 2 && west.spis().iter().all(|spi| !first.contains(spi)));
@@ -138,19 +167,24 @@ fn pluto_steers(by: By) {
     let said = east.auto(&["--up", "west-east"]);
     assert!(said.contains("IPsec SA established"), "{said}");
     both_ways(&west, &east);
-    let first = west.spis();
-    east.auto(&["--rekey", "west-east"]);
-    others(&west, &first);
-    both_ways(&west, &east);
+    let renewed = || {
+        let first = west.spis();
+        unbroken(&west, &east, || {
+            east.auto(&["--rekey", "west-east"]);
+            others(&west, &first);
+        });
+        both_ways(&west, &east);
+    };
+    renewed();
     let (first, children) = (east.ike(), west.spis());
-    east.auto(&["--rekey", "--ike", "west-east"]);
-    wait("another IKE SA", || east.ike().len() == 1 && east.ike() != first);
+    unbroken(&west, &east, || {
+        east.auto(&["--rekey", "--ike", "west-east"]);
+        wait("another IKE SA", || east.ike().len() == 1 && east.ike() != first);
+    });
     both_ways(&west, &east);
     assert_eq!(west.spis(), children, "they are another IKE SA's now, and the same");
     // What the new IKE SA is good for is shown by its next exchange.
-    east.auto(&["--rekey", "west-east"]);
-    others(&west, &children);
-    both_ways(&west, &east);
+    renewed();
 
     east.auto(&["--down", "west-east"]);
     ends(&west, &east);
@@ -184,14 +218,17 @@ fn iked_steers(by: By) {
     both_ways(&west, &east);
     let (children, first) = (west.spis(), east.ike());
     assert_eq!(first.len(), 1);
-    wait("its new SAs", || west.spis().iter().any(|spi| !children.contains(spi)));
+    iked_rekeys(&west, &east, || others(&west, &children));
     both_ways(&west, &east);
-    wait("its new IKE SA", || east.ike().len() == 1 && east.ike() != first);
+    // By then it has rekeyed the child again.
+    iked_rekeys(&west, &east, || wait("its new IKE SA", || east.ike().len() == 1 && east.ike() != first));
     both_ways(&west, &east);
     // On that one, too, both have their say.
     let children = west.spis();
-    east.auto(&["--rekey", "west-east"]);
-    others(&west, &children);
+    unbroken(&west, &east, || {
+        east.auto(&["--rekey", "west-east"]);
+        others(&west, &children);
+    });
     both_ways(&west, &east);
     // Ours ends it, and OpenIKED begins again when it is told to.
     let children = west.spis();

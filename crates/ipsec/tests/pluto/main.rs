@@ -27,6 +27,8 @@ mod transport;
 
 #[path = "../support/alone.rs"]
 mod alone;
+#[path = "../support/stream.rs"]
+mod stream;
 
 use ipsec::host::clock;
 use ipsec::host::netlink::{Netlink, Route};
@@ -40,9 +42,6 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 const IPSEC: &str = env!("CARGO_BIN_EXE_ipsec");
@@ -135,6 +134,10 @@ impl Gateway {
             self.rundir.pluto_pid().exists() && self.ipsec(&["auto", "--status"]).status.success()
         });
         wait("klips and pluto together", || self.status()["klips"] == true);
+    }
+
+    const fn inside(&self) -> Inside<'_> {
+        (&self.namespace, self.inside)
     }
 
     fn log(&self, name: &str) -> fs::File {
@@ -283,7 +286,7 @@ type Inside<'a> = (&'a Namespace, IpAddr);
 
 /// Sends datagrams from inside one gateway to inside the other until one arrives.
 fn crosses(from: &Gateway, to: &Gateway) {
-    passes((&from.namespace, from.inside), (&to.namespace, to.inside));
+    passes(from.inside(), to.inside());
 }
 
 fn passes(from: Inside<'_>, to: Inside<'_>) {
@@ -301,58 +304,13 @@ fn passes(from: Inside<'_>, to: Inside<'_>) {
 
 /// Numbered datagrams from one to the other while `change` is made; none may be lost.
 fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
-    let bind = |gateway: &Gateway, port: u16| {
-        gateway.namespace.run(|| UdpSocket::bind((gateway.inside, port))).expect("namespace").expect("socket")
-    };
-    let (receiver, sender) = (bind(to, 7778), bind(from, 0));
-    receiver.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
-    // What is kept for a thread that does not run for a while is not lost: by itself the kernel keeps some 250 of these.
-    let size = 8 << 20;
-    ipsec::host::mmsg::set(&receiver, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).expect("a larger buffer");
-    let (going, counted) = (AtomicBool::new(true), AtomicU32::new(0));
-    let sent = OnceLock::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut n = 0_u32;
-            while going.load(Relaxed) {
-                sender.send_to(&n.to_be_bytes(), (to.inside, 7778)).expect("sent");
-                n += 1;
-                counted.store(n, Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let _ = sent.set((n, clock::now()));
-        });
-        let received = scope.spawn(|| {
-            let mut seen = std::collections::BTreeSet::new();
-            let mut buffer = [0; 4];
-            loop {
-                match (receiver.recv_from(&mut buffer), sent.get()) {
-                    (Ok(_), _) => drop(seen.insert(u32::from_be_bytes(buffer))),
-                    (Err(_), Some((sent, end)))
-                        if seen.len() == *sent as usize
-                            || clock::now().since(*end) > Duration::from_secs(10) =>
-                    {
-                        return seen;
-                    }
-                    (Err(_), _) => {}
-                }
-            }
-        });
-        change();
-        // The last ones on what came of it.
-        let before = counted.load(Relaxed);
-        wait("more datagrams", || counted.load(Relaxed) > before + 100);
-        going.store(false, Relaxed);
-        let received = received.join().expect("receiver");
-        let (sent, _) = *sent.get().expect("the receiver waits for it");
-        let lost: Vec<u32> = (0..sent).filter(|n| !received.contains(n)).collect();
-        assert!(
-            sent > 20 && lost.is_empty(),
-            "of {sent} datagrams were lost: {lost:?}; refused: {:?} and {:?}",
-            from.discards(),
-            to.discards()
-        );
-    });
+    let (sent, lost) = stream::during(from.inside(), to.inside(), change);
+    assert!(
+        sent > 20 && lost.is_empty(),
+        "of {sent} datagrams were lost: {lost:?}; refused: {:?} and {:?}",
+        from.discards(),
+        to.discards()
+    );
 }
 
 #[test]
