@@ -163,7 +163,7 @@ impl Between {
     fn edit(&mut self, octets: &[u8], edit: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
         let (header, ..) = Header::parse(octets).ok()?;
         let (cipher, opener) = self.ciphers.as_mut()?.get_mut(usize::from(!header.flags.initiator))?;
-        let Opening::Message(opened) = opener.open(octets) else { return None };
+        let Opening::Message(opened) = opener.open(octets, true) else { return None };
         let mut inner = plain(&opened.message.payloads).to_vec();
         edit(&mut inner);
         let first = opened.message.payloads.first().map_or(0, Payload::kind);

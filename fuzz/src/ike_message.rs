@@ -38,12 +38,13 @@ pub fn run(data: &[u8]) {
         let count = datagrams.len();
         // The last first: fragments arrive in any order.
         for (n, datagram) in datagrams.iter().rev().enumerate() {
-            match opener.open(datagram) {
+            match opener.open(datagram, true) {
                 Opening::Message(opened) => {
                     assert_eq!(n, count - 1);
                     assert_eq!(opened.message, message);
                 }
                 Opening::Fragment => assert!(n < count - 1),
+                Opening::Again(_) => panic!("it is waited for"),
                 Opening::Malformed(_, error) => panic!("ours, and {error:?}"),
                 Opening::Forged => panic!("ours, and forged"),
             }

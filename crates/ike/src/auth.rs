@@ -28,6 +28,8 @@ pub(crate) const SHARED_KEY: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     id: Id,
+    /// By a secret that both sides have, and not by what only this peer has.
+    by_secret: bool,
 }
 
 impl Authenticated {
@@ -36,10 +38,15 @@ impl Authenticated {
         &self.id
     }
 
+    /// Says whether that rests on a shared secret, which may be a group's.
+    pub(crate) const fn by_secret(&self) -> bool {
+        self.by_secret
+    }
+
     /// For the IKE SA that takes the place of one whose peer has proved who it is: its keys come from that one's, so
     /// nobody else can have them (RFC 7296 §2.18).
     pub(crate) fn inherited(&self) -> Self {
-        Self { id: self.id.clone() }
+        Self { id: self.id.clone(), by_secret: self.by_secret }
     }
 }
 
@@ -98,7 +105,7 @@ pub(crate) fn shared_key(
     if !expected.is_same(claim.data) {
         return Err(Why::BadAuth(id.to_string()));
     }
-    Ok(Authenticated { id })
+    Ok(Authenticated { id, by_secret: true })
 }
 
 /// Checks the peer's AUTH after EAP: by the key that EAP has made, and by nothing else (RFC 7296 §2.16).
@@ -120,7 +127,7 @@ pub(crate) fn after_eap(
     if won.msk.is_empty() || !signed.shared_key(prf, &won.msk, claim.id).is_same(claim.data) {
         return Err(Why::NotOfEap(won.id.to_string()));
     }
-    Ok(Authenticated { id: won.id.clone() })
+    Ok(Authenticated { id: won.id.clone(), by_secret: false })
 }
 
 /// A signature and certificates to verify, which takes a while: a job for the host.
@@ -174,7 +181,7 @@ pub(crate) fn accept(
 ) -> Result<(Authenticated, Arc<Connection>), Why> {
     let connection = candidates.iter().find(|connection| ***connection == *verified.connection);
     let connection = connection.ok_or_else(|| Why::NoConnection(verified.id.to_string()))?;
-    Ok((Authenticated { id: verified.id.clone() }, connection.clone()))
+    Ok((Authenticated { id: verified.id.clone(), by_secret: false }, connection.clone()))
 }
 
 #[cfg(test)]

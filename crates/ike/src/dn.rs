@@ -1,5 +1,6 @@
 //! Distinguished names: as people write them, in DER, and which of them are the same (RFC 5280 §7.1).
 
+use core::fmt::Write as _;
 use der::{Decode, Encode, Tag, Tagged};
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
@@ -111,12 +112,26 @@ fn value(attribute: &AttributeTypeAndValue) -> Value {
     }
 }
 
+/// Says whether a character may go to a terminal or a log: not one that steers it, nor one that turns the direction of what
+/// follows, so that a name reads as another.
+fn is_printed(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 impl core::fmt::Display for Dn {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Ok(name) = RdnSequence::from_der(&self.0) else { return f.write_str("an unreadable name") };
         for (n, rdn) in name.iter().enumerate() {
             f.write_str(if n == 0 { "" } else { ", " })?;
-            write!(f, "{rdn}")?;
+            for c in rdn.to_string().chars() {
+                if is_printed(c) {
+                    f.write_char(c)?;
+                } else {
+                    // As RFC 4514 §2.4 has it for what cannot be written.
+                    c.encode_utf8(&mut [0; 4]).bytes().try_for_each(|octet| write!(f, "\\{octet:02x}"))?;
+                }
+            }
         }
         if name.is_empty() { f.write_str("the empty name") } else { Ok(()) }
     }
@@ -226,6 +241,26 @@ mod tests {
             assert!(!pattern.matches(&dn(other)), "{other}");
         }
         assert!(DnPattern::of(&dn("C=CH, O=Example, CN=west*")).is_none());
+    }
+
+    #[test]
+    fn what_steers_a_terminal_or_turns_a_line_round_is_written_as_octets() {
+        for hostile in
+            ["a\u{1b}[2J", "a\u{9b}2J", "a\nerror", "a\u{202e}b", "a\u{2066}b", "a\u{feff}b", "a\u{7f}"]
+        {
+            let one = AttributeTypeAndValue {
+                oid: "2.5.4.3".parse().unwrap(),
+                value: Any::new(Tag::Utf8String, hostile.as_bytes()).unwrap(),
+            };
+            let mut rdn = RelativeDistinguishedName::default();
+            rdn.insert(one).unwrap();
+            let mut name = RdnSequence::default();
+            name.push(rdn);
+            let text = Dn::from_der(&name.to_der().unwrap()).unwrap().to_string();
+            assert!(text.starts_with("CN=a\\") && text.is_ascii(), "{text:?}");
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+        assert_eq!(dn("CN=Zürich").to_string(), "CN=Zürich");
     }
 
     #[test]

@@ -22,12 +22,17 @@ use ipsec_core::{Secret, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Half-open IKE SAs from which on a first message must come with a cookie (RFC 7296 §2.6).
+/// IKE SAs on which nobody has proved anything from which on a first message must come with a cookie (RFC 7296 §2.6), in all
+/// and of one source. The latter keeps somebody who writes a peer's address as the sender of its messages from using up what
+/// that peer may have: with a cookie only those who hear what is sent there come in.
 const COOKIE_FROM: usize = 32;
-/// Half-open IKE SAs there may be: some 2 KiB each.
-const MAX_HALF_OPEN: usize = 4096;
-/// Half-open IKE SAs of one address.
+const COOKIE_FROM_EACH: usize = 4;
+/// IKE SAs there may be on which nobody has proved anything, in all and of one source.
+const MAX_UNPROVED: usize = 4096;
 const MAX_PER_SOURCE: usize = 16;
+/// The longest first message: it is kept until AUTH has covered it. One with every algorithm there is and ML-KEM-1024 has
+/// less than half as much.
+const MAX_FIRST: usize = 8 * 1024;
 /// Requests for IKE SAs that are not here are answered so often in a second.
 const MAX_WAYWARD: u32 = 10;
 /// A cookie is accepted for this long, and for as long again.
@@ -351,8 +356,8 @@ impl Endpoint {
         let behind = self.sas.of_child(spi_in).filter(|sa| sa.nat.there);
         let Some(key) = behind.map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
-            sa.remote = from;
-            sa.moved(cx);
+            sa.follow(cx, (sa.local, from));
+            sa.next_task(cx);
         });
     }
 
@@ -584,18 +589,19 @@ impl Endpoint {
             return;
         }
         let message = match Message::parse(octets) {
-            Ok(message) if rules::fits(&message) && header.id == 0 => message,
+            Ok(message) if rules::fits(&message) && header.id == 0 && octets.len() <= MAX_FIRST => message,
             Ok(_) | Err(_) => {
                 self.out.counters.malformed = self.out.counters.malformed.saturating_add(1);
                 return;
             }
         };
-        let (half_open, same) = self.sas.half_open(remote.ip());
-        if half_open >= MAX_HALF_OPEN || same >= MAX_PER_SOURCE {
+        let (unproved, same) = self.sas.unproved(remote.ip());
+        if unproved >= MAX_UNPROVED || same >= MAX_PER_SOURCE {
             self.out.counters.flooded = self.out.counters.flooded.saturating_add(1);
             return;
         }
-        if half_open >= COOKIE_FROM && !self.has_cookie(&message, remote, now) {
+        let crowded = unproved >= COOKIE_FROM || same >= COOKIE_FROM_EACH;
+        if crowded && !self.has_cookie(&message, remote, now) {
             self.out.counters.cookies = self.out.counters.cookies.saturating_add(1);
             let [current, _] = &self.cookies;
             let cookie = cookie(current, &message, remote);
@@ -606,7 +612,7 @@ impl Endpoint {
         fitting.sort_by_key(|(fit, _)| *fit);
         let offers: Vec<_> = fitting.iter().flat_map(|(_, connection)| connection.ike.clone()).collect();
         if offers.is_empty() {
-            self.out.progress(None, format!("IKE_SA_INIT from {remote} to {local}: no connection here is for these two addresses (left=, right=)"));
+            self.out.of_stranger(now, None, || format!("IKE_SA_INIT from {remote} to {local}: no connection here is for these two addresses (left=, right=)"));
             return self.reply(
                 (local, remote),
                 header,
@@ -616,10 +622,8 @@ impl Endpoint {
         match init::consider(&message, &offers) {
             First::Answer(notify, why) => {
                 if notify.kind != NotifyKind::InvalidKePayload {
-                    self.out.progress(
-                        fitting.first().map(|(_, c)| c),
-                        format!("IKE_SA_INIT from {remote}: {why}"),
-                    );
+                    let connection = fitting.first().map(|(_, connection)| connection);
+                    self.out.of_stranger(now, connection, || format!("IKE_SA_INIT from {remote}: {why}"));
                 }
                 self.reply((local, remote), header, notify);
             }
@@ -676,7 +680,7 @@ impl Endpoint {
     /// A job is done.
     pub fn answer(&mut self, job: JobId, answer: Answer, now: Time) {
         self.out.note(|| Entry::Answer(now, job, Box::new(answer.clone())));
-        if let Some(key) = self.out.waiting.remove(&job) {
+        if let Some(key) = self.out.work.done(job) {
             self.with(key, now, |sa, cx| sa.answer(cx, job, answer));
         }
     }
@@ -719,9 +723,10 @@ impl Endpoint {
         Some(transmit)
     }
 
-    /// The next job to do.
+    /// The next job to do. There is none while as many as a host can be busy with are not answered: it is asked for again after
+    /// each answer.
     pub fn job(&mut self) -> Option<(JobId, Job)> {
-        self.out.jobs.pop_front()
+        self.out.work.hand_out()
     }
 
     /// The next event. It is to be dealt with before anything is sent: see [`Endpoint::transmit`].
@@ -824,8 +829,12 @@ impl Endpoint {
         for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
             let same = |sa: &&IkeSa| sa.key != new && !sa.replaced();
             let local = self.sas.get(new).and_then(|sa| sa.connection.clone());
+            // Who proves it in another way is another: somebody who knows the secret of a group can say that it is anybody, and
+            // is not the user of this name who has a password or a certificate.
             let ours = |sa: &&IkeSa| match (&sa.connection, &local) {
-                (Some(one), Some(two)) => one.local_id.is(&two.local_id),
+                (Some(one), Some(two)) => {
+                    one.local_id.is(&two.local_id) && one.remote_auth == two.remote_auth
+                }
                 _ => false,
             };
             // One on which it has spoken since it began the new one it has not forgotten: both sides began at once.

@@ -67,7 +67,7 @@ pub(crate) fn step(
                     mobike::answered(sa, cx, &opened.message);
                     Ok(())
                 }
-                Asked::Routable(_) => {
+                Asked::Routable(..) => {
                     mobike::checked(sa, cx, &opened.message);
                     Ok(())
                 }

@@ -19,6 +19,9 @@ pub enum Id {
     Key(Vec<u8>),
 }
 
+/// The longest identity that a peer may have: names of hosts and of people are shorter, and it is logged.
+const LONGEST: usize = 1024;
+
 impl Id {
     /// Reads what people write: an address, `@name`, `name`, `user@host`, `C=CH, CN=name`, `@#hex` or `@[text]` for a key
     /// ID.
@@ -85,7 +88,8 @@ impl Id {
     pub fn from_body(body: &IdBody) -> Option<Self> {
         let text = || {
             let text = core::str::from_utf8(&body.data).ok()?;
-            text.chars().all(|c| c.is_ascii_graphic() || c == ' ').then(|| text.to_owned())
+            let fits = text.len() <= LONGEST && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+            fits.then(|| text.to_owned())
         };
         match body.kind {
             1 => <[u8; 4]>::try_from(&*body.data).ok().map(|a| Self::Address(Ipv4Addr::from(a).into())),
@@ -93,7 +97,7 @@ impl Id {
             2 => text().map(Self::Fqdn),
             3 => text().map(Self::Mail),
             9 => Dn::from_der(&body.data).map(Self::Name),
-            11 => Some(Self::Key(body.data.clone())),
+            11 if body.data.len() <= LONGEST => Some(Self::Key(body.data.clone())),
             _ => None,
         }
     }
@@ -259,5 +263,9 @@ mod tests {
         assert_eq!(Id::from_body(&with_zero), None);
         assert_eq!(Id::from_body(&IdBody { kind: 1, data: vec![1, 2, 3] }), None);
         assert_eq!(Id::from_body(&IdBody { kind: 13, data: vec![] }), None);
+        for kind in [2, 3, 11] {
+            let long = |octets| Id::from_body(&IdBody { kind, data: vec![b'a'; octets] });
+            assert!(long(LONGEST).is_some() && long(LONGEST + 1).is_none());
+        }
     }
 }

@@ -45,10 +45,14 @@ pub(crate) struct Taker<'a> {
     pub(crate) wants: Option<IpAddr>,
 }
 
-/// A peer as leases know it: its identity, exactly, but for case in names of hosts.
-pub(crate) fn holder(id: &Id) -> Vec<u8> {
+/// In the type of a holder: it has proved who it is by a shared secret. Who knows the secret of a group can say that it is
+/// anybody, and must not have what somebody with a password or a certificate has.
+const BY_SECRET: u8 = 0x80;
+
+/// A peer as leases know it: its identity, exactly, but for case in names of hosts, and whether that rests on a shared secret.
+pub(crate) fn holder(id: &Id, by_secret: bool) -> Vec<u8> {
     let body = id.body();
-    let mut octets = vec![body.kind];
+    let mut octets = vec![body.kind | if by_secret { BY_SECRET } else { 0 }];
     match id {
         Id::Fqdn(name) => octets.extend(name.to_ascii_lowercase().into_bytes()),
         Id::Address(_) | Id::Mail(_) | Id::Name(_) | Id::Key(_) => octets.extend(body.data),
@@ -218,9 +222,11 @@ mod tests {
 
     #[test]
     fn case_counts_where_it_makes_another_peer() {
-        let id = |text: &str| holder(&Id::parse(text).unwrap());
+        let id = |text: &str| holder(&Id::parse(text).unwrap(), false);
         assert_eq!(id("@West.example.org"), id("@west.example.org"));
         assert_ne!(id("Alice@example.org"), id("alice@example.org"));
         assert_ne!(id("@192.0.2.1"), id("192.0.2.1"));
+        let alice = Id::parse("@alice").unwrap();
+        assert_ne!(holder(&alice, false), holder(&alice, true), "who only knows a secret is another");
     }
 }

@@ -11,6 +11,7 @@
 //! * [`keys`]: the key schedule.
 //! * [`tape`]: a record of all that goes in and out, and how it is replayed.
 //! * [`protect`]: the SK payload and its fragments.
+//! * [`source`]: what counts as one sender.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -50,6 +51,7 @@ pub mod ppk;
 pub mod proposal;
 pub mod protect;
 mod sa;
+pub mod source;
 mod table;
 pub mod tape;
 mod wire;

@@ -53,6 +53,8 @@ pub struct Counters {
     pub cookies: u64,
     /// First messages dropped because too much is half open.
     pub flooded: u64,
+    /// What was not said of negotiations with strangers, because too much would have been.
+    pub unsaid: u64,
 }
 
 /// What goes out, until the host fetches it.
@@ -60,9 +62,7 @@ pub struct Counters {
 pub(crate) struct Outbox {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
-    pub(crate) jobs: VecDeque<(JobId, Job)>,
-    /// Which IKE SA waits for which job.
-    pub(crate) waiting: BTreeMap<JobId, IkeSpi>,
+    pub(crate) work: Work,
     /// IKE SAs that rekeying made.
     pub(crate) born: Vec<IkeSa>,
     /// What waited on an IKE SA that was replaced, for its heir.
@@ -82,20 +82,80 @@ pub(crate) struct Outbox {
     pub(crate) counters: Counters,
     /// Where all is written down, if somebody wants it.
     pub(crate) tape: Option<Shared>,
+    /// How much may be said of strangers.
+    words: Ration,
     /// How many of the events the endpoint has looked at for itself.
     pub(crate) seen: usize,
-    next_job: u64,
 }
 
-impl Outbox {
-    pub(crate) fn job(&mut self, sa: IkeSpi, job: Job) -> JobId {
-        let id = JobId(self.next_job);
-        self.next_job = self.next_job.saturating_add(1);
-        self.jobs.push_back((id, job));
-        self.waiting.insert(id, sa);
+/// So much may be said of strangers at once, and one more each second.
+const MAX_WORDS: u64 = 64;
+
+/// What was taken of something of which there is some at once and more by and by.
+#[derive(Debug, Default)]
+struct Ration {
+    taken: u64,
+    since: Time,
+}
+
+impl Ration {
+    fn take(&mut self, now: Time) -> bool {
+        let grown = now.since(self.since).as_secs();
+        self.taken = self.taken.saturating_sub(grown);
+        self.since = self.since.after(Duration::from_secs(grown));
+        let some = self.taken < MAX_WORDS;
+        self.taken = self.taken.saturating_add(u64::from(some));
+        some
+    }
+}
+
+/// Jobs that the host may have at a time; what else there is to do waits here.
+const MAX_HANDED: usize = 32;
+
+/// Jobs, until they are answered. Those of peers that have proved who they are go before all others, and none is done for an
+/// IKE SA that is gone: so whoever has strangers' key exchanges computed delays neither.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    /// By whether they are a stranger's, and in order.
+    queue: BTreeMap<(bool, JobId), (IkeSpi, Job)>,
+    /// What the host has, and which IKE SA waits for it.
+    handed: BTreeMap<JobId, IkeSpi>,
+    next: u64,
+}
+
+impl Work {
+    /// Something to do for an IKE SA.
+    pub(crate) fn ask(&mut self, sa: IkeSpi, stranger: bool, job: Job) -> JobId {
+        let id = JobId(self.next);
+        self.next = self.next.saturating_add(1);
+        self.queue.insert((stranger, id), (sa, job));
         id
     }
 
+    /// Nobody waits for it any more.
+    pub(crate) fn cancel(&mut self, id: JobId) {
+        self.queue.remove(&(false, id));
+        self.queue.remove(&(true, id));
+    }
+
+    /// The next for the host, if it has not enough to do.
+    pub(crate) fn hand_out(&mut self) -> Option<(JobId, Job)> {
+        if self.handed.len() >= MAX_HANDED {
+            return None;
+        }
+        let ((_, id), (sa, job)) = self.queue.pop_first()?;
+        self.handed.insert(id, sa);
+        Some((id, job))
+    }
+
+    /// The IKE SA that waits for what has been done. A record may answer what it has not asked for yet.
+    pub(crate) fn done(&mut self, id: JobId) -> Option<IkeSpi> {
+        let queued = [false, true].iter().find_map(|stranger| self.queue.remove(&(*stranger, id)));
+        self.handed.remove(&id).or_else(|| queued.map(|(sa, _)| sa))
+    }
+}
+
+impl Outbox {
     /// Takes the children of an IKE SA that is about to close to the one that took its place.
     pub(crate) fn moved_children(&mut self, sa: &mut IkeSa, to: IkeSpi) {
         self.orphans.push((to, core::mem::take(&mut sa.children)));
@@ -105,6 +165,21 @@ impl Outbox {
     pub(crate) fn note(&self, entry: impl FnOnce() -> Entry) {
         if let Some(tape) = &self.tape {
             tape.take(&entry());
+        }
+    }
+
+    /// Says something of a negotiation in which nobody has proved anything: now and then, for whoever sends most of what comes
+    /// of strangers also chooses how much is said of it.
+    pub(crate) fn of_stranger(
+        &mut self,
+        now: Time,
+        connection: Option<&Arc<Connection>>,
+        text: impl FnOnce() -> String,
+    ) {
+        if self.words.take(now) {
+            self.progress(connection, text());
+        } else {
+            self.counters.unsaid = self.counters.unsaid.saturating_add(1);
         }
     }
 

@@ -438,6 +438,22 @@ pub fn choose(
     Err(nearest.unwrap_or_default())
 }
 
+/// The longest text of a list of proposals: a stranger may send thirty-two of a hundred transforms each, and it is logged.
+const MAX_TEXT: usize = 512;
+
+/// Proposals as people read them, as many as a line has room for.
+pub(crate) fn text(list: &[Proposal]) -> String {
+    let mut text = String::new();
+    for (n, proposal) in list.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        text.push_str(&format!("{comma}{proposal}"));
+        if text.len() > MAX_TEXT {
+            return text.chars().take(MAX_TEXT).chain("...".chars()).collect();
+        }
+    }
+    text
+}
+
 impl core::fmt::Display for Proposal {
     /// As people write proposals in ipsec.conf: `aes_gcm16_256-prfsha256-x25519`.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

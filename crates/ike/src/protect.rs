@@ -141,6 +141,8 @@ pub enum Opening {
     Message(Opened),
     /// A fragment that was kept, or was there already; others are missing.
     Fragment,
+    /// The first fragment of a message that nothing waits for: it may be one that has been answered (RFC 7383 §2.6.1).
+    Again(Header),
     /// The ICV does not hold, or there is no SK payload: nothing at all happened.
     Forged,
     /// Authentic, and still not a message.
@@ -148,13 +150,19 @@ pub enum Opening {
 }
 
 impl Opener {
+    /// Lets go of what has come of a message that is not whole.
+    pub fn forget(&mut self) {
+        self.partial = None;
+    }
+
     /// A direction that nothing has come through yet.
     pub const fn new(cipher: SkCipher) -> Self {
         Self { cipher, partial: None }
     }
 
-    /// Opens one datagram.
-    pub fn open(&mut self, octets: &[u8]) -> Opening {
+    /// Opens one datagram. Fragments are kept only of a message that is `awaited`: what was recorded and comes again must not
+    /// drive out what has come so far of a new one.
+    pub fn open(&mut self, octets: &[u8], awaited: bool) -> Opening {
         let Ok((header, mut kind, rest)) = Header::parse(octets) else { return Opening::Forged };
         // Payloads in front of SK are authentic but were never protected: nothing of ours reads them.
         let mut at = octets.len().saturating_sub(rest.len());
@@ -185,6 +193,9 @@ impl Opener {
         }
         let text = self.cipher.open(&mut copy, body.saturating_add(4)).map(Secret::from);
         let Some(text) = text else { return Opening::Forged };
+        if !awaited {
+            return if number == 1 { Opening::Again(header) } else { Opening::Fragment };
+        }
         self.keep(header, first, (number, total), text)
     }
 
@@ -274,7 +285,7 @@ mod tests {
     fn fragments_that_together_are_too_long_are_given_up() {
         let (mut sealer, mut opener) = pair();
         let outcomes: Vec<Opening> =
-            (1..=64).map(|n| opener.open(&fragment(&mut sealer, 1, (n, 64), &[0; 2000]))).collect();
+            (1..=64).map(|n| opener.open(&fragment(&mut sealer, 1, (n, 64), &[0; 2000]), true)).collect();
         // Long before the last one: 65 000 octets are reached by the thirty-third.
         assert!(outcomes.iter().position(|outcome| matches!(outcome, Opening::Malformed(..))) == Some(32));
         assert!(!outcomes.iter().any(|outcome| matches!(outcome, Opening::Message(_))));
@@ -285,16 +296,16 @@ mod tests {
         let (mut sealer, mut opener) = pair();
         for numbers in [(0, 2), (3, 2), (1, 0), (1, 65)] {
             let octets = fragment(&mut sealer, 1, numbers, &[0; 8]);
-            assert!(matches!(opener.open(&octets), Opening::Forged), "{numbers:?}");
+            assert!(matches!(opener.open(&octets, true), Opening::Forged), "{numbers:?}");
         }
         // A Vendor ID of eight octets in two pieces, the first of them twice.
         let payload = [0, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8];
         let (first, second) = payload.split_at(6);
         let one = fragment(&mut sealer, 2, (1, 2), first);
-        assert!(matches!(opener.open(&one), Opening::Fragment));
-        assert!(matches!(opener.open(&one), Opening::Fragment));
+        assert!(matches!(opener.open(&one, true), Opening::Fragment));
+        assert!(matches!(opener.open(&one, true), Opening::Fragment));
         let two = sealer.one(&header(2), 0, Some((2, 2)), second, &mut |_| {}).unwrap();
-        let Opening::Message(opened) = opener.open(&two) else { panic!() };
+        let Opening::Message(opened) = opener.open(&two, true) else { panic!() };
         assert_eq!(opened.message.payloads, [Payload::Vendor(vec![1, 2, 3, 4, 5, 6, 7, 8])]);
     }
 }

@@ -115,8 +115,8 @@ pub(crate) enum Asked {
     Liveness,
     /// From where to where.
     Move((SocketAddr, SocketAddr)),
-    /// The cookie.
-    Routable(Vec<u8>),
+    /// The cookie, and where it went.
+    Routable(Vec<u8>, IpAddr),
 }
 
 #[derive(Debug)]
@@ -276,6 +276,8 @@ pub(crate) struct IkeSa {
     pub(crate) key: IkeSpi,
     /// We are its original initiator.
     pub(crate) initiator: bool,
+    /// The peer has proved who it is at some time, here or on the one that this took the place of.
+    pub(crate) proved: bool,
     pub(crate) peer_spi: IkeSpi,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
@@ -292,6 +294,10 @@ pub(crate) struct IkeSa {
     pub(crate) placed: (SocketAddr, SocketAddr),
     /// The address at which the peer has proved that it can be reached.
     pub(crate) routable: IpAddr,
+    /// Where its children were sent on its word alone, until it has answered from there.
+    pub(crate) unchecked: Option<IpAddr>,
+    /// It has left such an address without an answer: from now on it answers first.
+    pub(crate) wary: bool,
     /// Where the last authentic message came from, and to where.
     pub(crate) heard_at: (SocketAddr, SocketAddr),
     /// The peer can do without a child in IKE_AUTH (RFC 6023).
@@ -334,6 +340,8 @@ pub(crate) struct IkeSa {
     pub(crate) first_contact: bool,
     /// When it began here: as responder, when the peer's first message came.
     pub(crate) began_at: Time,
+    /// Since when the peer's rekeyings of it, and of those it comes from, are counted, and how many there were.
+    pub(crate) rekeyed_by_peer: (Time, u32),
     /// The IKE SA that took this one's place.
     pub(crate) heir: Option<IkeSpi>,
     /// The one the peer made while our own rekeying was under way, and the lower nonce of its exchange.
@@ -419,6 +427,7 @@ impl IkeSa {
         Self {
             key,
             initiator,
+            proved: matches!(stage, Stage::Established(_)),
             peer_spi: IkeSpi(0),
             local,
             remote,
@@ -429,6 +438,8 @@ impl IkeSa {
             elsewhere: Vec::new(),
             placed: ends,
             routable: remote.ip(),
+            unchecked: None,
+            wary: false,
             heard_at: ends,
             peer_can_be_childless: false,
             ours: None,
@@ -456,6 +467,7 @@ impl IkeSa {
             taken: None,
             first_contact: false,
             began_at: now,
+            rekeyed_by_peer: (now, 0),
             heir: None,
             crossing: None,
             awaits: false,
@@ -478,7 +490,12 @@ impl IkeSa {
         matches!(self.stage, Stage::Closed)
     }
 
-    /// It counts against the limits of what has proved nothing yet.
+    /// It counts against the limits of what has proved nothing: half open, or refused and only there to say so once more.
+    pub(crate) const fn is_unproved(&self) -> bool {
+        !self.initiator && !self.proved
+    }
+
+    /// A peer began it, and it may still become something.
     pub(crate) const fn is_half_open(&self) -> bool {
         !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_) | Stage::Eap(_))
     }
@@ -542,33 +559,60 @@ impl IkeSa {
             cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
             return self.doubt(cx);
         }
+        let (awaited, fresh) = (self.awaits_message(&header), self.is_fresh(&header));
         let Some(channel) = &mut self.channel else {
             cx.out.counters.stray = cx.out.counters.stray.saturating_add(1);
             return;
         };
-        match channel.opener.open(octets) {
-            Opening::Message(opened) => {
+        match channel.opener.open(octets, awaited) {
+            Opening::Message(opened) if fresh => {
                 self.heard(cx, ends, &opened.message.header);
                 self.message(cx, opened);
             }
+            Opening::Malformed(header, error) if fresh => self.unreadable(cx, &header, error),
+            Opening::Message(Opened { message: Message { header, .. }, .. })
+            | Opening::Malformed(header, _)
+            | Opening::Again(header) => self.answer_again(cx, ends, &header),
             Opening::Fragment => {}
-            Opening::Forged => match self.before.as_mut().map(|before| before.open(octets)) {
-                // Its content has been dealt with; only what was answered is answered again.
-                Some(Opening::Message(opened)) if Some(opened.message.header.id) == self.last_answered() => {
-                    self.heard(cx, ends, &opened.message.header);
-                    self.message(cx, opened);
-                }
-                Some(Opening::Fragment | Opening::Message(_)) => {}
-                Some(Opening::Forged | Opening::Malformed(..)) | None => {
+            // Its content has been dealt with; only what was answered is answered again.
+            Opening::Forged => match self.before.as_mut().map(|before| before.open(octets, false)) {
+                Some(
+                    Opening::Message(Opened { message: Message { header, .. }, .. })
+                    | Opening::Malformed(header, _)
+                    | Opening::Again(header),
+                ) => self.answer_again(cx, ends, &header),
+                Some(Opening::Fragment) => {}
+                Some(Opening::Forged) | None => {
                     cx.out.counters.forged = cx.out.counters.forged.saturating_add(1);
                 }
             },
-            Opening::Malformed(header, error) => self.unreadable(cx, &header, error),
         }
     }
 
-    fn last_answered(&self) -> Option<u32> {
-        self.answered.as_ref().map(|(id, _)| *id)
+    /// Says whether it is the request whose turn it is, or the answer to ours. Anything else may be a record of what was said
+    /// long ago, played by somebody else.
+    fn awaits_message(&self, header: &Header) -> bool {
+        let ours = || self.request.as_ref().is_some_and(|request| request.id == header.id);
+        let turn = if header.flags.response { ours() } else { header.id == self.expected };
+        turn && !self.is_closed()
+    }
+
+    /// Says whether it is news: what is no news does not even say that the peer is there (RFC 7296 §2.4), and neither does what
+    /// is being dealt with already.
+    fn is_fresh(&self, header: &Header) -> bool {
+        self.awaits_message(header) && self.pending.is_none()
+    }
+
+    /// The request that was answered last is answered again, to where it comes from this time: our answer was lost
+    /// (RFC 7296 §2.1). Nothing else comes of it.
+    fn answer_again(&mut self, cx: &mut Context<'_>, ends: (SocketAddr, SocketAddr), header: &Header) {
+        if let Some((id, datagrams)) = &self.answered
+            && *id == header.id
+            && !header.flags.response
+        {
+            let datagrams = datagrams.clone();
+            self.transmit_between(cx, ends, &datagrams);
+        }
     }
 
     /// The answer to our IKE_SA_INIT, or the peer's request once more. Neither is protected.
@@ -595,27 +639,17 @@ impl IkeSa {
         }
     }
 
-    /// Notes that the peer is there, and where, if it is behind a NAT whose mapping changed (RFC 7296 §2.23).
+    /// Notes by news from the peer that it is there, and where, if it is behind a NAT whose mapping changed (RFC 7296 §2.23).
     fn heard(&mut self, cx: &mut Context<'_>, (local, remote): (SocketAddr, SocketAddr), header: &Header) {
         self.heard = cx.now;
-        let news = if header.flags.response {
-            self.request.as_ref().is_some_and(|request| request.id == header.id)
-        } else {
-            header.id == self.expected
-        };
         self.heard_at = (local, remote);
         // Where an initiator is, its host says: an answer to where it was before does not take it back.
         let local = if self.initiator && !self.is_established() { self.local } else { local };
-        // Only what is newer than all before may move the peer: a recorded message is not.
-        if news
-            && (remote != self.remote || local != self.local)
-            && (self.nat.there || !self.is_established())
-        {
-            (self.local, self.remote) = (local, remote);
-            self.moved(cx);
+        if (remote != self.remote || local != self.local) && (self.nat.there || !self.is_established()) {
+            self.follow(cx, (local, remote));
         }
         // An answer by a way that the children do not go yet.
-        if news && header.flags.response && self.is_established() && self.mobike && self.began {
+        if header.flags.response && self.is_established() && self.mobike && self.began {
             let moving = matches!(&self.request, Some(Outstanding { asked: Asked::Move(_), .. }));
             if !moving && (self.local, self.remote) != self.placed {
                 self.task(Task::Move);
@@ -626,7 +660,7 @@ impl IkeSa {
     /// Authentic and still not a message: the peer is told, and asked for nothing more (RFC 7296 §2.21.3).
     fn unreadable(&mut self, cx: &mut Context<'_>, header: &Header, error: ParseError) {
         cx.out.counters.malformed = cx.out.counters.malformed.saturating_add(1);
-        if header.flags.response || header.id != self.expected || self.pending.is_some() {
+        if header.flags.response {
             return;
         }
         let notify = match error {
@@ -644,31 +678,19 @@ impl IkeSa {
         }
     }
 
-    /// A protected message, read and whole.
+    /// A protected message, read, whole and news. The window is 1: what is older was answered long ago, what is newer must
+    /// wait for its turn, and while a job of ours is under way the peer's request waits for its repetition.
     fn message(&mut self, cx: &mut Context<'_>, opened: Opened) {
         let header = opened.message.header;
         if header.flags.response {
-            let ours = self.request.as_ref().is_some_and(|request| request.id == header.id);
-            if ours && self.pending.is_none() && rules::fits(&opened.message) {
+            if rules::fits(&opened.message) {
                 self.run(cx, Work::Response(opened), Vec::new());
             }
             return;
         }
-        if let Some((id, datagrams)) = &self.answered
-            && *id == header.id
-            && header.id != self.expected
-        {
-            let datagrams = datagrams.clone();
-            self.transmit_back(cx, &datagrams);
-            return;
-        }
-        // The window is 1: what is older was answered long ago, what is newer must wait for its turn.
-        if header.id != self.expected || self.is_closed() {
-            return;
-        }
-        // While a job of ours is under way the peer's request waits for its repetition. So does one that has overtaken the
-        // answer by which the responder proves who it is: until then it has nothing to ask, and then it may.
-        if self.pending.is_some() || (self.initiator && !self.is_established()) {
+        // A request that has overtaken the answer by which the responder proves who it is waits for its repetition, too: until
+        // then it has nothing to ask, and then it may.
+        if self.initiator && !self.is_established() {
             return;
         }
         // What is here is still with the parent. The peer repeats itself, and by then it will be known who has it.
@@ -702,17 +724,22 @@ impl IkeSa {
         match (outcome, work) {
             (Ok(()), _) => {}
             (Err(Pause::Need(job)), work) => {
-                let job = cx.out.job(self.key, job);
+                let job = cx.out.work.ask(self.key, self.is_unproved(), job);
                 self.pending = Some(Pending { job, work, answers: answers.given });
                 return;
             }
             (Err(Pause::Refuse(refusal, why)), Work::Request(opened)) => {
                 let header = opened.message.header;
-                let fatal =
-                    header.exchange == Exchange::IkeAuth || header.exchange == Exchange::IkeIntermediate;
+                let fatal = matches!(
+                    header.exchange,
+                    Exchange::IkeSaInit | Exchange::IkeAuth | Exchange::IkeIntermediate
+                );
                 let why = why.unwrap_or(Why::Protocol(refusal.kind.name()));
-                cx.out
-                    .progress(self.connection.as_ref(), format!("refused {}: {why}", header.exchange.name()));
+                let said = || format!("refused {}: {why}", header.exchange.name());
+                match self.is_unproved() {
+                    true => cx.out.of_stranger(cx.now, self.connection.as_ref(), said),
+                    false => cx.out.progress(self.connection.as_ref(), said()),
+                }
                 self.respond(cx, header.exchange, header.id, vec![Payload::Notify(refusal)]);
                 if fatal {
                     self.close(cx, why);
@@ -850,7 +877,13 @@ impl IkeSa {
         let connection = self.connection.clone();
         self.stage = Stage::Closed;
         self.before = None;
-        (self.request, self.pending) = (None, None);
+        if let Some(channel) = &mut self.channel {
+            channel.opener.forget();
+        }
+        self.request = None;
+        if let Some(pending) = self.pending.take() {
+            cx.out.work.cancel(pending.job);
+        }
         (self.ours, self.theirs) = (None, None);
         self.tasks.clear();
         self.later.clear();
@@ -861,7 +894,8 @@ impl IkeSa {
         } else if let Some(connection) = connection.filter(|_| self.initiator) {
             cx.out.events.push_back(Event::Failed { connection, why });
         } else {
-            cx.out.progress(None, format!("negotiation with {} came to nothing: {why}", self.remote));
+            let remote = self.remote;
+            cx.out.of_stranger(cx.now, None, || format!("negotiation with {remote} came to nothing: {why}"));
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::identity::Id;
 use crate::message::IkeSpi;
 use crate::sa::{IkeSa, Task};
+use crate::source::source;
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use ipsec_core::Time;
@@ -62,7 +63,7 @@ impl Mark {
 struct Entry {
     sa: IkeSa,
     deadline: Time,
-    /// Where it comes from, while it is half open.
+    /// Where it comes from, while nobody has proved anything on it.
     source: Option<IpAddr>,
     peer: Option<Vec<u8>>,
     first: Option<(SocketAddr, IkeSpi)>,
@@ -74,7 +75,7 @@ struct Entry {
 pub(crate) struct Table {
     entries: BTreeMap<IkeSpi, Entry>,
     timers: BTreeSet<(Time, IkeSpi)>,
-    half_open: usize,
+    unproved: usize,
     sources: BTreeMap<IpAddr, usize>,
     peers: BTreeMap<Vec<u8>, BTreeSet<IkeSpi>>,
     marked: BTreeSet<(Mark, IkeSpi)>,
@@ -153,7 +154,7 @@ impl Table {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let sa = &entry.sa;
         let deadline = sa.deadline();
-        let source = sa.is_half_open().then(|| sa.remote.ip());
+        let source = sa.is_unproved().then(|| source(sa.remote.ip()));
         if deadline != entry.deadline {
             self.timers.remove(&(entry.deadline, key));
             self.timers.insert((deadline, key));
@@ -184,7 +185,7 @@ impl Table {
             return;
         }
         if let Some(old) = old {
-            self.half_open = self.half_open.saturating_sub(1);
+            self.unproved = self.unproved.saturating_sub(1);
             if let Some(count) = self.sources.get_mut(&old) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
@@ -193,7 +194,7 @@ impl Table {
             }
         }
         if let Some(new) = new {
-            self.half_open = self.half_open.saturating_add(1);
+            self.unproved = self.unproved.saturating_add(1);
             let count = self.sources.entry(new).or_default();
             *count = count.saturating_add(1);
         }
@@ -213,10 +214,10 @@ impl Table {
         }
     }
 
-    /// How many are half open, in all and from this address.
-    pub(crate) fn half_open(&self, source: IpAddr) -> (usize, usize) {
-        let counted = (self.half_open, self.sources.get(&source).copied().unwrap_or(0));
-        debug_assert_eq!(counted.0, self.values().filter(|sa| sa.is_half_open()).count());
+    /// On how many nobody has proved anything, in all and of the [`source`] that this address belongs to.
+    pub(crate) fn unproved(&self, from: IpAddr) -> (usize, usize) {
+        let counted = (self.unproved, self.sources.get(&source(from)).copied().unwrap_or(0));
+        debug_assert_eq!(counted.0, self.values().filter(|sa| sa.is_unproved()).count());
         counted
     }
 

@@ -560,7 +560,7 @@ pub(super) fn grant(
         payloads.push(crate::sa::notify(NotifyKind::PpkIdentity));
     }
     let childless = !message.payloads.iter().any(|payload| matches!(payload, Payload::Sa(_)));
-    let provided = configuration::provide(sa, cx, message, &connection, proved.id());
+    let provided = configuration::provide(sa, cx, message, &connection, &proved);
     let (provided, agreed) = match (childless, provided) {
         (true, provided) => (provided.ok().flatten(), None),
         (false, Ok(provided)) => (provided, Some(child::choose(sa, message, &connection, false))),
@@ -610,6 +610,7 @@ pub(super) fn established(
 ) {
     let peer = proved.id().to_string();
     sa.stage = Stage::Established(proved);
+    sa.proved = true;
     sa.placed = (sa.local, sa.remote);
     sa.before = None;
     sa.routable = sa.remote.ip();

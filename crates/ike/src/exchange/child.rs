@@ -23,6 +23,12 @@ use std::sync::Arc;
 /// How long after TEMPORARY_FAILURE a request is tried again; up to as long again is added at random.
 const LATER: Duration = Duration::from_secs(3);
 
+/// Pairs of SAs that a peer may have of one connection on one IKE SA, those that wait for their deletion included; a rekeying
+/// may go beyond, for a peer that has many rekeys many at once. Each costs the data plane two SAs and eroutes, and no honest
+/// peer has a tenth of that.
+const MOST: usize = 256;
+const MOST_WHILE_REKEYING: usize = 512;
+
 /// What both sides agreed on for a Child SA, but for its keys.
 #[derive(Debug)]
 pub(crate) struct Agreed {
@@ -227,10 +233,9 @@ pub(super) fn choose(
         .ok_or_else(|| deny(NotifyKind::NoProposalChosen, Why::Mode(Mode::Tunnel)))?;
     let offers = offers(connection, pfs, None);
     let (theirs, ours) = (proposals(message), proposal::proposals(&offers, Protocol::Esp, &[]));
-    let text =
-        |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Esp).map_err(|kinds| {
-        let why = Why::NoProposal { what: "Child SA", kinds, theirs: text(theirs), ours: text(&ours) };
+        let (theirs, ours) = (proposal::text(theirs), proposal::text(&ours));
+        let why = Why::NoProposal { what: "Child SA", kinds, theirs, ours };
         deny(NotifyKind::NoProposalChosen, why)
     })?;
     if let Some(group) = chosen.group
@@ -652,6 +657,10 @@ pub(super) fn answer(
         }
     };
     let Some(connection) = connection else { return Err(Pause::refuse(NotifyKind::TsUnacceptable)) };
+    let has = sa.children.iter().filter(|child| child.connection.name == connection.name).count();
+    if has >= if old.is_some() { MOST_WHILE_REKEYING } else { MOST } {
+        return Err(Pause::refuse(NotifyKind::NoAdditionalSas));
+    }
     let agreed =
         choose(sa, message, &connection, true).map_err(|(notify, why)| Pause::Refuse(notify, Some(why)))?;
     let mut shared = Vec::new();

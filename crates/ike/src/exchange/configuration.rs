@@ -1,8 +1,8 @@
 //! Configuration payloads (RFC 7296 §2.19, §3.15; RFC 8598): what a peer is given, and what we ask for and believe.
 
+use crate::auth::Authenticated;
 use crate::connection::{Configured, Connection, Provision};
 use crate::event::{Event, Why};
-use crate::identity::Id;
 use crate::lease::{Taker, holder};
 use crate::message::{Attribute, Configuration, Message, Notify, NotifyKind, Payload};
 use crate::outbox::Context;
@@ -46,7 +46,7 @@ pub(super) fn provide(
     cx: &mut Context<'_>,
     message: &Message,
     connection: &Arc<Connection>,
-    peer: &Id,
+    peer: &Authenticated,
 ) -> Result<Option<Payload>, (Notify, Why)> {
     let Some(provision) = &connection.provision else { return Ok(None) };
     let Some(asked) = configuration(message, Configuration::REQUEST) else {
@@ -57,7 +57,7 @@ pub(super) fn provide(
         ));
     };
     let mut attributes = Vec::new();
-    let (mut families, holder) = (0_usize, holder(peer));
+    let (mut families, holder) = (0_usize, holder(peer.id(), peer.by_secret()));
     for (kind, ipv4) in [(Attribute::IP4_ADDRESS, true), (Attribute::IP6_ADDRESS, false)] {
         let Some(wish) = asked.attributes.iter().find(|attribute| attribute.kind == kind) else { continue };
         families = families.saturating_add(1);

@@ -155,7 +155,8 @@ pub(crate) fn answered(
         opening.rounds = opening.rounds.saturating_add(1);
         match back {
             Ok(_) if opening.rounds > MAX_ROUNDS => {
-                return Err(Pause::Fail(Why::Protocol("it demands one cookie or group after the other")));
+                refuses(sa, cx, Why::Protocol("it demands one cookie or group after the other"));
+                return Ok(());
             }
             Ok(Back::Cookie(cookie)) => opening.cookie = Some(cookie),
             Ok(Back::Group(group)) => (opening.group, opening.offer) = (group, None),
@@ -191,10 +192,12 @@ pub(crate) fn answered(
         || group != opening.group.number()
         || message.header.spi_r == IkeSpi(0)
     {
-        return Err(Pause::Fail(Why::Protocol("its key exchange is not the one it chose")));
+        refuses(sa, cx, Why::Protocol("its key exchange is not the one it chose"));
+        return Ok(());
     }
     let Answer::Finished(Ok(shared)) = answers.ask(|| Job::Finish(offer, share.to_vec()))? else {
-        return Err(Pause::Fail(Why::Protocol("its key exchange value is none")));
+        refuses(sa, cx, Why::Protocol("its key exchange value is none"));
+        return Ok(());
     };
     let can_ppk = notified(message, NotifyKind::UsePpk).is_some();
     if connection.ppk.need == PpkNeed::Insist && !can_ppk {
@@ -203,7 +206,8 @@ pub(crate) fn answered(
     }
     let nat = nat(message, (sa.local, sa.remote), connection.encapsulation);
     if (nat.here || nat.there) && connection.encapsulation == Encapsulation::No {
-        return Err(Pause::Fail(Why::Nat));
+        refuses(sa, cx, Why::Nat);
+        return Ok(());
     }
     let fragmentation = notified(message, NotifyKind::Ikev2FragmentationSupported).is_some();
     let Stage::Opening(opening) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
@@ -240,7 +244,7 @@ pub(crate) fn answered(
     Ok(())
 }
 
-/// An error that anybody on the way could have sent: it is said, and a better answer waited for (RFC 7296 §2.21.1).
+/// An error that anybody on the way could have sent, or an answer that is none: it is said, and a better answer waited for (RFC 7296 §2.21.1).
 fn refuses(sa: &mut IkeSa, cx: &mut Context<'_>, why: Why) {
     let Stage::Opening(opening) = &mut sa.stage else { return };
     if opening.refused.is_none() {
@@ -320,14 +324,12 @@ pub(crate) enum First {
 
 /// Chooses from the first message of a peer, for the connections that the two addresses may be of.
 pub(crate) fn consider(message: &Message, offers: &[Offer]) -> First {
-    let (theirs, text) = (proposals(message), |list: &[proposal::Proposal]| {
-        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-    });
+    let theirs = proposals(message);
     let chosen = match proposal::choose(offers, theirs, Protocol::Ike) {
         Ok((_, chosen)) => chosen,
         Err(kinds) => {
-            let ours = text(&proposal::proposals(offers, Protocol::Ike, &[]));
-            let why = Why::NoProposal { what: "IKE SA", kinds, theirs: text(theirs), ours };
+            let ours = proposal::text(&proposal::proposals(offers, Protocol::Ike, &[]));
+            let why = Why::NoProposal { what: "IKE SA", kinds, theirs: proposal::text(theirs), ours };
             return First::Answer(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), why);
         }
     };

@@ -104,13 +104,13 @@ pub(super) fn answered(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) 
         sa.task(Task::Move);
         return;
     }
-    follow(sa, message);
+    take_nat(sa, message);
     take_addresses(sa, message);
     sa.moved(cx);
 }
 
 /// Takes what a message says of NATs on the way.
-fn follow(sa: &mut IkeSa, message: &Message) {
+fn take_nat(sa: &mut IkeSa, message: &Message) {
     let policy = sa.connection.as_ref().map_or(Encapsulation::Auto, |connection| connection.encapsulation);
     if notified(message, NotifyKind::NatDetectionSourceIp).is_some() {
         let kin = sa.nat.kin;
@@ -143,13 +143,8 @@ pub(super) fn answer(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) ->
         }
     } else if notified(message, NotifyKind::UpdateSaAddresses).is_some() {
         (sa.local, sa.remote) = ends;
-        follow(sa, message);
-        sa.moved(cx);
-        if sa.routable != ends.1.ip() {
-            let mut cookie = vec![0; 16];
-            cx.random.fill(&mut cookie);
-            sa.task(Task::Routable(cookie));
-        }
+        take_nat(sa, message);
+        sa.follow(cx, ends);
     }
     if notified(message, NotifyKind::NatDetectionSourceIp).is_some() {
         payloads.extend(nat_detection(sa));
@@ -170,20 +165,48 @@ fn no_nats((local, remote): (SocketAddr, SocketAddr)) -> Vec<u8> {
 /// Asks whether who says that it has moved can read what is sent there (§3.7).
 pub(super) fn check(sa: &mut IkeSa, cx: &mut Context<'_>, cookie: &[u8]) {
     let payloads = vec![Payload::Notify(Notify::new(NotifyKind::Cookie2, cookie.to_vec()))];
-    sa.ask(cx, Exchange::Informational, payloads, Asked::Routable(cookie.to_vec()));
+    sa.ask(cx, Exchange::Informational, payloads, Asked::Routable(cookie.to_vec(), sa.remote.ip()));
 }
 
 /// The answer to that.
 pub(super) fn checked(sa: &mut IkeSa, cx: &mut Context<'_>, message: &Message) {
-    let Some(Asked::Routable(cookie)) = sa.granted() else { return };
+    let Some(Asked::Routable(cookie, there)) = sa.granted() else { return };
     if notified(message, NotifyKind::Cookie2).is_none_or(|notify| notify.data != cookie) {
         sa.close(cx, Why::Protocol("it says it has moved, and does not answer from there (RFC 4555 §3.7)"));
         return;
     }
-    sa.routable = sa.remote.ip();
+    // It has gone on meanwhile: what was asked about one address says nothing of another, where it is asked next.
+    if there == sa.remote.ip() {
+        (sa.routable, sa.unchecked) = (there, None);
+        if sa.placed != (sa.local, sa.remote) {
+            sa.moved(cx);
+        }
+    }
 }
 
 impl IkeSa {
+    /// The peer speaks from elsewhere, and its children follow. Where it has not been heard to answer from it is asked whether
+    /// it does (RFC 4555 §3.7), at once or, if it has gone on before without an answer, before they follow: else it could
+    /// have a third party flooded for as long as it comes back now and then.
+    pub(crate) fn follow(&mut self, cx: &mut Context<'_>, ends: (SocketAddr, SocketAddr)) {
+        (self.local, self.remote) = ends;
+        let there = ends.1.ip();
+        let asks = self.is_established() && self.mobike && !self.began && self.routable != there;
+        if self.unchecked.is_some_and(|before| before != there) {
+            (self.unchecked, self.wary) = (None, true);
+        }
+        if asks {
+            let mut cookie = vec![0; 16];
+            cx.random.fill(&mut cookie);
+            self.task(Task::Routable(cookie));
+            if self.wary {
+                return;
+            }
+            self.unchecked = Some(there);
+        }
+        self.moved(cx);
+    }
+
     /// Where new children go.
     pub(crate) const fn place(&self) -> Placed {
         Placed { local: self.local, remote: self.remote, encapsulate: self.nat.encapsulate }

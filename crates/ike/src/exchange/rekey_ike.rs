@@ -17,6 +17,10 @@ const LATER: Duration = Duration::from_secs(3);
 /// An IKE SA that another replaced waits so long for its deletion.
 const ABANDONED: Duration = Duration::from_secs(120);
 
+/// A peer may have an IKE SA and its heirs rekeyed so often within the time for which one that is replaced may wait for its
+/// deletion, and no more: else there would be as many of them as it likes.
+const MOST: u32 = 16;
+
 /// The offers of a rekeying: those of the connection, so that a new IKE SA is no weaker than a first one would be.
 fn offers(sa: &IkeSa) -> Vec<Offer> {
     sa.connection.as_ref().map(|connection| connection.ike.clone()).unwrap_or_default()
@@ -175,13 +179,14 @@ pub(super) fn answer(
     if busy || is_long_and_under_way(sa) || sa.replaced() || sa.crossing.is_some() {
         return Err(Pause::refuse(NotifyKind::TemporaryFailure));
     }
+    if sa.rekeyed_by_peer.1 >= MOST && cx.now.since(sa.rekeyed_by_peer.0) < ABANDONED {
+        return Err(Pause::refuse(NotifyKind::TemporaryFailure));
+    }
     let offers = offers(sa);
     let theirs = proposals(message);
-    let text =
-        |list: &[proposal::Proposal]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let (_, chosen) = proposal::choose(&offers, theirs, Protocol::Ike).map_err(|kinds| {
-        let ours = text(&proposal::proposals(&offers, Protocol::Ike, &[]));
-        let why = Why::NoProposal { what: "IKE SA", kinds, theirs: text(theirs), ours };
+        let ours = proposal::text(&proposal::proposals(&offers, Protocol::Ike, &[]));
+        let why = Why::NoProposal { what: "IKE SA", kinds, theirs: proposal::text(theirs), ours };
         Pause::Refuse(Notify::new(NotifyKind::NoProposalChosen, Vec::new()), Some(why))
     })?;
     let (Some(group), Some(spi_theirs), Some((sent, share))) = (chosen.group, peer_spi(&chosen), ke(message))
@@ -225,6 +230,9 @@ pub(super) fn granted(
     shared: &[Secret],
     (ni, nr): (&[u8], &[u8]),
 ) {
+    let (since, times) = sa.rekeyed_by_peer;
+    let over = cx.now.since(since) >= ABANDONED;
+    sa.rekeyed_by_peer = if over { (cx.now, 1) } else { (since, times.saturating_add(1)) };
     // `keyed` has seen to it that what can be chosen has ciphers.
     let Some(mut heir) = heir(sa, cx, false, spis, chosen, shared, (ni, nr)) else { return };
     let (spi, lowest) = (spis.0, ni.min(nr).to_vec());
@@ -265,8 +273,10 @@ fn heir(
     (heir.nat, heir.fragmentation) = (sa.nat, sa.fragmentation);
     heir.ppk = sa.ppk.clone();
     heir.first_group = sa.first_group.or(sa.channel.as_ref()?.chosen.group);
+    heir.rekeyed_by_peer = sa.rekeyed_by_peer;
     (heir.began, heir.mobike, heir.elsewhere) = (sa.began, sa.mobike, sa.elsewhere.clone());
     (heir.placed, heir.routable) = (sa.placed, sa.routable);
+    (heir.unchecked, heir.wary) = (sa.unchecked, sa.wary);
     (heir.lessee, heir.given, heir.taken) = (sa.lessee, sa.given.clone(), sa.taken.clone());
     (heir.rekey_at, heir.expires) = super::auth::lifetimes(cx, &connection, connection.times.ike_life);
     heir.connection = Some(connection);

@@ -113,7 +113,7 @@ impl IkeSa {
             return;
         }
         // Nobody is sent for long what he may not have asked for.
-        let hasty = matches!(request.asked, Asked::Routable(_));
+        let hasty = matches!(request.asked, Asked::Routable(..));
         let give_up = if hasty { give_up.min(ROUTABLE) } else { give_up };
         // Who speaks to us is not gone: it may not have known this IKE SA when it was asked. But not for ever.
         let (since, last) =

@@ -49,6 +49,49 @@ fn a_refusal_that_anybody_could_have_sent_does_not_end_a_negotiation() {
 }
 
 #[test]
+fn an_answer_that_is_none_does_not_end_a_negotiation_either() {
+    // A value that no key exchange has, another group than was chosen, algorithms that nobody offered, nobody's SPI.
+    for wrong in 0..4 {
+        let mut world = World::new();
+        world.by_hand();
+        world.up(0);
+        let asked = Message::parse(world.oldest(0)).unwrap();
+        let mut payloads = asked.payloads.clone();
+        payloads.retain(|payload| matches!(payload, Payload::Sa(_) | Payload::Ke { .. } | Payload::Nonce(_)));
+        for payload in &mut payloads {
+            match payload {
+                Payload::Ke { data, .. } if wrong == 0 => data.fill(0),
+                Payload::Ke { group, .. } if wrong == 1 => *group = 14,
+                Payload::Sa(proposals) if wrong == 2 => proposals[0].number = 9,
+                _ => {}
+            }
+        }
+        let flags = Flags { initiator: false, response: true };
+        let spi_r = IkeSpi(if wrong == 3 { 0 } else { 0xbad });
+        let header = Header { flags, spi_r, ..asked.header };
+        world.inject(0, &Message { header, payloads }.emit());
+        assert!(!failed(&world), "{wrong}: {}", world.hosts[0].words());
+        world.by_itself();
+        world.settle();
+        world.agree(1);
+    }
+    // Demands for one cookie after the other.
+    let mut world = World::new();
+    world.by_hand();
+    world.up(0);
+    for n in 0..40 {
+        let octets = forged(&world, NotifyKind::Cookie, vec![n; 8]);
+        world.inject(0, &octets);
+    }
+    assert!(!failed(&world), "{}", world.hosts[0].words());
+    // The peer hears the last of its first messages, which is the one that AUTH will be over.
+    (0..8).for_each(|_| world.lose(0));
+    world.by_itself();
+    world.settle();
+    world.agree(1);
+}
+
+#[test]
 fn a_true_refusal_is_believed_after_a_while_and_said_with_its_reason() {
     let mut world = World::new();
     world.change(1, |c| {

@@ -56,7 +56,7 @@ impl Insider {
 
     /// What one of the two has sent; `None` for a fragment while others are missing.
     pub(crate) fn reads(&mut self, role: usize, octets: &[u8]) -> Option<Message> {
-        match self.openers[role].open(octets) {
+        match self.openers[role].open(octets, true) {
             Opening::Message(opened) => Some(opened.message),
             Opening::Fragment => None,
             other => panic!("{other:?}"),

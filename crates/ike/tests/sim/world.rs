@@ -320,6 +320,44 @@ impl World {
         self.drain();
     }
 
+    /// A datagram comes to the east from somewhere; what it sends there at once. What it sends elsewhere goes its way.
+    pub(crate) fn hears(&mut self, from: SocketAddr, octets: &[u8]) -> Vec<Vec<u8>> {
+        let to = SocketAddr::new(
+            if from.is_ipv4() { self.hosts[1].address } else { "2001:db8::2" }.parse().unwrap(),
+            500,
+        );
+        self.hosts[1].endpoint.datagram(to, from, octets, self.now);
+        let mut answers = Vec::new();
+        loop {
+            if let Some((id, job)) = self.hosts[1].endpoint.job() {
+                self.job(1, id, job);
+            } else if let Some(event) = self.hosts[1].endpoint.event() {
+                self.event(1, event);
+            } else if let Some(transmit) = self.hosts[1].endpoint.transmit() {
+                if transmit.remote == from {
+                    answers.push(transmit.octets);
+                } else {
+                    self.send(1, transmit);
+                }
+            } else {
+                return answers;
+            }
+        }
+    }
+
+    /// A datagram from nowhere, as with [`World::inject`]; whatever it is answered by is lost.
+    pub(crate) fn inject_without_answer(&mut self, side: usize, octets: &[u8]) {
+        let ends = [0, 1].map(|side| SocketAddr::new(self.hosts[side].address.parse().unwrap(), 500));
+        self.hosts[side].endpoint.datagram(ends[side], ends[1 - side], octets, self.now);
+        while self.hosts[side].endpoint.transmit().is_some() {}
+    }
+
+    /// What was recorded of what was sent to a host.
+    pub(crate) fn recorded(&self, to: usize) -> Vec<Vec<u8>> {
+        let sent = self.record.iter().filter(|(side, _)| *side == to);
+        sent.map(|(_, transmit)| transmit.octets.clone()).collect()
+    }
+
     /// Loses it.
     pub(crate) fn lose(&mut self, side: usize) {
         self.hand.as_mut().unwrap()[side].pop_front().expect("something under way");

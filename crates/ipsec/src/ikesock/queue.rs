@@ -3,19 +3,19 @@
 
 use super::{Kind, Record};
 use crate::daemon::mailbox::Waker;
+use ike::source::source;
 use ipsec_core::Time;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Messages that wait.
 pub const MOST: usize = 1024;
 /// Their octets.
 const OCTETS: usize = 2 << 20;
-/// Those of one source: an IPv4 address, or an IPv6 network of 64 bits, which one attacker has whole. Enough for a message in
-/// the most fragments that are accepted.
+/// Those of one [`source`]. Enough for a message in the most fragments that are accepted.
 pub const EACH: usize = 128;
 /// How long messages are kept for a key daemon that has gone: it is being restarted, or it will not come back.
 pub const GRACE: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ impl Queue {
     /// Takes a message in; false if there is nobody to hand it to. Called by workers: it never waits for more than another
     /// such call.
     pub fn push(&self, local: SocketAddr, remote: SocketAddr, message: &[u8], now: Time) -> bool {
-        let source = network(remote.ip());
+        let source = source(remote.ip());
         let mut waiting = self.waiting.lock();
         if waiting.open_until.is_none_or(|until| now >= until) {
             return false;
@@ -148,17 +148,10 @@ impl Waiting {
     }
 }
 
-/// What one attacker can be expected to have all of.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
 
     const NOW: Time = Time::from_secs(100);
 

@@ -145,9 +145,10 @@ impl Pluto {
         let waits = |(section, why): (&String, &String)| json!({ "section": section, "why": why });
         all["waiting"] = self.hosts.waits.iter().map(waits).collect();
         all["recording"] = json!(self.options.record);
-        let ike::Counters { malformed, forged, stray, cookies, flooded } = self.endpoint.counters();
+        let ike::Counters { malformed, forged, stray, cookies, flooded, unsaid } = self.endpoint.counters();
         all["dropped"] = json!({
             "malformed": malformed, "forged": forged, "stray": stray, "cookies": cookies, "flooded": flooded,
+            "unsaid": unsaid,
         });
         all
     }
