@@ -197,7 +197,8 @@ mod tests {
         }
     }
 
-    /// NIST CAVP, IKEv2 key derivation with SHA-1: SKEYSEED, and SKEYSEED of a rekey is checked with the key schedule.
+    /// NIST CAVP, IKEv2 key derivation with SHA-1. The whole key schedule with every digest, a rekey SKEYSEED included, is
+    /// compared where it is made (`crates/ike/tests/schedule.rs`).
     #[test]
     fn the_cavp_case_of_skeyseed_holds() {
         let nonces = [octets("32b50d5f4a3763f3"), octets("9206a04b26564cb1")].concat();
