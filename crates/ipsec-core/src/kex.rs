@@ -319,6 +319,8 @@ fn agree(
 }
 
 #[cfg(test)]
+mod known;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -571,4 +571,6 @@ fn public_of(
 }
 
 #[cfg(test)]
+mod known;
+#[cfg(test)]
 mod tests;
