@@ -1,5 +1,5 @@
-//! Live traces of another implementation, with all its secrets: our key schedule gives the same keys, every protected
-//! message opens, every AUTH is the one that was sent.
+//! Live traces of another implementation, with all its secrets: our key schedule gives the same keys and every protected
+//! message opens. Their AUTH is judged where ours is made (`src/auth/tests.rs`).
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "a test looks at what it is about and passes over the rest"
@@ -69,9 +69,9 @@ impl Trace {
 }
 
 #[test]
-fn keys_auth_and_every_protected_message_are_as_recorded() {
-    let mut opened = 0;
+fn keys_and_every_protected_message_are_as_recorded() {
     for trace in Trace::all() {
+        let mut opened = 0;
         let prf = match trace.value["prf"].as_str().unwrap() {
             "sha1" => Prf::HmacSha1,
             "sha256" => Prf::HmacSha256,
@@ -85,22 +85,17 @@ fn keys_auth_and_every_protected_message_are_as_recorded() {
         let keys = IkeKeys::initial(&chosen, prf, &Secret::from(trace.octets("dh_secret")), seed);
         for (name, key) in [
             ("sk_d", &keys.d),
+            ("sk_ai", &keys.a[0]),
+            ("sk_ar", &keys.a[1]),
             ("sk_ei", &keys.e[0]),
             ("sk_er", &keys.e[1]),
             ("sk_pi", &keys.p[0]),
             ("sk_pr", &keys.p[1]),
         ] {
-            assert_eq!(hex::encode(&**key), hex::encode(trace.octets(name)), "{} {name}", trace.name);
+            // Beside a combined-mode cipher there is no key of integrity.
+            let known = if trace.value.get(name).is_some() { trace.octets(name) } else { Vec::new() };
+            assert_eq!(hex::encode(&**key), hex::encode(known), "{} {name}", trace.name);
         }
-        // AUTH of both sides (RFC 7296 §2.15).
-        let auth = |init: &str, nonce: &[u8], p: &Secret, id: &str| {
-            let id = trace.octets(id);
-            let mac = prf.compute(p, &[&id]);
-            let shared = prf.compute(&trace.octets("psk"), &[b"Key Pad for IKEv2"]);
-            hex::encode(&*prf.compute(&shared, &[&trace.octets(init), nonce, &mac]))
-        };
-        assert_eq!(auth("ike_sa_init_req", &nr, &keys.p[0], "idi_body"), hex::encode(trace.octets("auth_i")));
-        assert_eq!(auth("ike_sa_init_rsp", &ni, &keys.p[1], "idr_body"), hex::encode(trace.octets("auth_r")));
         // Keys of the first child.
         let names: Vec<&str> = ["child_ei", "child_ai", "child_er", "child_ar"]
             .into_iter()
@@ -136,7 +131,6 @@ fn keys_auth_and_every_protected_message_are_as_recorded() {
                     }
                     opened += 1;
                 }
-                Opening::Fragment => {}
                 other => panic!("{}: {header:?}: {other:?}", trace.name),
             }
             // One bit changed, and nothing of it is read.
@@ -144,6 +138,8 @@ fn keys_auth_and_every_protected_message_are_as_recorded() {
             *forged.last_mut().unwrap() ^= 1;
             assert!(matches!(opener.open(&forged, true), Opening::Forged), "{}", trace.name);
         }
+        // All but the two that are in clear: IKE_AUTH, two rekeyings and the deletion of what they replace.
+        let protected = trace.value["messages"].as_array().unwrap().len() - 2;
+        assert!(opened == protected && opened >= 8, "{}: {opened} of {protected}", trace.name);
     }
-    assert!(opened >= 20, "{opened} messages");
 }

@@ -349,3 +349,65 @@ fn of_several_connections_it_is_the_first_that_all_of_it_fits() {
     let only = run(&candidates[..1]).unwrap_err();
     assert!(matches!(only, Why::Distrust(Distrust::OtherAuthority { .. })), "{only}");
 }
+
+/// Another implementation's AUTH, in the traces that `tests/traces.rs` opens: ours is the same, is believed, and is believed
+/// of nobody else, with no other secret and over no other handshake.
+#[test]
+fn the_auth_of_every_recorded_peer_is_believed_and_no_other() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/traces");
+    let mut traces = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let trace: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let octets = |key: &str| hex::decode(trace[key].as_str().unwrap()).unwrap();
+        let prf = match trace["prf"].as_str().unwrap() {
+            "sha1" => Prf::HmacSha1,
+            "sha256" => Prf::HmacSha256,
+            "sha384" => Prf::HmacSha384,
+            "sha512" => Prf::HmacSha512,
+            other => panic!("{other}"),
+        };
+        let body = |key: &str| {
+            let octets = octets(key);
+            IdBody { kind: octets[0], data: octets[4..].to_vec() }
+        };
+        let secrets = |key: Vec<u8>| Secrets {
+            psks: vec![Psk { ids: Vec::new(), key: Secret::from(key) }],
+            ..Secrets::default()
+        };
+        for (side, [init, nonce, sk_p, own, other, auth, all]) in [
+            ["ike_sa_init_req", "nr", "sk_pi", "idi_body", "idr_body", "auth_i", "octets_i"],
+            ["ike_sa_init_rsp", "ni", "sk_pr", "idr_body", "idi_body", "auth_r", "octets_r"],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (init, nonce, sk_p) = (octets(init), octets(nonce), Secret::from(octets(sk_p)));
+            let signed = Signed { init: &init, nonce: &nonce, sk_p: &sk_p, int_auth: b"" };
+            let (id, data) = (body(own), octets(auth));
+            let what = format!("{}, side {side}", path.display());
+            assert_eq!(hex::encode(signed.octets(prf, &id)), hex::encode(octets(all)), "{what}");
+            let psk = Secret::from(octets("psk"));
+            assert_eq!(hex::encode(&*signed.shared_key(prf, &psk, &id)), hex::encode(&data), "{what}");
+            let local_id = Id::from_body(&body(other)).unwrap();
+            let remote_id = IdPattern::Exactly(Id::from_body(&id).unwrap());
+            let connection = Connection { local_id, remote_id, ..nobody() };
+            let claim = Claim { id: &id, method: SHARED_KEY, data: &data };
+            let try_it = |psk: Vec<u8>, claim: Claim<'_>, signed: Signed<'_>| {
+                shared_key(prf, &secrets(psk), &connection, claim, signed)
+            };
+            let peer = try_it(octets("psk"), claim, signed).unwrap_or_else(|why| panic!("{what}: {why}"));
+            assert_eq!(Some(peer.id()), Id::from_body(&id).as_ref());
+            let mut wrong = data.clone();
+            wrong[0] ^= 1;
+            let somebody = body(other);
+            assert!(try_it(octets("psk"), Claim { data: &wrong, ..claim }, signed).is_err(), "{what}");
+            assert!(try_it(octets("psk"), Claim { id: &somebody, ..claim }, signed).is_err(), "{what}");
+            assert!(try_it(octets("ni"), claim, signed).is_err(), "{what}");
+            assert!(try_it(octets("psk"), claim, Signed { nonce: b"another", ..signed }).is_err(), "{what}");
+            traces += 1;
+        }
+    }
+    assert_eq!(traces, 12);
+}

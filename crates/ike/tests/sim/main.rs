@@ -22,6 +22,7 @@ mod ppk;
 mod schedules;
 mod siege;
 mod strangers;
+mod suites;
 mod tape;
 mod transport;
 mod world;
@@ -29,13 +30,11 @@ mod world;
 use ike::connection::{Encapsulation, WhenGone};
 use ike::event::{Event, Why};
 use ike::message::{NotifyKind, TrafficSelector};
-use ike::proposal::Offer;
 use ike::x509::Certificate;
-use ipsec_core::algorithm::{Auth, Encryption};
+use ipsec_core::algorithm::Encryption;
 use ipsec_core::kex::Group;
-use ipsec_core::prf::Prf;
 use std::time::Duration;
-use world::{Fate, World, psk, site};
+use world::{Fate, World, psk};
 
 #[test]
 fn two_gateways_with_one_secret_agree_on_keys_in_four_datagrams() {
@@ -96,44 +95,6 @@ fn a_peer_that_wants_another_group_gets_it_and_a_cookie_as_well() {
     world.agree(1);
     assert!(world.hosts[1].endpoint.counters().cookies > 0);
     assert!(world.hosts[0].endpoint.rows()[0].algorithms.as_ref().unwrap().contains("ecp256"));
-}
-
-#[test]
-fn every_kind_of_suite_comes_up() {
-    let gcm = site("x").ike[0].clone();
-    let suites = [
-        Offer { encryption: vec![(Encryption::AesGcm16, 128)], prf: vec![Prf::HmacSha512], ..gcm.clone() },
-        Offer { encryption: vec![(Encryption::ChaCha20Poly1305, 0)], ..gcm.clone() },
-        Offer {
-            encryption: vec![(Encryption::AesCbc, 256)],
-            integrity: vec![Auth::HmacSha256],
-            ..gcm.clone()
-        },
-        Offer {
-            encryption: vec![(Encryption::AesCtr, 256)],
-            integrity: vec![Auth::HmacSha512],
-            ..gcm.clone()
-        },
-        Offer { encryption: vec![(Encryption::AesCcm16, 192)], prf: vec![Prf::AesXcbc], ..gcm.clone() },
-        Offer {
-            encryption: vec![(Encryption::TripleDesCbc, 0)],
-            integrity: vec![Auth::HmacSha1],
-            prf: vec![Prf::HmacSha1],
-            ..gcm.clone()
-        },
-        Offer { groups: vec![Group::Modp2048], ..gcm.clone() },
-        Offer { groups: vec![Group::Ecp384], prf: vec![Prf::AesCmac], ..gcm.clone() },
-        Offer { groups: vec![Group::MlKem768], ..gcm },
-    ];
-    for suite in suites {
-        let mut world = World::new();
-        for side in 0..2 {
-            world.change(side, |c| c.ike = vec![suite.clone()]);
-        }
-        world.up(0);
-        world.settle();
-        world.agree(1);
-    }
 }
 
 #[test]
