@@ -1,7 +1,7 @@
 //! Who the peer is: AUTH (RFC 7296 §2.15), and the proof that it was right.
 //!
-//! [`Authenticated`] cannot be made anywhere else, and here only by [`shared_key`] and [`accept`], which have checked what
-//! belongs together: the identity the peer claims is one the connection allows ([`believe`]), the secret or the key is one
+//! [`Authenticated`] cannot be made anywhere else, and here only by [`shared_key`], [`after_eap`] and [`accept`], which have
+//! checked what belongs together: the identity the peer claims is one the connection allows ([`believe`]), the secret or the key is one
 //! that was configured or vouched for under this identity, and AUTH was made with it over this very handshake. Each bypass
 //! that other implementations had was one of these left out, or an AUTH that nobody had asked for.
 
@@ -121,13 +121,31 @@ pub(crate) fn after_eap(
 ) -> Result<Authenticated, Why> {
     // What it said it is before EAP counts for nothing: clients say their address there, or what they like.
     believe(&won.id, Voucher::Eap, &connection.remote_id)?;
-    if claim.method != SHARED_KEY || connection.remote_auth.eap.is_none() {
+    if connection.remote_auth.eap.is_none() {
         return Err(Why::BadMethod(claim.method));
     }
-    if won.msk.is_empty() || !signed.shared_key(prf, &won.msk, claim.id).is_same(claim.data) {
-        return Err(Why::NotOfEap(won.id.to_string()));
-    }
+    of_eap(prf, (&won.id, &won.msk), claim, signed)?;
     Ok(Authenticated { id: won.id.clone(), by_secret: false })
+}
+
+/// Checks that the peer's AUTH is made with the key of EAP. SK_pi and SK_pr, which RFC 7296 §2.16 has for methods that make
+/// none, prove nothing: RFC 5998 §3 forbids them.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn of_eap(
+    prf: Prf,
+    (peer, msk): (&Id, &Secret),
+    claim: Claim<'_>,
+    signed: Signed<'_>,
+) -> Result<(), Why> {
+    if claim.method != SHARED_KEY {
+        return Err(Why::BadMethod(claim.method));
+    }
+    if msk.is_empty() || !signed.shared_key(prf, msk, claim.id).is_same(claim.data) {
+        return Err(Why::NotOfEap(peer.to_string()));
+    }
+    Ok(())
 }
 
 /// A signature and certificates to verify, which takes a while: a job for the host.

@@ -1,6 +1,6 @@
 //! What is configured, as data: the host reads it from its files, the engine acts on it.
 
-use crate::credential::{LocalAuth, RemoteAuth};
+use crate::credential::{EapProof, LocalAuth, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature};
 use crate::eap::EapSecret;
 use crate::identity::{Id, IdPattern};
 use crate::message::TrafficSelector;
@@ -212,6 +212,32 @@ impl Default for Times {
 }
 
 impl Connection {
+    /// What is shown in EAP, and what is believed there, where both sides prove in EAP alone who they are: then the responder
+    /// may leave AUTH out of its first answer, if it is told that it may (RFC 5998).
+    ///
+    /// That is for methods by which both sides prove themselves, which make a key, and from which a stranger learns nothing to
+    /// try passwords by (RFC 5998 §4). EAP-TLS is one; MSCHAPv2 is none, for the answer to a stranger's challenge lets it
+    /// try every password by itself.
+    pub(crate) fn eap_alone(&self) -> Option<(&LocalSignature, &RemoteSignature)> {
+        match (&self.local_auth, &self.remote_auth.eap) {
+            (LocalAuth::Eap(local), Some(RemoteEap::Tls(policy))) => match &local.proof {
+                EapProof::Tls(signature) => Some((signature, policy)),
+                EapProof::Password => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// What we sign AUTH with as responder, if we do.
+    pub(crate) fn signs(&self) -> Option<&LocalSignature> {
+        match &self.local_auth {
+            LocalAuth::Signature(local) => Some(local),
+            // Who has not said that AUTH may be left out gets one.
+            LocalAuth::Eap(_) => self.eap_alone().map(|(local, _)| local),
+            LocalAuth::SharedKey => None,
+        }
+    }
+
     /// Says whether two ends of these addresses may be this connection's; 0 is how far from exact that is.
     pub fn fit(&self, local: IpAddr, remote: IpAddr) -> Option<u8> {
         let ours = match self.local_address {

@@ -13,7 +13,8 @@ pub enum LocalAuth {
     SharedKey,
     /// By a signature.
     Signature(Box<LocalSignature>),
-    /// In EAP, once the peer has proved who it is by a signature.
+    /// In EAP, once the peer has proved who it is by a signature; or where the peer may prove it by EAP-TLS
+    /// ([`RemoteAuth::eap`]) and we do, both in EAP alone (RFC 5998).
     Eap(Box<LocalEap>),
 }
 

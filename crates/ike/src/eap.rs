@@ -14,7 +14,7 @@ mod packet;
 mod server;
 mod tls;
 
-pub(crate) use client::{Client, ready};
+pub(crate) use client::{Client, Peer, ready};
 pub(crate) use server::{Around, Server};
 pub use tls::fragments;
 pub(crate) use tls::{Outcome, alert};

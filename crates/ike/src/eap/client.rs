@@ -1,4 +1,5 @@
-//! The side that is asked who it is. It speaks only to a server that has proved who it is by its certificate.
+//! The side that is asked who it is. It speaks only to a server that has proved who it is by its certificate, or that must
+//! do so in EAP-TLS before anything is said of ours.
 
 use super::packet::{FAILURE, IDENTITY, NAK, NOTIFICATION, Packet, REQUEST, RESPONSE, SUCCESS, name};
 use super::tls::{Setup, Tls};
@@ -19,6 +20,19 @@ pub(crate) struct Client {
     method: Method,
     /// The method that the server asked for and did not get.
     declined: Option<u8>,
+    /// The server has proved nothing yet.
+    alone: bool,
+}
+
+/// The server, before EAP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer<'a> {
+    /// Who it is, or says it is.
+    pub(crate) id: &'a Id,
+    /// It has not proved that: it is to do so in EAP alone (RFC 5998).
+    pub(crate) alone: bool,
+    /// The time of day, in seconds since 1970.
+    pub(crate) at: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +60,7 @@ pub(crate) fn ready(local: &LocalEap, secrets: &Secrets) -> Result<(), Why> {
 }
 
 impl Client {
-    /// Begins with a server that has proved that it is `peer`. `at` is the time of day, in seconds since 1970.
+    /// Begins with a server.
     ///
     /// # Errors
     /// What is missing.
@@ -54,19 +68,23 @@ impl Client {
         local: &LocalEap,
         connection: &Connection,
         secrets: &Secrets,
-        (peer, at): (&Id, Option<u64>),
+        peer: Peer<'_>,
     ) -> Result<Self, Why> {
         ready(local, secrets)?;
         let method = match &local.proof {
+            // A stranger could try passwords by the answer (RFC 5998 §4).
+            EapProof::Password if peer.alone => {
+                return Err(Why::Internal("a password is for a gateway that has proved who it is"));
+            }
             EapProof::Password => {
                 let secret = secrets.user(&local.name).ok_or_else(|| Why::NoPassword(local.name.clone()))?;
                 Method::Mschap(mschap::Client::new(secret.clone()))
             }
             EapProof::Tls(signature) => {
-                Method::Tls(Tls::client(Setup::client(signature, connection, secrets, (peer, at))?))
+                Method::Tls(Tls::client(Setup::client(signature, connection, secrets, peer)?))
             }
         };
-        Ok(Self { name: local.name.clone(), rounds: 0, method, declined: None })
+        Ok(Self { name: local.name.clone(), rounds: 0, method, declined: None, alone: peer.alone })
     }
 
     const fn kind(&self) -> u8 {
@@ -104,6 +122,10 @@ impl Client {
             (REQUEST, packet::TLS, Method::Tls(tls)) => tls.take(&packet.data, answers)?,
             (REQUEST, other, _) => {
                 self.declined = Some(other);
+                if self.alone {
+                    // Nothing is negotiated with a stranger (RFC 5998 §3).
+                    return Ok(Step::Failure(None, self.refused()));
+                }
                 return Ok(answer(packet.id, NAK, vec![self.kind()]));
             }
             _ => return fail("its EAP packet is no request"),
@@ -121,6 +143,14 @@ impl Client {
         match &self.method {
             Method::Mschap(client) => client.proved(),
             Method::Tls(tls) => tls.proved(),
+        }
+    }
+
+    /// Who the server has proved to be within EAP, where the method says that.
+    pub(crate) fn server(&self) -> Option<&Id> {
+        match &self.method {
+            Method::Mschap(_) => None,
+            Method::Tls(tls) => tls.peer(),
         }
     }
 

@@ -12,7 +12,8 @@ use crate::sa::Answers;
 fn client_of(secret: EapSecret) -> Client {
     let local = LocalEap { name: secret.user.clone(), proof: EapProof::Password };
     let secrets = Secrets { eap: vec![secret], ..Secrets::default() };
-    Client::new(&local, &nobody(), &secrets, (&Id::user("gateway"), None)).unwrap()
+    Client::new(&local, &nobody(), &secrets, Peer { id: &Id::user("gateway"), alone: false, at: None })
+        .unwrap()
 }
 
 /// What the client makes of a packet. Passwords take no jobs.

@@ -17,6 +17,7 @@ pub use session::{Said, Turn};
 
 use super::{Reply, Won};
 use crate::event::Why;
+use crate::identity::Id;
 use crate::job::{Answer, Job};
 use crate::sa::{Answers, Pause};
 use fragments::{Line, Taken};
@@ -59,6 +60,11 @@ impl Tls {
     /// The MSK, for the client that EAP-Success may be said to.
     pub(super) const fn proved(&self) -> Option<&Secret> {
         if let State::Done(won) = &self.state { Some(&won.msk) } else { None }
+    }
+
+    /// Who the other side has proved to be.
+    pub(super) const fn peer(&self) -> Option<&Id> {
+        if let State::Done(won) = &self.state { Some(&won.id) } else { None }
     }
 
     /// Why it has come to nothing, if it has.

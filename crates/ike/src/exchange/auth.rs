@@ -1,6 +1,7 @@
 //! IKE_AUTH (RFC 7296 §1.2, §2.15): who both sides are, and the first Child SA.
 
 use super::child::{self, Pair};
+use super::eap::Gateway;
 use super::{configuration, eap, mobike, notified, refused};
 use crate::auth::methods::{self, Methods};
 use crate::auth::signature::{certificates, encode, is_signature};
@@ -62,6 +63,9 @@ pub(super) fn begin(sa: &mut IkeSa, cx: &mut Context<'_>, answers: &mut Answers)
         payloads.push(Payload::IdR(id.body()));
     }
     payloads.extend(auth);
+    if connection.eap_alone().is_some() {
+        payloads.push(crate::sa::notify(NotifyKind::EapOnlyAuthentication));
+    }
     if methods.is_some() {
         payloads.extend(methods::announce(core::iter::once(&*connection)));
     }
@@ -157,7 +161,8 @@ fn prove(
             let data = signed.shared_key(prf, key, &body).to_vec();
             Ok((Vec::new(), Payload::Auth { method: SHARED_KEY, data }))
         }
-        LocalAuth::Signature(local) => {
+        LocalAuth::Signature(_) | LocalAuth::Eap(_) => {
+            let local = connection.signs().ok_or_else(|| deny(side, Why::BadMethod(EAP)))?;
             let handshake = sa.handshake().ok_or_else(broken)?;
             let kind = local.public.kind();
             let takes = |scheme| methods.is_none_or(|methods| methods.take(scheme));
@@ -172,8 +177,6 @@ fn prove(
             let (method, data) = encode(scheme, &signature).ok_or_else(broken)?;
             Ok((ours(local, asked), Payload::Auth { method, data }))
         }
-        // Only who begins may do so in EAP; the responder's own proof is a signature.
-        LocalAuth::Eap(_) => Err(deny(side, Why::BadMethod(EAP))),
     }
 }
 
@@ -327,6 +330,9 @@ pub(super) fn answered(
     if !has_auth && let Some(notify) = refused(message) {
         return Err(Pause::Fail(Why::Refused("IKE_AUTH", notify.kind)));
     }
+    if !has_auth && connection.eap_alone().is_some() {
+        return alone(sa, cx, message, &connection, answers);
+    }
     let claimed = claim(message, 1).and_then(|claim| {
         let named = sa.handshake().and_then(|handshake| handshake.named.as_ref());
         // The responder proves itself before EAP without one: it does not know whose key it would be (RFC 8784 §3).
@@ -354,12 +360,42 @@ pub(super) fn answered(
             return Ok(());
         };
         let spi_in = *spi_in;
-        return eap::begin(sa, cx, message, (proved, spi_in), answers);
+        return eap::begin(sa, cx, message, (Gateway::Proved(proved), spi_in), answers);
     }
     let Some(Asked::Auth { spi_in }) = sa.granted() else { return Ok(()) };
     mixed(sa, keys, ppk);
     conclude(sa, cx, message, (proved, spi_in));
     Ok(())
+}
+
+/// The responder leaves AUTH out, as we have said that it may: it will prove in EAP alone who it says it is (RFC 5998 §3).
+fn alone(
+    sa: &mut IkeSa,
+    cx: &mut Context<'_>,
+    message: &Message,
+    connection: &Connection,
+    answers: &mut Answers,
+) -> Result<(), Pause> {
+    let id =
+        message.payloads.iter().find_map(|p| if let Payload::IdR(id) = p { Id::from_body(id) } else { None });
+    let wanted = &connection.remote_id;
+    let claimed = id.ok_or(Why::Protocol("it did not say who it is, or did not prove it"));
+    let claimed = claimed.and_then(|id| match wanted.matches(&id) {
+        true => Ok(id),
+        false => Err(Why::WrongId { is: id.to_string(), wanted: wanted.to_string() }),
+    });
+    let claimed = match claimed {
+        Ok(claimed) => claimed,
+        Err(why) => {
+            disbelieve(sa, cx, why);
+            return Ok(());
+        }
+    };
+    let Some(Asked::Auth { spi_in }) = sa.request.as_ref().map(|request| &request.asked) else {
+        return Ok(());
+    };
+    let spi_in = *spi_in;
+    eap::begin(sa, cx, message, (Gateway::Claims(claimed), spi_in), answers)
 }
 
 /// The peer has proved who it is and granted what we asked for, or some of it.
@@ -434,10 +470,7 @@ fn candidates<'a>(
         }
         let taken = match method {
             SHARED_KEY => connection.remote_auth.shared_key,
-            EAP => {
-                connection.remote_auth.eap.is_some()
-                    && matches!(connection.local_auth, LocalAuth::Signature(_))
-            }
+            EAP => connection.remote_auth.eap.is_some() && connection.signs().is_some(),
             method if is_signature(method) => connection.remote_auth.signature.is_some(),
             _ => false,
         };
@@ -509,7 +542,8 @@ pub(super) fn answer(
     grant(sa, cx, message, what, answers)
 }
 
-/// Answers a peer that sends no AUTH and so asks for EAP: we prove who we are, and ask who it is.
+/// Answers a peer that sends no AUTH and so asks for EAP: we prove who we are, unless both will do that in EAP, and ask who
+/// it is.
 fn ask_in_eap(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
@@ -526,10 +560,13 @@ fn ask_in_eap(
     let Some(connection) = candidates.first().cloned() else { return Ok(()) };
     let Some(how) = connection.remote_auth.eap.clone() else { return Ok(()) };
     let keys = keys(sa).ok_or_else(|| deny(1, Why::Internal("no keys")))?;
-    let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, said, answers)?;
     let mut payloads = vec![Payload::IdR(connection.local_id.body())];
-    payloads.extend(certificates);
-    payloads.push(auth);
+    let alone = notified(message, NotifyKind::EapOnlyAuthentication).is_some();
+    if !alone || connection.eap_alone().is_none() {
+        let (certificates, auth) = prove(sa, cx, &keys, (&connection, &claimed), 1, said, answers)?;
+        payloads.extend(certificates);
+        payloads.push(auth);
+    }
     eap::ask(sa, cx, message, (connection, &how), payloads);
     Ok(())
 }

@@ -1,13 +1,17 @@
 //! EAP within IKE_AUTH (RFC 7296 §2.16). The responder has proved who it is by a signature before anything is said of a
 //! password or of our certificate, and both sides prove in the end that they have the MSK that EAP has made.
+//!
+//! Where both have a certificate to show in EAP-TLS, and both connections say so, the responder may leave its signature out
+//! (RFC 5998): then who it is, its certificate in TLS says, and it is believed at the end, by that key and no other.
 
 use super::auth::{self, Proved};
 use super::refused;
-use crate::auth::{Authenticated, Claim, SHARED_KEY, after_eap};
+use crate::auth::{Authenticated, Claim, SHARED_KEY, after_eap, of_eap};
 use crate::connection::Connection;
 use crate::credential::{LocalAuth, RemoteEap};
-use crate::eap::{Around, Client, Server, Step, Won};
+use crate::eap::{Around, Client, Peer, Server, Step, Won};
 use crate::event::Why;
+use crate::identity::Id;
 use crate::keys::IkeKeys;
 use crate::message::{Exchange, IdBody, Message, NotifyKind, Payload};
 use crate::outbox::Context;
@@ -27,8 +31,26 @@ pub(crate) struct Conversation {
 enum Role {
     /// We ask who it is. `first` is what the peer asked for, `won` who it is and the MSK, once EAP has succeeded.
     Server { connection: Arc<Connection>, first: Box<Message>, server: Server, won: Option<Won> },
-    /// We are asked. The responder has proved who it is; `id` is what it said.
-    Client { proved: Authenticated, id: IdBody, client: Client, spi_in: Option<u32>, won: Option<Secret> },
+    /// We are asked by a responder that says it is `id`.
+    Client { gateway: Gateway, id: IdBody, client: Client, spi_in: Option<u32>, won: Option<Secret> },
+}
+
+/// A responder that asks who we are.
+#[derive(Debug)]
+pub(super) enum Gateway {
+    /// It has proved who it is.
+    Proved(Authenticated),
+    /// It will do so in EAP, and nothing it has said is believed before.
+    Claims(Id),
+}
+
+impl Gateway {
+    const fn id(&self) -> &Id {
+        match self {
+            Self::Proved(proved) => proved.id(),
+            Self::Claims(id) => id,
+        }
+    }
 }
 
 /// Why EAP has failed already, if it has and the peer has not waited to be told.
@@ -154,12 +176,12 @@ fn finish(
     auth::grant(sa, cx, first, what, answers)
 }
 
-/// The responder has proved who it is, and asks who we are.
+/// The responder asks who we are.
 pub(super) fn begin(
     sa: &mut IkeSa,
     cx: &mut Context<'_>,
     message: &Message,
-    (proved, spi_in): (Authenticated, Option<u32>),
+    (gateway, spi_in): (Gateway, Option<u32>),
     answers: &mut Answers,
 ) -> Result<(), Pause> {
     let fresh = challenge(cx);
@@ -173,7 +195,8 @@ pub(super) fn begin(
     let (Some((local, connection)), Some(id)) = (local, id) else {
         return Err(Pause::Fail(Why::Internal("nothing says who we are in EAP")));
     };
-    let peer = (proved.id(), cx.config.time_of_day(cx.now));
+    let alone = matches!(gateway, Gateway::Claims(_));
+    let peer = Peer { id: gateway.id(), alone, at: cx.config.time_of_day(cx.now) };
     let client = match Client::new(local, connection, &cx.config.secrets, peer) {
         Ok(client) => client,
         Err(why) => {
@@ -185,7 +208,7 @@ pub(super) fn begin(
     let said = speak(client, message, fresh, answers)?;
     sa.granted();
     let Some(handshake) = sa.take_handshake() else { return Ok(()) };
-    let role = Role::Client { proved, id, client: said.0, spi_in, won: None };
+    let role = Role::Client { gateway, id, client: said.0, spi_in, won: None };
     sa.stage = Stage::Eap(Box::new(Conversation { handshake, role }));
     spoken(sa, cx, said.1);
     Ok(())
@@ -200,7 +223,7 @@ pub(super) fn answered(
 ) -> Result<(), Pause> {
     let fresh = challenge(cx);
     let Stage::Eap(conversation) = &sa.stage else { return Ok(()) };
-    let Role::Client { proved, id, won, client, .. } = &conversation.role else { return Ok(()) };
+    let Role::Client { gateway, id, won, client, .. } = &conversation.role else { return Ok(()) };
     if packet(message).is_none()
         && !message.payloads.iter().any(|payload| matches!(payload, Payload::Auth { .. }))
         && let Some(notify) = refused(message)
@@ -219,10 +242,6 @@ pub(super) fn answered(
         return Ok(());
     };
     // The last word: it proves that it was the other end of EAP, and not somebody between.
-    let theirs = message
-        .payloads
-        .iter()
-        .find_map(|p| if let Payload::Auth { method: SHARED_KEY, data } = p { Some(&**data) } else { None });
     let broken = || Pause::Fail(Why::Internal("AUTH could not be made"));
     let connection = sa.connection.as_ref().ok_or_else(broken)?;
     let mix = match ppk::granted(conversation.handshake.named.as_ref(), connection, message) {
@@ -233,15 +252,35 @@ pub(super) fn answered(
             return Ok(());
         }
     };
-    let Some(Payload::Auth { data, .. }) = prove(sa, &mix.0, msk, id, 1) else { return Err(broken()) };
-    if !theirs.is_some_and(|theirs| Secret::from(data).is_same(theirs)) {
-        let peer = proved.id().to_string();
-        auth::disbelieve(sa, cx, Why::NotOfEap(peer));
-        return Ok(());
-    }
+    let theirs = message
+        .payloads
+        .iter()
+        .find_map(|p| if let Payload::Auth { method: SHARED_KEY, data } = p { Some(&**data) } else { None });
+    let claim = Claim { id, method: SHARED_KEY, data: theirs.unwrap_or_default() };
+    let int_auth = auth::int_auth(sa);
+    let signed = auth::signed(sa, &mix.0, 1, &int_auth).ok_or_else(broken)?;
+    let prf = mix.0.prf;
+    let ended = match gateway {
+        Gateway::Proved(proved) => of_eap(prf, (proved.id(), msk), claim, signed).map(|()| None),
+        Gateway::Claims(_) => {
+            let won = Won { id: client.server().ok_or_else(broken)?.clone(), msk: msk.clone() };
+            after_eap(prf, &won, connection, claim, signed).map(Some)
+        }
+    };
+    let in_eap = match ended {
+        Ok(in_eap) => in_eap,
+        Err(why) => {
+            auth::disbelieve(sa, cx, why);
+            return Ok(());
+        }
+    };
     let Stage::Eap(conversation) = core::mem::replace(&mut sa.stage, Stage::Closed) else { return Ok(()) };
-    let Conversation { handshake, role: Role::Client { proved, spi_in, .. } } = *conversation else {
+    let Conversation { handshake, role: Role::Client { gateway, spi_in, .. } } = *conversation else {
         return Ok(());
+    };
+    let proved = match (gateway, in_eap) {
+        (Gateway::Proved(proved), _) | (Gateway::Claims(_), Some(proved)) => proved,
+        (Gateway::Claims(_), None) => return Ok(()),
     };
     sa.stage = Stage::Keyed(handshake);
     sa.granted();

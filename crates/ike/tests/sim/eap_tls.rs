@@ -1,6 +1,6 @@
 //! A road warrior with a certificate of its own, shown in EAP-TLS, and a gateway with one (RFC 5216, RFC 9190).
 
-use super::insider::Insider;
+use super::insider;
 use super::pki::{Authority, Holder, NOW};
 use super::world::{World, exactly};
 use ike::connection::Secrets;
@@ -17,22 +17,27 @@ use ipsec_core::sign::{Curve, KeyKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-const P256: KeyKind = KeyKind::Ec(Curve::P256);
+pub(crate) const P256: KeyKind = KeyKind::Ec(Curve::P256);
 
-fn signature(holder: &Holder, above: &[&Authority]) -> LocalSignature {
+pub(crate) fn signature(holder: &Holder, above: &[&Authority]) -> LocalSignature {
     let mut chain = vec![holder.certificate.clone()];
     chain.extend(above.iter().map(|one| one.certificate.clone()));
     let public = holder.certificate.key().clone();
     LocalSignature { public, chain, send: SendCert::Always, schemes: Schemes::default() }
 }
 
-fn by_certificate(name: &str, holder: &Holder, above: &[&Authority]) -> LocalAuth {
+pub(crate) fn by_certificate(name: &str, holder: &Holder, above: &[&Authority]) -> LocalAuth {
     let proof = EapProof::Tls(signature(holder, above));
     LocalAuth::Eap(Box::new(LocalEap { name: name.to_owned(), proof }))
 }
 
 /// The west has this certificate and goes by this name, the east lets everybody in whom the root vouches for.
-fn world(root: &Authority, (west, name): (&Holder, &str), east: &Holder, above: &[&Authority]) -> World {
+pub(crate) fn world(
+    root: &Authority,
+    (west, name): (&Holder, &str),
+    east: &Holder,
+    above: &[&Authority],
+) -> World {
     let mut world = World::new();
     world.change(0, |c| {
         c.local_auth = by_certificate(name, west, above);
@@ -58,7 +63,7 @@ fn secrets(root: &Authority, holder: &Holder) -> Secrets {
     Secrets { keys: vec![holder.key.clone()], trust: Arc::new(trust), ..Secrets::default() }
 }
 
-fn scene() -> (Authority, Holder, Holder) {
+pub(crate) fn scene() -> (Authority, Holder, Holder) {
     let root = Authority::new("CN=Root");
     let alice = root.issue(("CN=Alice", &["alice@example.org"]), P256, |_| {});
     let east = root.issue(("CN=east", &["@east"]), P256, |_| {});
@@ -72,10 +77,10 @@ pub(crate) fn world_and_secrets() -> (World, [Secrets; 2]) {
     (world(&root, (&alice, ALICE), &east, &[]), known)
 }
 
-const ALICE: &str = "alice@example.org";
+pub(crate) const ALICE: &str = "alice@example.org";
 
 /// Why it came to nothing where it began, and what the other side said. Nobody believes to be connected.
-fn refused(world: &mut World) -> (Why, String) {
+pub(crate) fn refused(world: &mut World) -> (Why, String) {
     world.up(0);
     world.settle();
     world.agree(0);
@@ -250,29 +255,31 @@ fn a_connection_that_changes_in_the_middle_of_eap_lets_nobody_in() {
     );
 }
 
+/// Delivers until the gateway has said its last word: it believes to be connected, and has not been heard.
+pub(crate) fn to_the_last_word(world: &mut World) {
+    world.by_hand();
+    world.up(0);
+    while world.hosts[1].endpoint.rows().iter().all(|row| row.peer.is_none()) {
+        if !world.oldest(1).is_empty() {
+            world.deliver(1, false);
+        }
+        world.deliver(0, false);
+    }
+}
+
 /// A gateway that has all of IKE's keys and is not the other end of EAP: its last word, the AUTH after EAP, says so.
 #[test]
 fn the_last_word_of_a_gateway_is_by_the_key_of_eap_or_it_is_not_believed() {
     for wrong in [false, true] {
         let (mut world, _) = world_and_secrets();
-        world.by_hand();
-        world.up(0);
-        while world.hosts[1].endpoint.rows().iter().all(|row| row.peer.is_none()) {
-            if !world.oldest(1).is_empty() {
-                world.deliver(1, false);
-            }
-            world.deliver(0, false);
-        }
-        let mut insider = Insider::new(&world.hosts[1].keys).expect("keys");
-        let mut message = insider.reads(1, world.oldest(1)).expect("a message in one piece");
-        let auth = message.payloads.iter_mut().find_map(|payload| match payload {
-            Payload::Auth { data, .. } => Some(data),
-            _ => None,
+        to_the_last_word(&mut world);
+        insider::changes(&mut world, 1, |message| {
+            let auth = message.payloads.iter_mut().find_map(|payload| match payload {
+                Payload::Auth { data, .. } => Some(data),
+                _ => None,
+            });
+            auth.expect("its AUTH")[7] ^= u8::from(wrong);
         });
-        auth.expect("its AUTH")[7] ^= u8::from(wrong);
-        let forged = insider.says(1, (message.header.exchange, true, message.header.id), message.payloads);
-        world.lose(1);
-        world.inject(0, &forged);
         let up = world.hosts[0].events.iter().any(|event| matches!(event, Event::IkeUp { .. }));
         assert_eq!(up, !wrong);
         assert_eq!(world.hosts[0].words().contains("AUTH is not made with the key of that"), wrong);

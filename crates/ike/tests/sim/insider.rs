@@ -1,5 +1,6 @@
 //! Somebody who holds SK_* of an IKE SA, as everybody does who has done IKE_SA_INIT, and says in it what nobody honest would.
 
+use super::world::World;
 use ike::message::{Exchange, Flags, Header, Message, Payload};
 use ike::protect::{Opener, Opening, Sealer};
 use ike::tape::{Entry, Keys, Tape};
@@ -62,4 +63,15 @@ impl Insider {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Changes the oldest message that is on its way from the initiator (0) or the responder (1), and delivers it.
+pub(crate) fn changes(world: &mut World, side: usize, change: impl FnOnce(&mut Message)) {
+    let mut insider = Insider::new(&world.hosts[1].keys).expect("keys");
+    let mut message = insider.reads(side, world.oldest(side)).expect("a message in one piece");
+    change(&mut message);
+    let Header { exchange, flags, id, .. } = message.header;
+    let forged = insider.says(side, (exchange, flags.response, id), message.payloads);
+    world.lose(side);
+    world.inject(1 - side, &forged);
 }

@@ -10,6 +10,7 @@ mod collisions;
 mod configuration;
 mod crossed_starts;
 mod downgrade;
+mod eap_alone;
 mod eap_tls;
 mod followup;
 mod hostile;

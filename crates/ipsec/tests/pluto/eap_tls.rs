@@ -32,6 +32,56 @@ fn a_certificate_in_eap_opens_the_way_between_two_of_ours() {
 }
 
 #[test]
+fn certificates_in_eap_alone_open_the_way_between_two_of_ours_whoever_begins() {
+    let root = root();
+    let west = root.issue((WEST, &["@west.example.org"]), P256, lasting);
+    let east = root.issue((EAST, &["@east.example.org"]), KeyKind::Rsa, lasting);
+    let ids =
+        "\tleftid=@west.example.org\n\trightid=@east.example.org\n\tleftauth=eap-tls\n\trightauth=eap-tls\n";
+    let conns = [format!("\tleftcert=own.pem\n{ids}"), format!("\trightcert=own.pem\n{ids}")];
+    let Some((gateway, office)) =
+        ours([&conns[0], &conns[1]], |side, dir| equip(dir, [&west, &east][side], &[], &root))
+    else {
+        return;
+    };
+    for (begins, other, name) in
+        [(&gateway, &office, "@east.example.org"), (&office, &gateway, "@west.example.org")]
+    {
+        let said = begins.done(&["auto", "--up", "west-east"]);
+        assert!(said.contains(&format!("IKE SA established with {name}")), "{said}");
+        crosses(begins, other);
+        crosses(other, begins);
+        begins.done(&["auto", "--down", "west-east"]);
+        wait("both ends down", || begins.spis().is_empty() && other.spis().is_empty());
+    }
+}
+
+#[test]
+fn strongswan_and_we_prove_in_eap_tls_alone_who_we_are_whoever_begins() {
+    let root = root();
+    let west = root.issue((WEST, &["@west.example.org"]), P256, lasting);
+    let east = root.issue((EAST, &["@east.example.org"]), P256, lasting);
+    for tls in versions() {
+        for we_ask in [false, true] {
+            let all = (&root, &west, &east);
+            let Some((gateway, charon)) = with_charon_and(true, we_ask, tls, all, &[]) else { return };
+            if we_ask {
+                charon.done(&["--initiate", "--child", "net", "--timeout", "20"]);
+                wait("up", || gateway.state() == "up");
+            } else {
+                gateway.done(&["auto", "--up", "west-east"]);
+            }
+            let said = gateway.said();
+            assert!(said.contains("IKE SA established with @east.example.org"), "{said}");
+            both_ways(&gateway, &charon);
+            // Neither certificate nor signature before EAP, from whichever of us is the gateway.
+            let log = charon.log();
+            assert!(log.contains("N(EAP_ONLY)") && log.contains("IKE_AUTH response 1 [ IDr EAP/"), "{log}");
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_certificate_in_eap_is_said_on_both_sides() {
     let root = root();
     let stranger = Authority::with("C=CH, O=Stranger, CN=Root", lasting);
@@ -52,6 +102,17 @@ fn what_is_wrong_with_a_certificate_in_eap_is_said_on_both_sides() {
 fn with_charon(
     we_ask: bool,
     tls: &'static str,
+    all: (&Authority, &Holder, &Holder),
+    above: &[&Authority],
+) -> Option<(Gateway, Charon)> {
+    with_charon_and(false, we_ask, tls, all, above)
+}
+
+/// The same where, if `alone`, both show one there, and prove nothing in IKE.
+fn with_charon_and(
+    alone: bool,
+    we_ask: bool,
+    tls: &'static str,
     (trusted, west, east): (&Authority, &Holder, &Holder),
     above: &[&Authority],
 ) -> Option<(Gateway, Charon)> {
@@ -65,6 +126,7 @@ fn with_charon(
     } else {
         "\tleftauth=eap-tls\n\teap_identity=west.example.org\n\trightauth=pubkey\n\trightid=@east.example.org\n"
     };
+    let lines = if alone { lines.replace("auth=pubkey", "auth=eap-tls") } else { lines.to_owned() };
     let conn = format!("{CONN}\tike={ike}\n\tesp={esp}\n\tkeyingtries=1\n\tleftcert=own.pem\n{lines}");
     let mut gateway = Gateway::new(left, "10.1.0.1", &conn, SECRETS);
     equip(gateway.dir.path(), west, above, trusted);
@@ -92,8 +154,12 @@ fn with_charon(
             },
         )
     };
+    let auth = |section: &str| {
+        if alone { section.replace("auth = pubkey", "auth = eap-tls") } else { section.to_owned() }
+    };
+    let (local, remote) = (auth(local), auth(remote));
     let children = Children { tls, ..Children::NETS };
-    let charon = Charon::start_as(right, dir, (ike, esp, ""), (local, remote), &children);
+    let charon = Charon::start_as(right, dir, (ike, esp, ""), (&local, &remote), &children);
     std::mem::forget(router);
     Some((gateway, charon))
 }

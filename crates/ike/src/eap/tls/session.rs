@@ -2,8 +2,9 @@
 
 use super::credentials::{Judge, Ours, Theirs};
 use crate::connection::{Connection, Secrets};
-use crate::credential::{LocalAuth, LocalSignature, RemoteEap};
+use crate::credential::{LocalSignature, RemoteEap};
 use crate::dn::Dn;
+use crate::eap::client::Peer;
 use crate::eap::server::Around;
 use crate::eap::{MAX_NAME, Won};
 use crate::event::Why;
@@ -51,18 +52,20 @@ fn ours(local: &LocalSignature, secrets: &Secrets, name: &Id) -> Result<Arc<Ours
 }
 
 impl Setup {
-    /// The side that is asked who it is, of a gateway that has proved that it is `peer`: in TLS it must do so again.
+    /// The side that is asked who it is, by a gateway that says it is `peer`: in TLS it must prove that, also if it has done so
+    /// before.
     pub(in crate::eap) fn client(
         local: &LocalSignature,
         connection: &Connection,
         secrets: &Secrets,
-        (peer, at): (&Id, Option<u64>),
+        peer: Peer<'_>,
     ) -> Result<Self, Why> {
-        let at = at.ok_or(Why::Internal("the time of day is not known"))?;
-        let policy = connection.remote_auth.signature.as_ref();
+        let at = peer.at.ok_or(Why::Internal("the time of day is not known"))?;
+        let before = || connection.remote_auth.signature.as_ref();
+        let policy = if peer.alone { connection.eap_alone().map(|(_, policy)| policy) } else { before() };
         let policy = policy.ok_or(Why::Internal("nothing says whose certificate is believed in EAP-TLS"))?;
         let trust = (secrets.trust.clone(), at);
-        let theirs = Arc::new(Theirs::new(policy, &connection.remote_id, vec![peer.clone()], trust));
+        let theirs = Arc::new(Theirs::new(policy, &connection.remote_id, vec![peer.id.clone()], trust));
         Ok(Self {
             server: false,
             ours: ours(local, secrets, &connection.local_id)?,
@@ -76,8 +79,7 @@ impl Setup {
     pub(in crate::eap) fn server(around: Around<'_>, name: &[u8]) -> Result<Self, Why> {
         let Around { connection, secrets, said, at, .. } = around;
         let at = at.ok_or(Why::Internal("the time of day is not known"))?;
-        let (Some(RemoteEap::Tls(policy)), LocalAuth::Signature(local)) =
-            (&connection.remote_auth.eap, &connection.local_auth)
+        let (Some(RemoteEap::Tls(policy)), Some(local)) = (&connection.remote_auth.eap, connection.signs())
         else {
             return Err(Why::Internal("the connection has no EAP-TLS"));
         };

@@ -6,7 +6,7 @@ use crate::connection::{Connection, Secrets};
 use crate::credential::{
     Known, LocalAuth, LocalSignature, RemoteAuth, RemoteEap, RemoteSignature, Schemes, SendCert,
 };
-use crate::eap::Around;
+use crate::eap::{Around, Peer};
 use crate::exchange::init::nobody;
 use crate::identity::{Id, IdPattern};
 use crate::x509::path::{Crl, Distrust, Trust};
@@ -71,8 +71,8 @@ impl Case {
 
     fn sides(&self) -> (Tls, (Tls, Vec<u8>)) {
         let LocalAuth::Signature(local) = &self.alice.connection.local_auth else { panic!() };
-        let (peer, at) = (&self.proved, Some(NOW));
-        let setup = Setup::client(local, &self.alice.connection, &self.alice.secrets, (peer, at));
+        let peer = Peer { id: &self.proved, alone: false, at: Some(NOW) };
+        let setup = Setup::client(local, &self.alice.connection, &self.alice.secrets, peer);
         let said = self.said.body();
         let (connection, secrets) = (&self.gateway.connection, &self.gateway.secrets);
         let around = Around { connection, secrets, said: &said, at: Some(NOW), fresh: [0; 16] };

@@ -87,7 +87,9 @@ impl<'c> Plan<'c> {
         (them, theirs, remote_id): (&Side<'c>, &Credentials, &IdPattern),
     ) -> (LocalAuth, RemoteAuth) {
         let (own, mut other) = (self.ways(us), self.ways(them));
-        // In EAP nobody is told anything who has not proved who it is by a certificate.
+        // In EAP nobody is told anything who has not proved who it is by a certificate, in IKE or, where both have one to show
+        // there, in EAP-TLS alone (RFC 5998).
+        let alone = (own.eap, other.eap) == (Some(Eap::Tls), Some(Eap::Tls));
         let said = ["auth", "authby"].iter().any(|key| them.setting(key).is_some());
         if own.eap.is_some()
             && !said
@@ -96,16 +98,20 @@ impl<'c> Plan<'c> {
             other = Ways { signature: Some(Schemes::default()), ..Ways::default() };
         }
         if let Some(eap) = own.eap
-            && (other.secret || other.signature.is_none())
+            && (other.secret || (other.signature.is_none() && !alone))
         {
+            let more = match eap {
+                Eap::Mschapv2 => "; without, a stranger could try passwords by what this host answers",
+                Eap::Tls => ", or by one in EAP alone: eap-tls on both sides",
+            };
             self.error(&format!(
-                "beside {}auth={} the peer proves who it is by a certificate: {}auth=pubkey",
+                "beside {}auth={} the peer proves who it is by a certificate: {}auth=pubkey{more}",
                 us.name,
                 eap.word(),
                 them.name
             ));
         }
-        if let Some(eap) = other.eap {
+        if let Some(eap) = other.eap.filter(|_| !alone) {
             let word = eap.word();
             if own.signature.is_none() {
                 self.error(&format!("beside {}auth={word} this host proves who it is by a certificate: {}auth=pubkey and {1}cert=", them.name, us.name));

@@ -121,6 +121,15 @@ fn who_proves_what_by_which_means_is_as_written() {
     let Some(RemoteEap::Tls(policy)) = &one.remote_auth.eap else { panic!() };
     assert_eq!(policy.authorities, [root.certificate.subject().clone()]);
     assert!(one.remote_auth.signature.is_none() && !one.remote_auth.shared_key);
+    // In EAP alone, where both show a certificate there; by a signature besides, where that is named, too.
+    for (right, signature) in [("eap-tls", false), ("eap-tls,pubkey", true)] {
+        let right = format!("rightauth={right}");
+        let alone = ["leftauth=eap-tls", "leftcert=west.der", "eap_identity=west", "rightid=@east", &right];
+        let (one, warnings) = good(&alone);
+        assert!(matches!(&one.local_auth, LocalAuth::Eap(eap) if matches!(eap.proof, EapProof::Tls(_))));
+        assert!(matches!(one.remote_auth.eap, Some(RemoteEap::Tls(_))) && !one.remote_auth.shared_key);
+        assert!(one.remote_auth.signature.is_some() == signature && warnings.is_empty(), "{warnings:?}");
+    }
     let (one, _) = good(&["leftauth=rsasig", "leftcert=west.der", "rightid=%any", "rightauth=eap-mschapv2"]);
     assert!(one.remote_auth.eap == Some(RemoteEap::Password) && one.remote_auth.signature.is_none());
     bad(
@@ -131,6 +140,15 @@ fn who_proves_what_by_which_means_is_as_written() {
         &["leftauth=eap-tls", "leftcert=west.der", "rightauth=secret"],
         "beside leftauth=eap-tls the peer proves",
     );
+    bad(
+        &["leftauth=eap-mschapv2", "leftusername=alice", "rightauth=eap-mschapv2"],
+        "without, a stranger could try passwords",
+    );
+    for ways in
+        [["leftauth=eap-tls", "rightauth=eap-mschapv2"], ["leftauth=eap-mschapv2", "rightauth=eap-tls"]]
+    {
+        bad(&[&ways[..], &["leftcert=west.der"]].concat(), "the peer proves who it is by a certificate");
+    }
     bad(
         &["leftauth=secret", "rightid=%any", "rightauth=eap-tls"],
         "beside rightauth=eap-tls this host proves",
