@@ -30,6 +30,9 @@ const COOKIE_FROM_EACH: usize = 4;
 /// IKE SAs there may be on which nobody has proved anything, in all and of one source.
 const MAX_UNPROVED: usize = 4096;
 const MAX_PER_SOURCE: usize = 16;
+/// Octets of messages that may be kept for strangers who have more than 16 KiB each: fragments, what was asked for before EAP, TLS.
+/// Beside that there is what 4096 have who have less, so that all together keep 128 MiB at the most.
+const MAX_HELD: usize = 64 << 20;
 /// The longest first message: it is kept until AUTH has covered it. One with every algorithm there is and ML-KEM-1024 has
 /// less than half as much.
 const MAX_FIRST: usize = 8 * 1024;
@@ -777,6 +780,10 @@ impl Endpoint {
 
     /// Heirs take their places, peers that began anew lose their old IKE SAs, what failed is planned again.
     fn settle(&mut self, now: Time) {
+        // An honest handshake is over in a moment: whoever has much kept for longest is the least likely to be one.
+        if let Some(key) = self.sas.one_too_many(MAX_HELD) {
+            self.with(key, now, |sa, cx| sa.make_room(cx));
+        }
         for heir in core::mem::take(&mut self.out.born) {
             let key = heir.key;
             self.sas.insert(heir);

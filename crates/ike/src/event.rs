@@ -182,6 +182,8 @@ pub struct Keyed {
 pub enum Why {
     /// Nobody answered.
     Silence(SocketAddr),
+    /// What was kept for strangers had to make room for others.
+    Crowded,
     /// The peer refused with a notification.
     Refused(&'static str, NotifyKind),
     /// The peer answered the first message, from this address of ours, with NO_PROPOSAL_CHOSEN. That may be about
@@ -306,6 +308,9 @@ pub enum Why {
 impl core::fmt::Display for Why {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::Crowded => f.write_str(
+                "strangers have more kept for them than there is room for, and this negotiation was the oldest of the large ones",
+            ),
             Self::Silence(remote) => {
                 write!(
                     f,

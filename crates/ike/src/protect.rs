@@ -150,6 +150,11 @@ pub enum Opening {
 }
 
 impl Opener {
+    /// Octets of a message that is not whole.
+    pub fn held(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| partial.octets)
+    }
+
     /// Lets go of what has come of a message that is not whole.
     pub fn forget(&mut self) {
         self.partial = None;

@@ -394,7 +394,34 @@ impl Answers {
     }
 }
 
+impl Handshake {
+    /// The octets of the messages that AUTH covers.
+    const fn held(&self) -> usize {
+        self.init_i.len().saturating_add(self.init_r.len())
+    }
+}
+
 impl IkeSa {
+    /// Octets of messages that are kept here for somebody who has proved nothing; what else there is of an IKE SA has one size.
+    pub(crate) fn held(&self) -> usize {
+        if !self.is_unproved() {
+            return 0;
+        }
+        let stage = match &self.stage {
+            Stage::Answering { init_i, .. } => init_i.len(),
+            Stage::Keyed(handshake) => handshake.held(),
+            Stage::Eap(conversation) => conversation.handshake.held().saturating_add(conversation.held()),
+            Stage::Opening(_) | Stage::Established(_) | Stage::Closed => 0,
+        };
+        let partial = self.channel.as_ref().map_or(0, |channel| channel.opener.held());
+        let work = self.pending.as_ref().map_or(0, |pending| match &pending.work {
+            Work::Request(opened) | Work::Response(opened) => opened.inner.len().saturating_mul(2),
+            Work::Begin(_) => 0,
+        });
+        let answered = self.answered.iter().flat_map(|(_, datagrams)| datagrams).map(Vec::len).sum();
+        [stage, partial, work, answered].iter().fold(0, |sum: usize, one| sum.saturating_add(*one))
+    }
+
     /// What AUTH covers, while nobody has proved anything.
     pub(crate) fn handshake(&self) -> Option<&Handshake> {
         match &self.stage {
@@ -897,6 +924,12 @@ impl IkeSa {
             let remote = self.remote;
             cx.out.of_stranger(cx.now, None, || format!("negotiation with {remote} came to nothing: {why}"));
         }
+    }
+
+    /// Ends it for others, and keeps nothing of it.
+    pub(crate) fn make_room(&mut self, cx: &mut Context<'_>) {
+        self.close(cx, Why::Crowded);
+        self.answered = None;
     }
 
     /// The child that we have asked for and do not have yet.

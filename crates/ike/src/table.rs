@@ -14,6 +14,9 @@ use ipsec_core::Time;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A stranger that has more octets than this kept for it counts among those who may have to make room for others.
+const LARGE: usize = 16 * 1024;
+
 /// What an IKE SA is looked for by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mark {
@@ -63,6 +66,8 @@ impl Mark {
 struct Entry {
     sa: IkeSa,
     deadline: Time,
+    /// What is kept for a stranger, and since when it is here, if that is much.
+    large: Option<(usize, Time)>,
     /// Where it comes from, while nobody has proved anything on it.
     source: Option<IpAddr>,
     peer: Option<Vec<u8>>,
@@ -76,6 +81,9 @@ pub(crate) struct Table {
     entries: BTreeMap<IkeSpi, Entry>,
     timers: BTreeSet<(Time, IkeSpi)>,
     unproved: usize,
+    /// Octets that are kept for strangers who have much kept, and who they are, the oldest first.
+    held: usize,
+    large: BTreeSet<(Time, IkeSpi)>,
     sources: BTreeMap<IpAddr, usize>,
     peers: BTreeMap<Vec<u8>, BTreeSet<IkeSpi>>,
     marked: BTreeSet<(Mark, IkeSpi)>,
@@ -97,8 +105,10 @@ impl Table {
         self.remove(key);
         let deadline = sa.deadline();
         self.timers.insert((deadline, key));
-        self.entries
-            .insert(key, Entry { sa, deadline, source: None, peer: None, first: None, marks: Vec::new() });
+        self.entries.insert(
+            key,
+            Entry { sa, deadline, large: None, source: None, peer: None, first: None, marks: Vec::new() },
+        );
         self.note(key);
     }
 
@@ -124,6 +134,7 @@ impl Table {
         for mark in entry.marks {
             self.marked.remove(&(mark, key));
         }
+        self.weigh(key, entry.large, None);
         self.count(entry.source, None);
         self.index(key, entry.peer, None);
     }
@@ -169,15 +180,37 @@ impl Table {
             self.marked
                 .extend(entry.marks.iter().filter(|mark| !old.contains(mark)).map(|mark| (*mark, key)));
         }
+        let large = Some((sa.held(), sa.began_at)).filter(|(held, _)| *held > LARGE);
+        let old_large = core::mem::replace(&mut entry.large, large);
         let old_source = core::mem::replace(&mut entry.source, source);
         // Only who has proved to be somebody is indexed, and nobody becomes another afterwards.
         let same = sa.peer().is_some() == entry.peer.is_some();
         let peer = if same { None } else { Some(sa.peer().map(folded)) };
         let old_peer = peer.map(|peer| (core::mem::replace(&mut entry.peer, peer.clone()), peer));
+        self.weigh(key, old_large, large);
         self.count(old_source, source);
         if let Some((old, new)) = old_peer {
             self.index(key, old, new);
         }
+    }
+
+    fn weigh(&mut self, key: IkeSpi, old: Option<(usize, Time)>, new: Option<(usize, Time)>) {
+        if old == new {
+            return;
+        }
+        if let Some((held, since)) = old {
+            self.held = self.held.saturating_sub(held);
+            self.large.remove(&(since, key));
+        }
+        if let Some((held, since)) = new {
+            self.held = self.held.saturating_add(held);
+            self.large.insert((since, key));
+        }
+    }
+
+    /// The stranger that has much kept for longest, where all of them have more than `most` octets.
+    pub(crate) fn one_too_many(&self, most: usize) -> Option<IkeSpi> {
+        self.large.first().filter(|_| self.held > most).map(|(_, key)| *key)
     }
 
     fn count(&mut self, old: Option<IpAddr>, new: Option<IpAddr>) {

@@ -117,6 +117,11 @@ impl Server {
         })
     }
 
+    /// Octets that are kept for it.
+    pub(crate) fn held(&self) -> usize {
+        if let Method::Tls(tls) = &self.method { tls.held() } else { 0 }
+    }
+
     /// Why it will come to nothing, if it will: not every client waits to be told that it has failed.
     pub(crate) fn over(&self) -> Option<Why> {
         match &self.method {

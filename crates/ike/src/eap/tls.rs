@@ -25,6 +25,9 @@ use ipsec_core::Secret;
 use session::Talk;
 use std::sync::Arc;
 
+/// What a session of TLS keeps while it waits for the other side.
+const SESSION: usize = 32 * 1024;
+
 /// One conversation, as either side.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
@@ -55,6 +58,11 @@ impl Tls {
     pub(super) fn server(setup: Setup) -> (Self, Vec<u8>) {
         let talk = Arc::new(Talk::new(setup));
         (Self { server: true, talk, line: Line::default(), state: State::Talking }, Line::start())
+    }
+
+    /// Octets that are kept for it: of messages, and of TLS itself, as measured.
+    pub(super) fn held(&self) -> usize {
+        SESSION.saturating_add(self.line.held())
     }
 
     /// The MSK, for the client that EAP-Success may be said to.

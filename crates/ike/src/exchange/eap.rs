@@ -30,7 +30,7 @@ pub(crate) struct Conversation {
 #[derive(Debug)]
 enum Role {
     /// We ask who it is. `first` is what the peer asked for, `won` who it is and the MSK, once EAP has succeeded.
-    Server { connection: Arc<Connection>, first: Box<Message>, server: Server, won: Option<Won> },
+    Server { connection: Arc<Connection>, first: Box<Kept>, server: Server, won: Option<Won> },
     /// We are asked by a responder that says it is `id`.
     Client { gateway: Gateway, id: IdBody, client: Client, spi_in: Option<u32>, won: Option<Secret> },
 }
@@ -49,6 +49,44 @@ impl Gateway {
         match self {
             Self::Proved(proved) => proved.id(),
             Self::Claims(id) => id,
+        }
+    }
+}
+
+/// What a peer asked for before EAP, until it has proved who it is: what is still of use of its first message of IKE_AUTH.
+#[derive(Clone, Debug)]
+struct Kept {
+    message: Message,
+    octets: usize,
+}
+
+/// The longest notification or attribute of it that means something.
+const MAX_DATA: usize = 64;
+
+impl Kept {
+    fn of(message: &Message) -> Self {
+        let mut message = message.clone();
+        message.payloads.retain_mut(|payload| match payload {
+            Payload::IdI(_) | Payload::IdR(_) | Payload::Sa(_) | Payload::TsI(_) | Payload::TsR(_) => true,
+            Payload::Notify(notify) => notify.data.len() <= MAX_DATA,
+            Payload::Cp(configuration) => {
+                configuration.attributes.retain(|attribute| attribute.value.len() <= MAX_DATA);
+                true
+            }
+            _ => false,
+        });
+        message.payloads.shrink_to_fit();
+        let octets = crate::protect::plain(&message.payloads).len().saturating_mul(2);
+        Self { message, octets }
+    }
+}
+
+impl Conversation {
+    /// Octets that are kept for it.
+    pub(crate) fn held(&self) -> usize {
+        match &self.role {
+            Role::Server { first, server, .. } => first.octets.saturating_add(server.held()),
+            Role::Client { .. } => 0,
         }
     }
 }
@@ -90,7 +128,7 @@ pub(super) fn ask(
     payloads.push(Payload::Eap(packet));
     let Some(handshake) = sa.take_handshake() else { return };
     sa.respond(cx, Exchange::IkeAuth, message.header.id, payloads);
-    let role = Role::Server { connection, first: Box::new(message.clone()), server, won: None };
+    let role = Role::Server { connection, first: Box::new(Kept::of(message)), server, won: None };
     sa.stage = Stage::Eap(Box::new(Conversation { handshake, role }));
 }
 
@@ -108,12 +146,14 @@ pub(super) fn answer(
     };
     if let Some(won) = won {
         let (won, connection, first) = (won.clone(), connection.clone(), first.clone());
-        return finish(sa, cx, (message, &first), (&won, connection), answers);
+        return finish(sa, cx, (message, &first.message), (&won, connection), answers);
     }
     let Some(packet) = packet(message) else {
         return Err(auth::deny(1, Why::Protocol("it stops in the middle of EAP")));
     };
-    let Some(said) = identity(first) else { return Err(auth::deny(1, Why::Internal("nobody asked"))) };
+    let Some(said) = identity(&first.message) else {
+        return Err(auth::deny(1, Why::Internal("nobody asked")));
+    };
     let (secrets, at) = (&cx.config.secrets, cx.config.time_of_day(cx.now));
     let around = Around { connection, secrets, said, at, fresh };
     // The handler may be called again, and nothing may have changed then.

@@ -459,11 +459,17 @@ fn delete(r: &mut Reader<'_>) -> Result<Delete, Malformed> {
     if r.is_empty() { Ok(delete) } else { Err(Malformed("number of SPIs")) }
 }
 
+/// The most attributes of a configuration that are read: each costs more memory than it has octets.
+const MAX_ATTRIBUTES: usize = 128;
+
 fn configuration(r: &mut Reader<'_>) -> Result<Configuration, Malformed> {
     let kind = r.u8("configuration type")?;
     r.array::<3>("configuration type")?;
     let mut attributes = Vec::new();
     while !r.is_empty() {
+        if attributes.len() >= MAX_ATTRIBUTES {
+            return Err(Malformed("number of configuration attributes"));
+        }
         let kind = r.u16("configuration attribute")? & 0x7fff;
         let length = usize::from(r.u16("length of a configuration attribute")?);
         attributes.push(Attribute { kind, value: r.take(length, "configuration attribute")?.to_vec() });

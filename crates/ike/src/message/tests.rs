@@ -126,6 +126,11 @@ fn lists_that_claim_too_much_are_refused_before_they_cost_memory() {
     assert!(Message::parse(&message.emit()).is_err());
     message.payloads = vec![Payload::TsI(vec![TrafficSelector::everything(false); 65])];
     assert!(Message::parse(&message.emit()).is_err());
+    for (count, read) in [(128, true), (129, false)] {
+        let attributes = vec![Attribute { kind: Attribute::IP4_DNS, value: Vec::new() }; count];
+        message.payloads = vec![Payload::Cp(Configuration { kind: Configuration::REQUEST, attributes })];
+        assert_eq!(Message::parse(&message.emit()).is_ok(), read, "{count}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod eap_tls;
 mod followup;
 mod hostile;
 mod insider;
+mod memory;
 mod mobike;
 mod outsider;
 mod password;

@@ -122,6 +122,11 @@ impl Outsider {
         self.say(world, Exchange::IkeAuth, payloads)
     }
 
+    /// The payloads that ask for a child.
+    pub(crate) fn wants(&self, world: &World) -> Vec<Payload> {
+        child(world, 0x5000)
+    }
+
     /// Asks for one more child.
     pub(crate) fn child(&mut self, world: &mut World, spi: u32) -> Vec<Message> {
         let mut payloads = child(world, spi);

@@ -41,6 +41,11 @@ impl Line {
         vec![START]
     }
 
+    /// Octets that are kept of both sides' messages.
+    pub fn held(&self) -> usize {
+        self.left.capacity().saturating_add(self.pieces.capacity())
+    }
+
     /// Says something: this is to be sent, and what is left of it when it is asked for.
     pub fn send(&mut self, message: Vec<u8>) -> Vec<u8> {
         let whole = Some(message.len()).filter(|octets| *octets > PIECE);
