@@ -3,6 +3,7 @@
 //! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
 //! what it protects is held or dropped, and never leaves in clear.
 
+mod holders;
 mod hosts;
 mod pairs;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use crate::ctl::Client;
 use crate::host::netlink::{Netlink, Route};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
+use holders::Holders;
 use hosts::Hosts;
 use ike::connection::{Configured, Mode};
 use ike::event::ChildUp;
@@ -41,6 +43,8 @@ pub(super) struct Policy {
     pairs: Pairs,
     /// Whose pairs are in transport mode, and what goes through them.
     hosts: Hosts,
+    /// Whose pairs are in tunnel mode, where a connection has several peers.
+    holders: Holders,
     /// Pairs of a pluto that was killed. They go on carrying packets until what takes their place is there, or until their
     /// hard lifetime.
     orphans: Pairs,
@@ -66,6 +70,17 @@ struct Kept {
     told: BTreeMap<Selector, Told>,
 }
 
+/// Flows of one connection whose policy stays when their SAs go: as many as peers that were given addresses can come back to.
+const MAX_FLOWS: usize = 65_536;
+
+impl Kept {
+    /// Says whether these may be kept, too: a peer can narrow what it asks for in ever new ways.
+    fn has_room_for(&self, flows: &[Selector]) -> bool {
+        let more = flows.iter().filter(|flow| !self.flows.contains(flow)).count();
+        more == 0 || self.flows.len().saturating_add(more) <= MAX_FLOWS
+    }
+}
+
 impl Policy {
     pub(super) fn new(rundir: Rundir) -> Self {
         let orphans: Pairs = journal::read(&rundir.pluto_sas()).into_iter().collect();
@@ -83,6 +98,7 @@ impl Policy {
             rundir,
             pairs: Pairs::default(),
             hosts: Hosts::default(),
+            holders: Holders::default(),
             orphans,
             lingering: VecDeque::new(),
             connections: BTreeMap::new(),
@@ -162,18 +178,31 @@ impl Policy {
     }
 
     fn install(&mut self, kernel: &mut dyn Kernel, child: &ChildUp) -> Result<Installed, String> {
-        let flows = if child.mode == Mode::Transport {
-            pairs(&child.local_selectors, &child.remote_selectors).map_err(|unfit| unfit.to_string())?
-        } else {
-            Vec::new()
-        };
+        let flows =
+            pairs(&child.local_selectors, &child.remote_selectors).map_err(|unfit| unfit.to_string())?;
         let (peer, spi_in) = (&child.peer, child.inbound.spi);
-        let taken = flows.iter().try_for_each(|flow| self.hosts.take(*flow, peer, spi_in));
+        let kept = self.connections.get(&child.connection.name);
+        if !kept.is_none_or(|kept| kept.has_room_for(&flows)) {
+            return Err(format!(
+                "its peers have asked for {MAX_FLOWS} different flows, one after the other: `ipsec auto --unroute' forgets them"
+            ));
+        }
+        let taken = if child.mode == Mode::Transport {
+            flows.iter().try_for_each(|flow| self.hosts.take(*flow, peer, spi_in))
+        } else {
+            self.holders.take(&child.connection, &flows, peer, spi_in)
+        };
         let installed = taken.and_then(|()| kernel.install(child).map_err(|error| error.to_string()));
         if installed.is_err() {
-            flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+            self.leave(&child.connection.name, &flows, spi_in);
         }
         installed
+    }
+
+    /// A pair is there no more: what it carried may be somebody else's.
+    fn leave(&mut self, connection: &str, flows: &[Selector], spi_in: u32) {
+        flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+        self.holders.leave(connection, spi_in);
     }
 
     /// What was ours for an address that the peer has taken back goes with it: nothing of this host has it any more.
@@ -225,7 +254,7 @@ impl Policy {
         let sends = |flow: &&Selector| self.pairs.carrier(&pair.connection, flow) == Some(&pair);
         let sent: Vec<Selector> = pair.flows.iter().filter(sends).copied().collect();
         self.pairs.remove(spi_in);
-        pair.flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+        self.leave(&pair.connection, &pair.flows, spi_in);
         // The peer has it no longer: what is sent on it from now on is lost, however many others there are.
         for flow in sent {
             let Some(other) = self.pairs.carrier(&pair.connection, &flow) else { continue };
@@ -326,7 +355,7 @@ impl Policy {
     /// A pair went together with the data plane.
     pub(super) fn forget(&mut self, spi_in: u32) {
         if let Some(pair) = self.pairs.remove(spi_in) {
-            pair.flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
+            self.leave(&pair.connection, &pair.flows, spi_in);
             self.note(&[gone(&pair)]);
         }
     }
@@ -387,6 +416,7 @@ impl Policy {
     pub(super) fn found(&mut self, kernel: &mut dyn Kernel) -> Vec<u32> {
         let lost = core::mem::take(&mut self.pairs);
         self.hosts.clear();
+        self.holders.clear();
         let lingering = core::mem::take(&mut self.lingering);
         let all = lost.iter().chain(lingering.iter().map(|(_, pair)| pair));
         self.note(&all.map(gone).collect::<Vec<_>>());

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::pluto::kernel::Notice;
+use ike::connection::{ChildPolicy, Connection, Encapsulation, Times, WhenGone};
+use ike::identity::{Id, IdPattern};
 
 /// Writes down which pair each flow is led to.
 #[derive(Default)]
@@ -82,4 +84,57 @@ fn a_tunnel_for_everything_leaves_the_hosts_default_route_alone() {
     assert_eq!(nets("0.0.0.0/0"), ["0.0.0.0/1", "128.0.0.0/1"]);
     assert_eq!(nets("::/0"), ["::/1", "8000::/1"]);
     assert_eq!(nets("10.0.0.0/8"), ["10.0.0.0/8"]);
+}
+
+#[test]
+fn a_peer_that_narrows_in_ever_new_ways_leaves_no_policy_without_end() {
+    let at = |n: u32| {
+        Selector::nets(
+            "10.1.0.0/16".parse().unwrap(),
+            IpNet::from(IpAddr::from((0x0a02_0000 + n).to_be_bytes())),
+        )
+    };
+    let mut kept = Kept { flows: (0..MAX_FLOWS as u32 - 1).map(at).collect(), ..Kept::default() };
+    let last = at(MAX_FLOWS as u32);
+    assert!(kept.has_room_for(&[last]) && !kept.has_room_for(&[last, at(MAX_FLOWS as u32 + 1)]));
+    kept.flows.insert(last);
+    assert!(!kept.has_room_for(&[at(MAX_FLOWS as u32 + 1)]));
+    assert!(kept.has_room_for(&[at(0), last]), "what comes back finds its own");
+}
+
+/// A connection for peers like these.
+pub(super) fn connection(remote_id: IdPattern) -> Connection {
+    let auth = Default::default();
+    Connection {
+        name: "net".to_owned(),
+        local_address: None,
+        remote_address: None,
+        remote_port: 500,
+        local_id: Id::parse("@us").unwrap(),
+        remote_id,
+        local_auth: auth,
+        remote_auth: Default::default(),
+        ppk: Default::default(),
+        ike: Vec::new(),
+        child: ChildPolicy {
+            offers: Vec::new(),
+            mode: Mode::Tunnel,
+            local: Vec::new(),
+            remote: Vec::new(),
+            upper: Default::default(),
+            replay_window: 64,
+            pad: None,
+        },
+        times: Times::default(),
+        encapsulation: Encapsulation::Auto,
+        fragmentation: true,
+        attempts: None,
+        when_gone: WhenGone::Clear,
+        unique: true,
+        mobike: false,
+        childless: false,
+        reauthenticate: false,
+        provision: None,
+        request: None,
+    }
 }
