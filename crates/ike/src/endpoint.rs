@@ -33,10 +33,12 @@ const MAX_PER_SOURCE: usize = 16;
 /// Octets of messages that may be kept for strangers who have more than 16 KiB each: fragments, what was asked for before EAP, TLS.
 /// Beside that there is what 4096 have who have less, so that all together keep 128 MiB at the most.
 const MAX_HELD: usize = 64 << 20;
+/// IKE SAs that a peer may have that need not have but one (uniqueids=no).
+const MAX_PER_PEER: usize = 64;
 /// The longest first message: it is kept until AUTH has covered it. One with every algorithm there is and ML-KEM-1024 has
 /// less than half as much.
 const MAX_FIRST: usize = 8 * 1024;
-/// Requests for IKE SAs that are not here are answered so often in a second.
+/// Requests for IKE SAs that are not here, or in another version, are answered so often in a second.
 const MAX_WAYWARD: u32 = 10;
 /// A cookie is accepted for this long, and for as long again.
 const COOKIE_LIFE: Duration = Duration::from_secs(60);
@@ -520,7 +522,7 @@ impl Endpoint {
             Err(error) => {
                 self.out.counters.malformed = self.out.counters.malformed.saturating_add(1);
                 if let crate::message::ParseError::MajorVersion(3..) = error {
-                    self.version((local, remote), octets);
+                    self.version((local, remote), octets, now);
                 }
                 return;
             }
@@ -545,11 +547,7 @@ impl Endpoint {
         if header.flags.response || header.exchange == Exchange::IkeSaInit {
             return;
         }
-        if now.since(self.wayward.0) >= Duration::from_secs(1) {
-            self.wayward = (now, 0);
-        }
-        self.wayward.1 = self.wayward.1.saturating_add(1);
-        if self.wayward.1 > MAX_WAYWARD {
+        if !self.answers_strays(now) {
             return;
         }
         let flags = crate::message::Flags { initiator: !header.flags.initiator, response: true };
@@ -558,14 +556,23 @@ impl Endpoint {
         self.out.transmits.push_back(Transmit { local, remote, octets });
     }
 
+    /// Says whether one more message that belongs to nothing is answered: anybody can send them in anybody's name.
+    fn answers_strays(&mut self, now: Time) -> bool {
+        if now.since(self.wayward.0) >= Duration::from_secs(1) {
+            self.wayward = (now, 0);
+        }
+        self.wayward.1 = self.wayward.1.saturating_add(1);
+        self.wayward.1 <= MAX_WAYWARD
+    }
+
     /// A later major version is answered, so that the peer can fall back (RFC 7296 §2.5).
-    fn version(&mut self, (local, remote): (SocketAddr, SocketAddr), octets: &[u8]) {
+    fn version(&mut self, (local, remote): (SocketAddr, SocketAddr), octets: &[u8], now: Time) {
         let spi = |at: usize| {
             octets.get(at..).and_then(|rest| rest.first_chunk().map(|c| IkeSpi(u64::from_be_bytes(*c))))
         };
         let (Some(spi_i), Some(spi_r)) = (spi(0), spi(8)) else { return };
         // Only to requests, and never in answer to an answer.
-        if octets.get(19).is_none_or(|flags| flags & 0x20 != 0) {
+        if octets.get(19).is_none_or(|flags| flags & 0x20 != 0) || !self.answers_strays(now) {
             return;
         }
         let flags = crate::message::Flags { initiator: false, response: true };
@@ -849,12 +856,17 @@ impl Endpoint {
             let forgotten = |sa: &IkeSa| initial && !sa.spoke_since(began_at);
             let unique = local.as_ref().is_some_and(|connection| connection.unique);
             let old = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| (sa.key, forgotten(sa)));
-            for (key, forgotten) in old.collect::<Vec<_>>() {
+            let mut old = old.collect::<Vec<_>>();
+            // Where it may have several it has not as many as it likes: the oldest make room.
+            let began = |key: &IkeSpi| self.sas.get(*key).map_or(now, |sa| sa.began_at);
+            old.sort_by_key(|(key, _)| began(key));
+            let too_many = old.len().saturating_add(1).saturating_sub(MAX_PER_PEER);
+            for (n, (key, forgotten)) in old.into_iter().enumerate() {
                 self.with(key, now, |sa, cx| {
                     if forgotten {
                         // There is nobody to tell (RFC 7296 §2.4).
                         sa.close(cx, Why::Superseded);
-                    } else if unique {
+                    } else if (unique || n < too_many) && !sa.is_to_go() {
                         // It may be proving anew who it is, and makes its children first. Only one side comes here of two
                         // that began at once: for ours to stand here the peer has granted it, and has ours still to come.
                         sa.later.push((cx.now.after(SUPERSEDED), Task::DeleteIke(Why::Superseded)));

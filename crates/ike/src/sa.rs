@@ -527,6 +527,12 @@ impl IkeSa {
         !self.initiator && matches!(self.stage, Stage::Answering { .. } | Stage::Keyed(_) | Stage::Eap(_))
     }
 
+    /// It makes room for another of the same peer, in a moment.
+    pub(crate) fn is_to_go(&self) -> bool {
+        let goes = |task: &Task| matches!(task, Task::DeleteIke(Why::Superseded));
+        self.later.iter().any(|(_, task)| goes(task)) || self.tasks.iter().any(goes)
+    }
+
     /// The peer has spoken on it since then, with its keys.
     pub(crate) fn spoke_since(&self, then: Time) -> bool {
         self.heard >= then
@@ -620,7 +626,9 @@ impl IkeSa {
     /// long ago, played by somebody else.
     fn awaits_message(&self, header: &Header) -> bool {
         let ours = || self.request.as_ref().is_some_and(|request| request.id == header.id);
-        let turn = if header.flags.response { ours() } else { header.id == self.expected };
+        // The last number there is has none behind it, by which a repetition would be known (RFC 7296 §2.2).
+        let turn =
+            if header.flags.response { ours() } else { header.id == self.expected && header.id != u32::MAX };
         turn && !self.is_closed()
     }
 

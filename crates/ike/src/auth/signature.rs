@@ -4,11 +4,12 @@
 use super::believe::{Voucher, believe};
 use crate::connection::Connection;
 use crate::credential::{Known, RemoteSignature, Schemes};
+use crate::dn::Dn;
 use crate::event::Why;
 use crate::identity::{Id, IdPattern};
 use crate::message::{CertEncoding, Message, Payload};
 use crate::x509::Certificate;
-use crate::x509::path::{Trust, in_time};
+use crate::x509::path::{Distrust, Trust, in_time};
 use ipsec_core::sign::{Curve, PublicKey, Scheme, SignatureHash};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
@@ -108,9 +109,10 @@ impl Evidence {
         let leaf = certificates.next().map(read).transpose().map_err(Why::Certificate)?;
         // One that cannot be read may be meant for others; whether it was needed, the path will show.
         let others: Vec<Certificate> = certificates.filter_map(|der| read(der).ok()).collect();
+        let mut ways = Ways { trust: &self.trust, others: &others, at: self.at, known: Vec::new() };
         let mut first = None;
         for connection in &self.candidates {
-            match self.fits(connection, leaf.as_ref(), &others) {
+            match self.fits(connection, leaf.as_ref(), &mut ways) {
                 Ok(()) => return Ok(connection.clone()),
                 Err(why) => first = first.or(Some(why)),
             }
@@ -118,11 +120,11 @@ impl Evidence {
         Err(first.unwrap_or(Why::NoConnection(self.claimed.to_string())))
     }
 
-    fn fits(
+    fn fits<'a>(
         &self,
-        connection: &Connection,
+        connection: &'a Connection,
         leaf: Option<&Certificate>,
-        others: &[Certificate],
+        ways: &mut Ways<'a>,
     ) -> Result<(), Why> {
         let policy = connection.remote_auth.signature.as_ref().ok_or(Why::BadMethod(self.method))?;
         if !policy.known.is_empty() {
@@ -136,9 +138,9 @@ impl Evidence {
             return Err(first.unwrap_or(Why::BadSignature(self.claimed.to_string())));
         }
         let leaf = leaf.ok_or_else(|| Why::NoCertificate(self.claimed.to_string()))?;
-        let claims = core::slice::from_ref(&self.claimed);
-        let shown = Shown { policy, wanted: &connection.remote_id, claims, trust: &self.trust, at: self.at };
-        shown.vouched(&self.claimed, leaf, others)?;
+        // Names first: that is the cheapest, and what a person has to mend most often.
+        believe(&self.claimed, Voucher::Authority(leaf), &connection.remote_id)?;
+        ways.lead(leaf, &policy.authorities).map_err(Why::Distrust)?;
         self.verify(&policy.schemes, leaf.key())
     }
 
@@ -162,6 +164,26 @@ impl Evidence {
             return Err(Why::Scheme(scheme));
         }
         key.verify(scheme, &self.octets, signature).map_err(|_| Why::BadSignature(self.claimed.to_string()))
+    }
+}
+
+/// Ways from a peer's certificate to authorities, each looked for once, however many connections ask for the same ones: whoever
+/// sends certificates that lead nowhere chooses how long that takes.
+struct Ways<'a> {
+    trust: &'a Trust,
+    others: &'a [Certificate],
+    at: u64,
+    known: Vec<(&'a [Dn], Result<(), Distrust>)>,
+}
+
+impl<'a> Ways<'a> {
+    fn lead(&mut self, leaf: &Certificate, authorities: &'a [Dn]) -> Result<(), Distrust> {
+        if let Some((_, outcome)) = self.known.iter().find(|(known, _)| *known == authorities) {
+            return outcome.clone();
+        }
+        let outcome = self.trust.path(leaf, self.others, authorities, self.at);
+        self.known.push((authorities, outcome.clone()));
+        outcome
     }
 }
 
@@ -220,6 +242,7 @@ pub(crate) fn in_tls(shown: Shown<'_>, (leaf, others): (&[u8], &[CertificateDer<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::tests::{Authority, NOW};
     use crate::message::{Exchange, Flags, Header, IkeSpi};
 
     #[test]
@@ -247,6 +270,25 @@ mod tests {
             assert!(!is_signature(method) && decode(method, b"\x01s").is_none(), "{method}");
         }
         assert_eq!(decode(14, b""), None);
+    }
+
+    #[test]
+    fn a_way_to_an_authority_is_looked_for_once_however_many_connections_there_are() {
+        let (ca, stranger) = (Authority::new("CN=One"), Authority::new("CN=Nobody's"));
+        let leaf = stranger.gateway("CN=west", &[]).certificate;
+        let trust = Trust { authorities: vec![ca.certificate.clone()], ..Trust::default() };
+        let (any, one) = (Vec::new(), vec![ca.certificate.subject().clone()]);
+        let mut ways = Ways { trust: &trust, others: &[], at: NOW, known: Vec::new() };
+        for _ in 0..16 {
+            assert!(matches!(ways.lead(&leaf, &any), Err(Distrust::NoAuthority { .. })));
+        }
+        assert_eq!(ways.known.len(), 1);
+        assert!(ways.lead(&leaf, &one).is_err());
+        assert_eq!(ways.known.len(), 2);
+        // Another evidence is another question.
+        let good = ca.gateway("CN=west", &[]).certificate;
+        let mut ways = Ways { known: Vec::new(), ..ways };
+        assert!(ways.lead(&good, &any).is_ok() && ways.lead(&good, &one).is_ok());
     }
 
     #[test]

@@ -619,9 +619,7 @@ pub(super) fn grant(
     mixed(sa, keys, ppk);
     let initial = notified(message, NotifyKind::InitialContact).is_some();
     sa.respond(cx, Exchange::IkeAuth, id, payloads);
-    if initial || connection.unique {
-        cx.out.superseded.push((sa.key, proved.id().clone(), initial));
-    }
+    cx.out.superseded.push((sa.key, proved.id().clone(), initial));
     established(sa, cx, &connection, proved);
     match agreed {
         Some(Ok(agreed)) => {

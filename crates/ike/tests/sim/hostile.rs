@@ -346,3 +346,28 @@ fn who_only_knows_the_secret_of_a_group_supersedes_nobody_who_has_proved_more() 
     world.run_for(Duration::from_secs(10));
     assert_eq!(world.hosts[1].pairs.len(), 2, "Alice still has hers");
 }
+
+#[test]
+fn a_peer_that_may_have_several_ike_sas_has_not_as_many_as_it_likes() {
+    let mut world = World::new();
+    world.change(1, |c| c.unique = false);
+    for n in 0..100 {
+        let mut west = Outsider::begin(&mut world, from(n), 1 + u64::from(n)).unwrap();
+        assert_eq!(refused(&west.prove(&mut world, "@west", vec![])), None);
+    }
+    assert_eq!(world.hosts[1].endpoint.rows().len(), 100);
+    // They are asked to go in five seconds, and waited for as long as a peer may be silent.
+    world.run_for(Duration::from_secs(75));
+    assert_eq!(world.hosts[1].endpoint.rows().len(), 64);
+}
+
+#[test]
+fn what_comes_in_another_version_is_answered_now_and_then() {
+    let mut world = World::new();
+    let mut octets = first(&world, 1, None, vec![]);
+    octets[17] = 0x30;
+    let answered = (0..1000).filter(|n| !world.hears(from(*n), &octets).is_empty()).count();
+    assert_eq!(answered, 10);
+    world.run_for(Duration::from_secs(2));
+    assert!(!world.hears(from(1), &octets).is_empty());
+}
