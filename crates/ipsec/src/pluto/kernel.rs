@@ -85,8 +85,7 @@ pub struct Installed {
 pub trait Kernel {
     /// An SPI for what comes from `peer` to `local`.
     fn spi(&mut self, local: IpAddr, peer: IpAddr) -> Result<u32, KernelError>;
-    /// Installs a pair and, unless it is only to receive for now, makes the policy lead to it. If any of it fails, nothing
-    /// of it stays.
+    /// Installs a pair, to which no policy leads yet. If any of it fails, nothing of it stays.
     fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError>;
     /// Has packets go through a pair from now on.
     fn send_through(&mut self, pair: &Installed) -> Result<(), KernelError>;
@@ -303,10 +302,7 @@ impl Kernel for PfKey {
             flows,
         };
         let flows = &installed.flows;
-        let done = self
-            .sa(child, true, flows)
-            .and_then(|()| self.sa(child, false, flows))
-            .and_then(|()| if child.standby { Ok(()) } else { self.send_through(&installed) });
+        let done = self.sa(child, true, flows).and_then(|()| self.sa(child, false, flows));
         if let Err(error) = done {
             let _ = self.remove(&installed);
             return Err(error);

@@ -192,7 +192,9 @@ impl Policy {
         } else {
             self.holders.take(&child.connection, &flows, peer, spi_in)
         };
-        let installed = taken.and_then(|()| kernel.install(child).map_err(|error| error.to_string()));
+        let installed = taken
+            .and_then(|()| kernel.install(child).map_err(|error| error.to_string()))
+            .and_then(|installed| self.lead(kernel, installed, child.standby));
         if installed.is_err() {
             self.leave(&child.connection.name, &flows, spi_in);
         }
@@ -203,6 +205,44 @@ impl Policy {
     fn leave(&mut self, connection: &str, flows: &[Selector], spi_in: u32) {
         flows.iter().for_each(|flow| self.hosts.leave(flow, spi_in));
         self.holders.leave(connection, spi_in);
+    }
+
+    /// Has packets go through a pair, unless it is only to receive for now. If that cannot be done for all of them, they go
+    /// where they went, and the pair is gone: half a policy would lead some of them to SAs that are not there.
+    fn lead(
+        &self,
+        kernel: &mut dyn Kernel,
+        installed: Installed,
+        standby: bool,
+    ) -> Result<Installed, String> {
+        let flows = if standby { &[][..] } else { &installed.flows };
+        for (n, flow) in flows.iter().enumerate() {
+            let one = Installed { flows: vec![*flow], ..installed.clone() };
+            if let Err(error) = kernel.send_through(&one) {
+                for led in flows.iter().take(n) {
+                    if let Err(error) = self.restore(kernel, &installed.connection, led) {
+                        tracing::warn!("\"{}\": {error}", installed.connection);
+                    }
+                }
+                if let Err(error) = kernel.remove(&installed) {
+                    tracing::warn!("\"{}\": {error}", installed.connection);
+                }
+                return Err(error.to_string());
+            }
+        }
+        Ok(installed)
+    }
+
+    /// What becomes of packets of a flow without the pair that has just been installed for them.
+    fn restore(&self, kernel: &mut dyn Kernel, name: &str, flow: &Selector) -> Result<(), KernelError> {
+        let carried = self.connections.keys().find_map(|name| self.pairs.carrier(name, flow));
+        if let Some(pair) = carried.or_else(|| self.orphans.carrier(name, flow)) {
+            return kernel.send_through(&Installed { flows: vec![*flow], ..pair.clone() });
+        }
+        match self.connections.values().find(|kept| kept.flows.contains(flow)) {
+            Some(kept) => kernel.shut(&[*flow], kept.trap),
+            None => kernel.open(&[*flow]),
+        }
     }
 
     /// What was ours for an address that the peer has taken back goes with it: nothing of this host has it any more.

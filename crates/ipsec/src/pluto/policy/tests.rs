@@ -3,35 +3,81 @@
 use super::*;
 use crate::pluto::kernel::Notice;
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Times, WhenGone};
+use ike::event::Keyed;
 use ike::identity::{Id, IdPattern};
+use ike::message::{IkeSpi, TrafficSelector};
+use ike::proposal::Protocol;
+use ipsec_core::Secret;
+use ipsec_core::algorithm::{Encryption, Suite};
 
-/// Writes down which pair each flow is led to.
-#[derive(Default)]
-struct Led(Vec<(Selector, u32)>);
+/// Writes down where each flow is led, and which pairs there are; and from some request on refuses.
+struct Led {
+    led: Vec<(Selector, u32)>,
+    /// Where each flow leads in the end; nothing where it is no longer ours.
+    policy: BTreeMap<Selector, u32>,
+    pairs: BTreeSet<u32>,
+    /// Requests that it grants, and how many it refuses then.
+    granted: usize,
+    refused: usize,
+}
+
+impl Default for Led {
+    fn default() -> Self {
+        let (led, policy, pairs) = Default::default();
+        Self { led, policy, pairs, granted: usize::MAX, refused: 0 }
+    }
+}
+
+/// Dropped, and asked for.
+const DROP: u32 = 0;
+const TRAP: u32 = 1;
+
+impl Led {
+    fn request(&mut self) -> Result<(), KernelError> {
+        if self.granted > 0 {
+            self.granted -= 1;
+        } else if self.refused > 0 {
+            self.refused -= 1;
+            return Err(KernelError::Refused("ENOBUFS".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn lead(&mut self, flow: &Selector, to: u32) -> Result<(), KernelError> {
+        self.request()?;
+        self.led.push((*flow, to));
+        self.policy.insert(*flow, to);
+        Ok(())
+    }
+}
 
 impl Kernel for Led {
     fn spi(&mut self, _: IpAddr, _: IpAddr) -> Result<u32, KernelError> {
         Err(KernelError::Gone)
     }
-    fn install(&mut self, _: &ChildUp) -> Result<Installed, KernelError> {
-        Err(KernelError::Gone)
+    fn install(&mut self, child: &ChildUp) -> Result<Installed, KernelError> {
+        self.request()?;
+        let flows = pairs(&child.local_selectors, &child.remote_selectors).unwrap();
+        let pair = pair(child.inbound.spi, &flows);
+        self.pairs.insert(pair.spi_in);
+        Ok(pair)
     }
     fn send_through(&mut self, pair: &Installed) -> Result<(), KernelError> {
-        self.0.extend(pair.flows.iter().map(|flow| (*flow, pair.spi_out)));
-        Ok(())
+        pair.flows.iter().try_for_each(|flow| self.lead(flow, pair.spi_out))
     }
-    /// Leads nowhere: 0.
-    fn shut(&mut self, flows: &[Selector], _: bool) -> Result<(), KernelError> {
-        self.0.extend(flows.iter().map(|flow| (*flow, 0)));
-        Ok(())
+    fn shut(&mut self, flows: &[Selector], trap: bool) -> Result<(), KernelError> {
+        flows.iter().try_for_each(|flow| self.lead(flow, if trap { TRAP } else { DROP }))
     }
-    fn open(&mut self, _: &[Selector]) -> Result<(), KernelError> {
+    fn open(&mut self, flows: &[Selector]) -> Result<(), KernelError> {
+        self.request()?;
+        flows.iter().for_each(|flow| _ = self.policy.remove(flow));
         Ok(())
     }
     fn relocate(&mut self, _: &Installed, _: (SocketAddr, SocketAddr), _: bool) -> Result<(), KernelError> {
         Ok(())
     }
-    fn remove(&mut self, _: &Installed) -> Result<(), KernelError> {
+    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError> {
+        self.pairs.remove(&pair.spi_in);
         Ok(())
     }
     fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
@@ -64,9 +110,9 @@ fn where_the_pair_that_sends_goes_its_flows_move_at_once_to_another_that_carries
         policy.pairs.insert(pair, false);
     }
     let mut down = |spi_in, replaced| {
-        kernel.0.clear();
+        kernel.led.clear();
         policy.down(&mut kernel, spi_in, replaced, Time::ZERO);
-        kernel.0.clone()
+        kernel.led.clone()
     };
     // The newest goes, not by rekeying: two IKE SAs with one peer, and one of them is over.
     assert_eq!(down(4, false), [(flow(1), 0x103), (flow(2), 0x101)]);
@@ -137,4 +183,82 @@ pub(super) fn connection(remote_id: IdPattern) -> Connection {
         provision: None,
         request: None,
     }
+}
+
+/// What the engine says of a pair that carries these nets of the peer's.
+fn child(spi: u32, nets: &[u8]) -> ChildUp {
+    let end = |last| SocketAddr::new([192, 0, 2, last].into(), 4500);
+    let keyed = |spi| Keyed { spi, encryption: Secret::zeros(36), integrity: Secret::default() };
+    let net = |text: String| TrafficSelector::of(text.parse().unwrap(), 0, 0);
+    ChildUp {
+        ike: IkeSpi(1),
+        peer: Id::parse("@east").unwrap(),
+        connection: Arc::new(connection(IdPattern::Exactly(Id::parse("@east").unwrap()))),
+        protocol: Protocol::Esp,
+        mode: Mode::Tunnel,
+        pad: None,
+        suite: Suite { encryption: Some(Encryption::AesGcm16), auth: None },
+        esn: false,
+        inbound: keyed(spi),
+        outbound: keyed(spi + 0x100),
+        local_selectors: vec![net("10.1.0.0/16".to_owned())],
+        remote_selectors: nets.iter().map(|n| net(format!("10.2.{n}.0/24"))).collect(),
+        local: end(1),
+        remote: end(2),
+        encapsulate: true,
+        replaces: None,
+        standby: false,
+        life: Duration::from_secs(3600),
+        configured: None,
+    }
+}
+
+/// The data plane refuses somewhere on the way: the SAs, or any of the eroutes.
+#[test]
+fn where_a_pair_cannot_be_installed_whole_nothing_of_it_stays_and_packets_go_where_they_went() {
+    let all = [1, 2, 3];
+    // What is there before: nothing; what protects while there is no SA; a pair; a pair for some of it, and a trap for the rest.
+    for (routed, has) in
+        [(None, &[][..]), (Some(false), &[]), (Some(true), &[]), (None, &all), (Some(true), &[2])]
+    {
+        for granted in 0..=3 {
+            let dir = tempfile::tempdir().unwrap();
+            let mut policy = Policy::new(Rundir::new(dir.path()));
+            let mut kernel = Led::default();
+            if let Some(trap) = routed {
+                let flows: Vec<Selector> = all.iter().map(|n| flow(*n)).collect();
+                kernel.shut(&flows, trap).unwrap();
+                let kept = Kept { flows: flows.into_iter().collect(), trap, ..Kept::default() };
+                policy.connections.insert("net".to_owned(), kept);
+            }
+            if !has.is_empty() {
+                policy.up(&mut kernel, &child(7, has), None).unwrap();
+            }
+            let before = (kernel.policy.clone(), kernel.pairs.clone());
+            let fits = policy.pairs.get(7).is_some();
+            (kernel.granted, kernel.refused) = (granted, 1);
+            let why = policy.up(&mut kernel, &child(8, &all), None).unwrap_err();
+            assert!(why.contains("ENOBUFS"), "{why}");
+            let what = format!("{routed:?} {has:?}, {granted} granted");
+            assert_eq!((kernel.policy.clone(), kernel.pairs.clone()), before, "{what}");
+            assert!(policy.pairs.get(8).is_none() && policy.pairs.get(7).is_some() == fits, "{what}");
+            // The next attempt is as if there had been none before.
+            kernel.granted = usize::MAX;
+            policy.up(&mut kernel, &child(9, &all), None).unwrap();
+            let led: Vec<(Selector, u32)> = all.iter().map(|n| (flow(*n), 0x109)).collect();
+            assert_eq!(kernel.policy.clone().into_iter().collect::<Vec<_>>(), led, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_pair_that_is_only_to_receive_leads_nothing_through_it_before_it_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut policy = Policy::new(Rundir::new(dir.path()));
+    let mut kernel = Led::default();
+    policy.up(&mut kernel, &child(7, &[1]), None).unwrap();
+    policy.up(&mut kernel, &ChildUp { standby: true, ..child(8, &[1]) }, None).unwrap();
+    assert_eq!(kernel.policy.get(&flow(1)), Some(&0x107));
+    policy.in_use(&mut kernel, 8).unwrap();
+    assert_eq!(kernel.policy.get(&flow(1)), Some(&0x108));
 }
