@@ -21,6 +21,7 @@ mod outsider;
 mod password;
 mod pki;
 mod ppk;
+mod repetitions;
 mod schedules;
 mod siege;
 mod strangers;
