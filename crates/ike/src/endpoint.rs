@@ -733,8 +733,15 @@ impl Endpoint {
         Some(transmit)
     }
 
-    /// The next job to do. There is none while as many as a host can be busy with are not answered: it is asked for again after
-    /// each answer.
+    /// Says how many jobs the host can have at a time: a few for each of its threads, so that none of them is idle, and no
+    /// more, for they are done in order and whoever comes next waits for all of them.
+    pub fn set_jobs(&mut self, most: usize) {
+        self.out.work.limit(most);
+    }
+
+    /// The next job to do. Peers that have proved who they are go first, sources take turns, and neither strangers nor any
+    /// source have all of what the host can have. There is none while that is not answered: it is asked for again after each
+    /// answer.
     pub fn job(&mut self) -> Option<(JobId, Job)> {
         self.out.work.hand_out()
     }

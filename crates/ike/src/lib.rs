@@ -55,6 +55,7 @@ pub mod source;
 mod table;
 pub mod tape;
 mod wire;
+mod work;
 pub mod x509;
 
 pub use endpoint::{ChildRow, Endpoint, IkeRow};

@@ -4,16 +4,16 @@
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit};
 use crate::identity::Id;
-use crate::job::{Job, JobId};
 use crate::lease::Leases;
 use crate::loaded::Loaded;
 use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
 use crate::tape::{Entry, Shared};
+use crate::work::Work;
 use core::net::IpAddr;
 use core::time::Duration;
 use ipsec_core::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Where randomness comes from. In tests it may repeat itself; elsewhere it must be the operating system's.
@@ -106,52 +106,6 @@ impl Ration {
         let some = self.taken < MAX_WORDS;
         self.taken = self.taken.saturating_add(u64::from(some));
         some
-    }
-}
-
-/// Jobs that the host may have at a time; what else there is to do waits here.
-const MAX_HANDED: usize = 32;
-
-/// Jobs, until they are answered. Those of peers that have proved who they are go before all others, and none is done for an
-/// IKE SA that is gone: so whoever has strangers' key exchanges computed delays neither.
-#[derive(Debug, Default)]
-pub(crate) struct Work {
-    /// By whether they are a stranger's, and in order.
-    queue: BTreeMap<(bool, JobId), (IkeSpi, Job)>,
-    /// What the host has, and which IKE SA waits for it.
-    handed: BTreeMap<JobId, IkeSpi>,
-    next: u64,
-}
-
-impl Work {
-    /// Something to do for an IKE SA.
-    pub(crate) fn ask(&mut self, sa: IkeSpi, stranger: bool, job: Job) -> JobId {
-        let id = JobId(self.next);
-        self.next = self.next.saturating_add(1);
-        self.queue.insert((stranger, id), (sa, job));
-        id
-    }
-
-    /// Nobody waits for it any more.
-    pub(crate) fn cancel(&mut self, id: JobId) {
-        self.queue.remove(&(false, id));
-        self.queue.remove(&(true, id));
-    }
-
-    /// The next for the host, if it has not enough to do.
-    pub(crate) fn hand_out(&mut self) -> Option<(JobId, Job)> {
-        if self.handed.len() >= MAX_HANDED {
-            return None;
-        }
-        let ((_, id), (sa, job)) = self.queue.pop_first()?;
-        self.handed.insert(id, sa);
-        Some((id, job))
-    }
-
-    /// The IKE SA that waits for what has been done. A record may answer what it has not asked for yet.
-    pub(crate) fn done(&mut self, id: JobId) -> Option<IkeSpi> {
-        let queued = [false, true].iter().find_map(|stranger| self.queue.remove(&(*stranger, id)));
-        self.handed.remove(&id).or_else(|| queued.map(|(sa, _)| sa))
     }
 }
 

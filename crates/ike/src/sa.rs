@@ -759,7 +759,7 @@ impl IkeSa {
         match (outcome, work) {
             (Ok(()), _) => {}
             (Err(Pause::Need(job)), work) => {
-                let job = cx.out.work.ask(self.key, self.is_unproved(), job);
+                let job = cx.out.work.ask(self.key, self.is_unproved(), self.remote.ip(), job);
                 self.pending = Some(Pending { job, work, answers: answers.given });
                 return;
             }

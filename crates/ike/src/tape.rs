@@ -362,6 +362,8 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
                 if let Some(Ok(answer)) = jobs.remove(&job).map(Job::run) {
                     endpoint.answer(job, answer, at);
                 }
+    // Whatever the host had, whenever it had it.
+    endpoint.set_jobs(usize::MAX);
             }
             Entry::Timeout(at) => endpoint.timeout(at),
             Entry::Command(at, command, name) => endpoint.again(command, &name, at),

@@ -52,6 +52,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+/// Jobs given to the threads at a time, for each of them: of one source a quarter, so that even then each has something to do
+/// while its last answer is taken to the engine.
+const JOBS: usize = 8;
 /// Datagrams taken from one socket before others get their turn.
 const TURN: usize = 64;
 /// Between two attempts to find klips.
@@ -236,6 +239,7 @@ impl Pluto {
         leases.all().for_each(|(address, holder)| endpoint.restore_lease(address, holder));
         Ok(Self {
             options: options.clone(),
+        endpoint.set_jobs(options.helpers.max(1).saturating_mul(JOBS));
             endpoint,
             leases,
             planned: BTreeMap::new(),

@@ -13,7 +13,7 @@ use ipsec_core::kex::Group;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-fn from(n: u32) -> SocketAddr {
+pub(crate) fn from(n: u32) -> SocketAddr {
     SocketAddr::new(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n).into(), 500)
 }
 
@@ -101,7 +101,7 @@ fn key_exchanges_of_strangers_wait_in_a_bounded_queue_behind_those_of_peers_and_
         taken.push((id, job));
     }
     assert!(matches!(taken[0].1, ike::job::Job::Offer(_)), "a peer goes first: {:?}", taken[0].1);
-    assert_eq!(taken.len(), 31);
+    assert_eq!(taken.len(), 17, "strangers have half of what a host can be busy with");
     // The host is slow, and meanwhile they are forgotten; others come, and there is no more than it can be busy with.
     let later = now.after(Duration::from_secs(31));
     east.timeout(later);
@@ -111,7 +111,7 @@ fn key_exchanges_of_strangers_wait_in_a_bounded_queue_behind_those_of_peers_and_
     }
     let east = &mut world.hosts[1].endpoint;
     let more = std::iter::from_fn(|| east.job()).count();
-    assert_eq!(more, 1, "the host has 31 of 32");
+    assert_eq!(more, 0, "the host has what it can be busy with for strangers");
     east.timeout(later.after(Duration::from_secs(31)));
     for (id, job) in taken {
         if let Ok(answer) = job.run() {

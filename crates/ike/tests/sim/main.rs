@@ -24,6 +24,7 @@ mod ppk;
 mod repetitions;
 mod schedules;
 mod siege;
+mod slow;
 mod strangers;
 mod suites;
 mod tape;

@@ -44,7 +44,8 @@ impl Pool {
         &self.waker
     }
 
-    /// Gives the threads something to do. The engine bounds how much that is.
+    /// Gives the threads something to do. They do it in order: how much that is at a time, and whose turn it is, the engine
+    /// sees to.
     pub fn run(&self, id: JobId, job: Job) {
         let _ = self.jobs.send((id, job));
     }
