@@ -358,6 +358,7 @@ impl Endpoint {
 
     /// An authentic packet of an inbound SA came from elsewhere: behind a NAT its IKE SA follows (RFC 7296 §2.23).
     pub fn mapping(&mut self, spi_in: u32, from: SocketAddr, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Mapping, format!("{spi_in} {from}")));
         let behind = self.sas.of_child(spi_in).filter(|sa| sa.nat.there);
         let Some(key) = behind.map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
@@ -405,6 +406,7 @@ impl Endpoint {
 
     /// Takes everything down, without waiting for answers: the peers are told once.
     pub fn shutdown(&mut self, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Shutdown, String::new()));
         let keys: Vec<IkeSpi> = self.sas.keys().collect();
         self.wanted.clear();
         self.again.clear();
@@ -444,6 +446,7 @@ impl Endpoint {
 
     /// Removes one pair of SAs; the peer is told.
     pub fn delete_child(&mut self, spi_in: u32, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Delete, spi_in.to_string()));
         let Some(key) = self.sas.of_child(spi_in).map(|sa| sa.key) else { return };
         self.with(key, now, |sa, cx| {
             sa.task(Task::DeleteChild(spi_in));
@@ -453,6 +456,7 @@ impl Endpoint {
 
     /// Asks every peer now whether it is there.
     pub fn ask_alive(&mut self, now: Time) {
+        self.out.note(|| Entry::Command(now, Command::Alive, String::new()));
         let established = self.sas.values().filter(|sa| sa.is_established() && !sa.replaced());
         let keys: Vec<IkeSpi> = established.map(|sa| sa.key).collect();
         for key in keys {

@@ -64,6 +64,14 @@ pub enum Command {
     Hard,
     /// This holder, in hexadecimal digits, had an address before.
     Lease(IpAddr),
+    /// An authentic packet of an inbound SA came from elsewhere: its SPI, and from where.
+    Mapping,
+    /// The Child SA of this inbound SPI is to go.
+    Delete,
+    /// Ask every peer whether it is there.
+    Alive,
+    /// The end.
+    Shutdown,
 }
 
 impl Command {
@@ -81,6 +89,10 @@ impl Command {
             Self::Soft => ("soft", None),
             Self::Hard => ("hard", None),
             Self::Lease(address) => ("lease", Some(address)),
+            Self::Mapping => ("mapping", None),
+            Self::Delete => ("delete", None),
+            Self::Alive => ("alive", None),
+            Self::Shutdown => ("shutdown", None),
         }
     }
 
@@ -97,6 +109,10 @@ impl Command {
             "soft" => Self::Soft,
             "hard" => Self::Hard,
             "lease" => Self::Lease(address?),
+            "mapping" => Self::Mapping,
+            "delete" => Self::Delete,
+            "alive" => Self::Alive,
+            "shutdown" => Self::Shutdown,
             _ => return None,
         })
     }
@@ -346,6 +362,8 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
     let drawn: VecDeque<u8> = drawn.flat_map(|octets| octets.iter().copied()).collect();
     let start = entries.iter().find_map(|(_, entry)| time(entry)).unwrap_or(Time::ZERO);
     let mut endpoint = Endpoint::new(Box::new(Again(drawn)), start);
+    // Whatever the host had, whenever it had it.
+    endpoint.set_jobs(usize::MAX);
     configure(&mut endpoint);
     let mut same = 0_usize;
     let mut jobs = BTreeMap::new();
@@ -362,8 +380,6 @@ pub fn replay(record: &str, configure: impl FnOnce(&mut Endpoint)) -> Result<usi
                 if let Some(Ok(answer)) = jobs.remove(&job).map(Job::run) {
                     endpoint.answer(job, answer, at);
                 }
-    // Whatever the host had, whenever it had it.
-    endpoint.set_jobs(usize::MAX);
             }
             Entry::Timeout(at) => endpoint.timeout(at),
             Entry::Command(at, command, name) => endpoint.again(command, &name, at),
@@ -416,6 +432,15 @@ impl Endpoint {
             }
             Command::Soft => drop(name.parse().map(|spi| self.child_expired(spi, false, at))),
             Command::Hard => drop(name.parse().map(|spi| self.child_expired(spi, true, at))),
+            Command::Mapping => {
+                let words = name.split_once(' ').map(|(spi, from)| (spi.parse(), from.parse()));
+                if let Some((Ok(spi), Ok(from))) = words {
+                    self.mapping(spi, from, at);
+                }
+            }
+            Command::Delete => drop(name.parse().map(|spi| self.delete_child(spi, at))),
+            Command::Alive => self.ask_alive(at),
+            Command::Shutdown => self.shutdown(at),
             Command::Lease(address) => {
                 if let Some(holder) = unhex(name) {
                     self.restore_lease(address, &holder);

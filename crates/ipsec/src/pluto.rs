@@ -191,6 +191,8 @@ struct Leaving {
 
 struct Pluto {
     options: Options,
+    /// Why the record has stopped, if it has.
+    record_failed: record::Failed,
     endpoint: Endpoint,
     planned: BTreeMap<String, Planned>,
     hosts: names::Hosts,
@@ -224,9 +226,11 @@ impl Pluto {
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let inbox = ctl::spawn(&options.rundir.pluto_ctl())?;
         let (random, now) = (Box::new(SystemRandom), clock::now());
+        let mut record_failed = record::Failed::default();
         let mut endpoint = match &options.record {
             Some(dir) => {
                 let recorder = Recorder::new(dir)?;
+                record_failed = recorder.failed();
                 tracing::warn!(
                     "EVERYTHING IKE SAYS IS RECORDED WITH ALL ITS KEYS in {}: who can read that can read what goes through the tunnels",
                     dir.display()
@@ -235,11 +239,12 @@ impl Pluto {
             }
             None => Endpoint::new(random, now),
         };
+        endpoint.set_jobs(options.helpers.max(1).saturating_mul(JOBS));
         let leases = Leases::read(options.rundir.pluto_leases());
         leases.all().for_each(|(address, holder)| endpoint.restore_lease(address, holder));
         Ok(Self {
             options: options.clone(),
-        endpoint.set_jobs(options.helpers.max(1).saturating_mul(JOBS));
+            record_failed,
             endpoint,
             leases,
             planned: BTreeMap::new(),

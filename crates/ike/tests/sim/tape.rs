@@ -1,7 +1,7 @@
 //! What was recorded happens again, octet for octet.
 
 use crate::world::{Dice, Fate, World, psk};
-use ike::tape::{Entry, Tape, replay};
+use ike::tape::{Divergence, Entry, Tape, replay};
 use ike::{Endpoint, Random};
 use ipsec_core::kex::Group;
 use std::sync::{Arc, Mutex};
@@ -18,8 +18,8 @@ impl Tape for Lines {
     }
 }
 
-/// Both sides recorded, through loss, rekeyings, a move and the end.
-fn recorded(seed: u64) -> (World, [Lines; 2]) {
+/// Both sides recorded.
+fn taped(seed: u64) -> (World, [Lines; 2]) {
     let mut world = World::new();
     let tapes = [Lines::default(), Lines::default()];
     for (side, tape) in tapes.iter().enumerate() {
@@ -34,6 +34,12 @@ fn recorded(seed: u64) -> (World, [Lines; 2]) {
             c.child.offers[0].groups = vec![Group::X25519];
         });
     }
+    (world, tapes)
+}
+
+/// The same, through loss, rekeyings, a move and the end.
+fn recorded(seed: u64) -> (World, [Lines; 2]) {
+    let (mut world, tapes) = taped(seed);
     world.is_strict();
     world.weather(seed);
     world.up(0);
@@ -44,10 +50,25 @@ fn recorded(seed: u64) -> (World, [Lines; 2]) {
     world.run_for(Duration::from_secs(20));
     world.hosts[0].endpoint.rekey("net", true, world.now);
     world.run_for(Duration::from_secs(30));
-    world.hosts[1].endpoint.down("net", world.now);
+    // What a host does besides: it asks, takes away one child, and in the end goes itself.
+    world.hosts[0].endpoint.ask_alive(world.now);
+    world.run_for(Duration::from_secs(5));
+    let (now, spi_in) = (world.now, world.hosts[1].pairs[0].inbound.spi);
+    world.hosts[1].endpoint.delete_child(spi_in, now);
+    world.run_for(Duration::from_secs(10));
+    world.hosts[0].endpoint.down("net", world.now);
+    world.hosts[1].endpoint.shutdown(world.now);
     world.run_for(Duration::from_secs(30));
     world.fate(Fate::Lost);
     (world, tapes)
+}
+
+fn again(world: &World, side: usize, text: &str) -> Result<usize, Box<Divergence>> {
+    let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
+    replay(text, |endpoint| {
+        known.into_iter().for_each(|connection| endpoint.add(connection));
+        endpoint.set_secrets(psk("the secret of both"));
+    })
 }
 
 #[test]
@@ -55,13 +76,7 @@ fn a_record_is_replayed_to_the_same_octets_and_one_changed_bit_is_noticed() {
     for seed in 0..5 {
         let (world, tapes) = recorded(seed);
         for (side, tape) in tapes.iter().enumerate() {
-            let known: Vec<_> = world.hosts[side].endpoint.connections().map(|c| (**c).clone()).collect();
-            let again = |text: &str| {
-                replay(text, |endpoint| {
-                    known.iter().for_each(|connection| endpoint.add(connection.clone()));
-                    endpoint.set_secrets(psk("the secret of both"));
-                })
-            };
+            let again = |text: &str| again(&world, side, text);
             let text = tape.0.lock().unwrap().clone();
             let same = again(&text).unwrap_or_else(|at| panic!("seed {seed} side {side}: {at:?}"));
             let sent = text.lines().filter(|line| line.starts_with("transmit")).count();
@@ -124,4 +139,28 @@ fn a_record_has_the_keys_of_each_ike_sa() {
     let text = tapes[0].0.lock().unwrap().clone();
     // IKE_SA_INIT, IKE_INTERMEDIATE, and the rekeyed one.
     assert_eq!(text.lines().filter(|line| line.starts_with("keys ")).count(), 3);
+}
+
+/// What tells of a NAT's new mapping may be a packet of a child, of which the engine sees nothing.
+#[test]
+fn a_mapping_that_the_data_plane_has_told_of_is_in_the_record() {
+    let (mut world, tapes) = taped(9);
+    world.nat("198.51.100.7:31000");
+    world.up(0);
+    world.settle();
+    world.agree(1);
+    let (now, spi_in) = (world.now, world.hosts[1].pairs[0].inbound.spi);
+    world.nat("198.51.100.7:32000");
+    world.hosts[1].endpoint.mapping(spi_in, "198.51.100.7:32000".parse().unwrap(), now);
+    assert!(world.hosts[1].endpoint.rekey("net", false, now));
+    world.settle();
+    world.agree(1);
+    let text = tapes[1].0.lock().unwrap().clone();
+    let there =
+        text.lines().filter(|line| line.starts_with("transmit") && line.contains(" 198.51.100.7:32000 "));
+    assert!(there.count() >= 2);
+    let sent = text.lines().filter(|line| line.starts_with("transmit")).count();
+    assert_eq!(again(&world, 1, &text), Ok(sent));
+    let without: Vec<&str> = text.lines().filter(|line| !line.starts_with("mapping")).collect();
+    assert!(again(&world, 1, &without.join("\n")).is_err());
 }

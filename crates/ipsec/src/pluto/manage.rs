@@ -145,6 +145,7 @@ impl Pluto {
         let waits = |(section, why): (&String, &String)| json!({ "section": section, "why": why });
         all["waiting"] = self.hosts.waits.iter().map(waits).collect();
         all["recording"] = json!(self.options.record);
+        all["recording_failed"] = json!(self.record_failed.get());
         let ike::Counters { malformed, forged, stray, cookies, flooded, unsaid } = self.endpoint.counters();
         all["dropped"] = json!({
             "malformed": malformed, "forged": forged, "stray": stray, "cookies": cookies, "flooded": flooded,

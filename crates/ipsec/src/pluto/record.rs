@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The port on which IKE goes behind four zero octets (RFC 3948 §2.2).
@@ -25,9 +26,11 @@ pub(super) struct Recorder {
     tape: File,
     pcap: File,
     keys: File,
-    /// Nothing is written any more: the first error was the last word.
-    stopped: bool,
+    failed: Failed,
 }
+
+/// Why nothing is written any more, once that is so: the first error was the last word.
+pub(super) type Failed = Arc<OnceLock<String>>;
 
 impl Recorder {
     /// Begins a record in a directory of its own; one that is there already is not written over.
@@ -47,7 +50,12 @@ impl Recorder {
         }
         pcap.write_all(&head)?;
         let (tape, keys) = (create("ike.tape")?, create("ikev2_decryption_table")?);
-        Ok(Self { dir: dir.to_owned(), tape, pcap, keys, stopped: false })
+        Ok(Self { dir: dir.to_owned(), tape, pcap, keys, failed: Failed::default() })
+    }
+
+    /// Where it will say why it has stopped.
+    pub(super) fn failed(&self) -> Failed {
+        self.failed.clone()
     }
 
     fn write(&mut self, entry: &Entry) -> io::Result<()> {
@@ -72,14 +80,12 @@ impl Recorder {
 
 impl Tape for Recorder {
     fn take(&mut self, entry: &Entry) {
-        if !self.stopped
+        if self.failed.get().is_none()
             && let Err(error) = self.write(entry)
         {
-            self.stopped = true;
-            tracing::error!(
-                "{}: {error}: recording has stopped, everything else goes on",
-                self.dir.display()
-            );
+            let why = format!("{}: {error}", self.dir.display());
+            tracing::error!("{why}: recording has stopped, everything else goes on");
+            let _ = self.failed.set(why);
         }
     }
 }
@@ -240,7 +246,7 @@ mod tests {
         recorder.tape = File::options().write(true).open("/dev/full").unwrap();
         let entry = Entry::Draw(ipsec_core::Secret::from(&[1, 2][..]));
         recorder.take(&entry);
-        assert!(recorder.stopped);
+        assert!(recorder.failed().get().is_some_and(|why| why.contains("No space left on device")));
         recorder.take(&entry);
     }
 }

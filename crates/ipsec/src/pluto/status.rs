@@ -131,8 +131,12 @@ pub fn lines(status: &Value) -> Vec<String> {
     all.extend(
         list(status, "addresses").iter().filter_map(Value::as_str).map(|a| format!("interface {a}:500")),
     );
+    let failed = status.get("recording_failed").and_then(Value::as_str);
     if let Some(dir) = status.get("recording").and_then(Value::as_str) {
-        all.push(format!("EVERYTHING IS RECORDED WITH ALL ITS KEYS in {dir}"));
+        all.push(match failed {
+            None => format!("EVERYTHING IS RECORDED WITH ALL ITS KEYS in {dir}"),
+            Some(why) => format!("recording has stopped, WHAT IS THERE HAS ALL KEYS: {why}"),
+        });
     }
     all.push(String::new());
     for one in list(status, "connections") {

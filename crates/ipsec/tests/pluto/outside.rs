@@ -165,10 +165,10 @@ fn a_data_plane_that_stands_still_is_not_waited_for_for_ever() {
 }
 
 /// A disk of a few pages.
-struct Small(std::path::PathBuf);
+pub(super) struct Small(std::path::PathBuf);
 
 impl Small {
-    fn new(at: &std::path::Path) -> Self {
+    pub(super) fn new(at: &std::path::Path) -> Self {
         fs::create_dir_all(at).expect("directory");
         let options = c"size=64k,mode=0755";
         rustix::mount::mount("tulips-test", at, "tmpfs", rustix::mount::MountFlags::empty(), options)
@@ -177,7 +177,7 @@ impl Small {
     }
 
     /// Leaves no room.
-    fn fill(&self) -> std::path::PathBuf {
+    pub(super) fn fill(&self) -> std::path::PathBuf {
         let filler = self.0.join("filler");
         let full = fs::write(&filler, vec![0; 1 << 20]).expect_err("full");
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
