@@ -8,10 +8,10 @@ use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Psk, Secrets
 use ike::event::{Event, Transmit};
 use ike::identity::{Id, IdPattern};
 use ike::job::{Answer, Job};
-use ike::keys::{IkeKeys, Seed};
-use ike::message::{Exchange, Header, Message, Payload, TrafficSelector};
-use ike::proposal::{Offer, Protocol};
-use ike::protect::{Opener, Opening, plain};
+use ike::message::{Header, Payload, TrafficSelector};
+use ike::proposal::Offer;
+use ike::protect::{Opened, Opener, Opening, plain};
+use ike::tape::{Entry, Keys, Tape};
 use ike::{Endpoint, Random};
 use ipsec_core::algorithm::Encryption;
 use ipsec_core::kex::{self, Group};
@@ -19,7 +19,7 @@ use ipsec_core::prf::Prf;
 use ipsec_core::transform::SkCipher;
 use ipsec_core::{Secret, Time};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// Datagrams one run may carry: far more than two well-behaved endpoints need.
@@ -44,33 +44,41 @@ struct Exchanged {
     secret: Secret,
 }
 
-fn exchanged() -> &'static Exchanged {
-    static ONCE: OnceLock<Exchanged> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let (offer, share_i) = Group::X25519.offer().expect("randomness");
-        let (share_r, secret) = Group::X25519.accept(&share_i).expect("a good share");
+/// That of each method which is tried here.
+fn exchanged(group: Group) -> Option<&'static Exchanged> {
+    static CURVE: OnceLock<Exchanged> = OnceLock::new();
+    static KEM: OnceLock<Exchanged> = OnceLock::new();
+    let once = match group {
+        Group::X25519 => &CURVE,
+        Group::MlKem512 => &KEM,
+        _ => return None,
+    };
+    Some(once.get_or_init(|| {
+        let (offer, share_i) = group.offer().expect("randomness");
+        let (share_r, secret) = group.accept(&share_i).expect("a good share");
         Exchanged { offer: Arc::new(offer), share_i, share_r, secret }
-    })
+    }))
 }
 
 fn answer(job: Job, spi: &mut u32) -> Answer {
-    let known = exchanged();
-    match job {
-        Job::Offer(Group::X25519) => Answer::Offered(Ok((known.offer.clone(), known.share_i.clone()))),
-        Job::Accept(Group::X25519, share) if share == known.share_i => {
+    let known = match &job {
+        Job::Offer(group) | Job::Accept(group, _) => exchanged(*group),
+        Job::Finish(offer, _) => exchanged(offer.group()),
+        Job::Spi { .. } | Job::Sign(..) | Job::Verify(_) | Job::Tls(_) => None,
+    };
+    match (job, known) {
+        (Job::Offer(_), Some(known)) => Answer::Offered(Ok((known.offer.clone(), known.share_i.clone()))),
+        (Job::Accept(_, share), Some(known)) if share == known.share_i => {
             Answer::Accepted(Ok((known.share_r.clone(), known.secret.clone())))
         }
-        Job::Finish(_, share) if share == known.share_r => Answer::Finished(Ok(known.secret.clone())),
-        Job::Spi { .. } => {
+        (Job::Finish(_, share), Some(known)) if share == known.share_r => {
+            Answer::Finished(Ok(known.secret.clone()))
+        }
+        (Job::Spi { .. }, _) => {
             *spi += 1;
             Answer::Spi(Some(*spi))
         }
-        other @ (Job::Offer(_)
-        | Job::Accept(..)
-        | Job::Finish(..)
-        | Job::Sign(..)
-        | Job::Verify(_)
-        | Job::Tls(_)) => other.run().unwrap_or(Answer::Spi(None)),
+        (other, _) => other.run().unwrap_or(Answer::Spi(None)),
     }
 }
 
@@ -128,42 +136,47 @@ fn connection(side: usize) -> Connection {
     }
 }
 
-/// The keys of the first IKE SA, which whoever is between can make from the shared secret and what goes in clear.
+/// The keys of the IKE SAs that a host has made, as its record has them.
+#[derive(Clone, Default)]
+struct KeysOf(Arc<Mutex<Vec<Keys>>>);
+
+impl Tape for KeysOf {
+    fn take(&mut self, entry: &Entry) {
+        if let Entry::Keys(keys) = entry
+            && let Ok(mut all) = self.0.lock()
+        {
+            all.push((**keys).clone());
+        }
+    }
+}
+
+/// Whoever is between holds the keys of both.
 struct Between {
-    init: Vec<Message>,
-    ciphers: Option<[(SkCipher, Opener); 2]>,
+    known: KeysOf,
     iv: u64,
 }
 
 impl Between {
-    fn see(&mut self, octets: &[u8]) {
-        let Ok(message) = Message::parse(octets) else { return };
-        if message.header.exchange != Exchange::IkeSaInit || self.ciphers.is_some() {
-            return;
-        }
-        let nonce = |message: &Message| {
-            message
-                .payloads
-                .iter()
-                .find_map(|p| if let Payload::Nonce(n) = p { Some(n.clone()) } else { None })
+    /// What protects this datagram: of keys for the same SPIs, those before IKE_INTERMEDIATE, too.
+    fn cipher(&self, header: &Header, octets: &[u8]) -> Option<(SkCipher, Opened)> {
+        let all = self.known.0.lock().ok()?;
+        let role = usize::from(!header.flags.initiator);
+        let of = |keys: &Keys| {
+            let mac = keys.mac.zip(keys.integrity.get(role)).map(|(mac, key)| (mac, &**key));
+            SkCipher::new(keys.cipher?.0, keys.encryption.get(role)?, mac).ok()
         };
-        self.init.push(message);
-        let [.., request, response] = &*self.init else { return };
-        let (Some(ni), Some(nr)) = (nonce(request), nonce(response)) else { return };
-        let (spi_i, spi_r) = (response.header.spi_i, response.header.spi_r);
-        let seed = Seed { ni: &ni, nr: &nr, spi_i, spi_r };
-        let offered = offer().proposal(1, Protocol::Ike, vec![]);
-        let Some(chosen) = offer().choose(&offered) else { return };
-        let keys = IkeKeys::initial(&chosen, Prf::HmacSha256, &exchanged().secret, seed);
-        let (Some([i, r]), Some([i2, r2])) = (keys.ciphers(&chosen), keys.ciphers(&chosen)) else { return };
-        self.ciphers = Some([(i, Opener::new(i2)), (r, Opener::new(r2))]);
+        all.iter().rev().filter(|keys| keys.spis == (header.spi_i, header.spi_r)).find_map(|keys| {
+            match Opener::new(of(keys)?).open(octets, true) {
+                Opening::Message(opened) => Some((of(keys)?, opened)),
+                _ => None,
+            }
+        })
     }
 
     /// The message with its payloads changed by `edit`, sealed as the sender would.
     fn edit(&mut self, octets: &[u8], edit: impl FnOnce(&mut Vec<u8>)) -> Option<Vec<u8>> {
         let (header, ..) = Header::parse(octets).ok()?;
-        let (cipher, opener) = self.ciphers.as_mut()?.get_mut(usize::from(!header.flags.initiator))?;
-        let Opening::Message(opened) = opener.open(octets, true) else { return None };
+        let (cipher, opened) = self.cipher(&header, octets)?;
         let mut inner = plain(&opened.message.payloads).to_vec();
         edit(&mut inner);
         let first = opened.message.payloads.first().map_or(0, Payload::kind);
@@ -187,20 +200,32 @@ impl Between {
 
 /// Takes the octets as what happens, one decision after the other.
 pub fn run(data: &[u8]) {
+    play(data, |_, _, _| {});
+}
+
+/// The same, where the two sides have another configuration than a shared secret.
+pub(crate) fn play(data: &[u8], configure: impl Fn(usize, &mut Connection, &mut Secrets)) {
     let mut script = data.iter().copied();
     let mut now = Time::from_secs(1000);
+    let known = KeysOf::default();
     let mut hosts = [0, 1].map(|side| {
-        let mut endpoint = Endpoint::new(Box::new(Dice(side as u64 + 1)), now);
-        endpoint.add(connection(side));
+        let random = Box::new(Dice(side as u64 + 1));
+        let mut endpoint = match side {
+            0 => Endpoint::recorded(random, now, Box::new(known.clone())),
+            _ => Endpoint::new(random, now),
+        };
         let ids = ["@west", "@east"].map(|id| IdPattern::Exactly(Id::parse(id).expect("an identity")));
-        endpoint.set_secrets(Secrets {
-            psks: vec![Psk { ids: ids.to_vec(), key: Secret::from(&b"secret"[..]) }],
-            ..Default::default()
-        });
+        let psks = vec![Psk { ids: ids.to_vec(), key: Secret::from(&b"secret"[..]) }];
+        let (mut connection, mut secrets) = (connection(side), Secrets { psks, ..Secrets::default() });
+        configure(side, &mut connection, &mut secrets);
+        endpoint.add(connection);
+        endpoint.set_secrets(secrets);
+        // Without a clock nobody is believed by a key.
+        endpoint.set_epoch(Duration::from_secs(1_780_000_000));
         endpoint
     });
     let mut spis = [0x1000, 0x2000];
-    let mut between = Between { init: Vec::new(), ciphers: None, iv: 0 };
+    let mut between = Between { known, iv: 0 };
     let mut wire: Vec<(usize, Transmit)> = Vec::new();
     let mut ups = [0, 0];
     let mut untouched = true;
@@ -246,7 +271,6 @@ pub fn run(data: &[u8]) {
             continue;
         }
         let (to, transmit) = wire.remove(0);
-        between.see(&transmit.octets);
         let what = script.next().unwrap_or(0);
         let mut deliver = |octets: &[u8]| hosts[to].datagram(transmit.remote, transmit.local, octets, now);
         untouched &= what & 7 == 0;

@@ -7,6 +7,7 @@ mod dialect;
 pub mod eap_tls_pieces;
 pub mod esp_open;
 pub mod ike_dialogue;
+pub mod ike_kinds;
 pub mod ike_message;
 pub mod ip_walk;
 mod packets;
@@ -34,4 +35,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "eap_tls_pieces", run: eap_tls_pieces::run, seeds: eap_tls_pieces::seeds },
     Target { name: "ike_message", run: ike_message::run, seeds: ike_message::seeds },
     Target { name: "ike_dialogue", run: ike_dialogue::run, seeds: ike_dialogue::seeds },
+    Target { name: "ike_kinds", run: ike_kinds::run, seeds: ike_kinds::seeds },
 ];
