@@ -126,6 +126,8 @@ pub(crate) struct AskedChild {
     pub(crate) spi_in: u32,
     pub(crate) ni: Vec<u8>,
     pub(crate) offer: Option<Arc<Offer>>,
+    /// The peer has asked for this group already: it has no reason to ask for another.
+    pub(crate) sent_back: bool,
     /// The peer rekeyed the same child meanwhile: the pair it made, and the lower nonce of its exchange.
     pub(crate) crossed: Option<(u32, Vec<u8>)>,
     /// What the peer deleted meanwhile without our knowing it: the child it has just made for us may be among them.
@@ -137,6 +139,8 @@ pub(crate) struct AskedIke {
     pub(crate) ni: Vec<u8>,
     pub(crate) spi: IkeSpi,
     pub(crate) offer: Arc<Offer>,
+    /// As of a child.
+    pub(crate) sent_back: bool,
     /// The peer rekeyed this IKE SA meanwhile: the one it made, and the lower nonce of its exchange.
     pub(crate) crossed: Option<(IkeSpi, Vec<u8>)>,
 }
@@ -976,3 +980,6 @@ fn is_unknown_here(octets: &[u8]) -> bool {
     };
     Message::parse(octets).is_ok_and(|message| message.payloads.iter().any(is))
 }
+
+#[cfg(test)]
+mod tests;

@@ -427,6 +427,7 @@ pub(super) fn begin(
         data: Vec::new(),
     });
     let pfs = likely_group(sa, connection);
+    let sent_back = group.is_some();
     let offer = match group.or(pfs).filter(|_| pfs.is_some()) {
         Some(group) => match answers.ask(|| Job::Offer(group))? {
             Answer::Offered(Ok(offered)) => Some(offered),
@@ -460,7 +461,8 @@ pub(super) fn begin(
     payloads.extend(after);
     let offer = offer.map(|(offer, _)| offer);
     let connection = connection.clone();
-    let asked = AskedChild { connection, rekeys, spi_in, ni, offer, crossed: None, gone: Vec::new() };
+    let gone = Vec::new();
+    let asked = AskedChild { connection, rekeys, spi_in, ni, offer, sent_back, crossed: None, gone };
     sa.ask(cx, Exchange::CreateChildSa, payloads, Asked::Child(Box::new(asked)));
     Ok(())
 }
@@ -561,7 +563,7 @@ pub(super) fn complete(
 /// The peer refused the child.
 fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
     let Some(Asked::Child(asked)) = sa.granted() else { return };
-    let AskedChild { connection, rekeys, crossed, offer, .. } = *asked;
+    let AskedChild { connection, rekeys, crossed, offer, sent_back, .. } = *asked;
     let again = |group| Task::Child { connection: connection.clone(), rekeys, group };
     match kind {
         // The peer is busy with the same; if it rekeyed the child itself, that is done (RFC 7296 §2.25.1).
@@ -574,7 +576,7 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
         NotifyKind::InvalidKePayload => {
             let group =
                 <[u8; 2]>::try_from(data).ok().and_then(|n| Group::from_number(u16::from_be_bytes(n)));
-            let ours = group.filter(|group| {
+            let ours = group.filter(|_| !sent_back).filter(|group| {
                 offer.is_some_and(|offer| offer.group() != *group)
                     && connection.child.offers.iter().any(|offer| offer.groups.contains(group))
             });
@@ -582,6 +584,7 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
                 Some(group) => sa.task(again(Some(group))),
                 None => {
                     let why = Why::Refused("the key exchange of the Child SA", kind);
+                    later(sa, cx, rekeys, again(None));
                     cx.out.events.push_back(Event::Failed { connection, why });
                 }
             }
@@ -598,14 +601,17 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
             let why =
                 Why::Refused(if rekeys.is_some() { "to rekey the Child SA" } else { "the Child SA" }, kind);
             cx.out.events.push_back(Event::Failed { connection: connection.clone(), why });
-            if let Some(spi_in) = rekeys {
-                // The old pair lives until its end; another try comes before.
-                let left = sa.children.iter().find(|child| child.spi_in == spi_in).map(|child| child.expires);
-                let left = left.map_or(Duration::ZERO, |expires| expires.since(cx.now));
-                sa.later.push((cx.now.after(left.checked_div(2).unwrap_or(left).max(LATER)), again(None)));
-            }
+            later(sa, cx, rekeys, again(None));
         }
     }
+}
+
+/// A pair that was not rekeyed lives until its end; another try comes before.
+fn later(sa: &mut IkeSa, cx: &Context<'_>, rekeys: Option<u32>, again: Task) {
+    let Some(spi_in) = rekeys else { return };
+    let left = sa.children.iter().find(|child| child.spi_in == spi_in).map(|child| child.expires);
+    let left = left.map_or(Duration::ZERO, |expires| expires.since(cx.now));
+    sa.later.push((cx.now.after(left.checked_div(2).unwrap_or(left).max(LATER)), again));
 }
 
 /// Answers a request for a Child SA.

@@ -45,6 +45,7 @@ pub(super) fn begin(
     }
     let offers = offers(sa);
     let used = sa.channel.as_ref().and_then(|channel| channel.chosen.group);
+    let sent_back = group.is_some();
     let Some(group) = group.or(used) else { return Ok(()) };
     let Answer::Offered(Ok((offer, share))) = answers.ask(|| Job::Offer(group))? else { return Ok(()) };
     let (spi, ni) = (cx.spi(), cx.nonce());
@@ -53,7 +54,7 @@ pub(super) fn begin(
         Payload::Nonce(ni.clone()),
         Payload::Ke { group: group.number(), data: share },
     ];
-    let asked = AskedIke { ni, spi, offer, crossed: None };
+    let asked = AskedIke { ni, spi, offer, sent_back, crossed: None };
     sa.ask(cx, Exchange::CreateChildSa, payloads, Asked::RekeyIke(Box::new(asked)));
     Ok(())
 }
@@ -149,6 +150,7 @@ fn denied(sa: &mut IkeSa, cx: &mut Context<'_>, kind: NotifyKind, data: &[u8]) {
     match (kind, group) {
         (NotifyKind::InvalidKePayload, Some(group))
             if group != asked.offer.group()
+                && !asked.sent_back
                 && offers(sa).iter().any(|offer| offer.groups.contains(&group)) =>
         {
             sa.task(Task::RekeyIke { group: Some(group) });

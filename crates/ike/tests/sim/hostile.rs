@@ -1,5 +1,6 @@
 //! What strangers can have the engine hold, compute and say, and for how long; and what a peer can that has proved who it is.
 
+use crate::insider::Insider;
 use crate::outsider::{Outsider, first};
 use crate::world::{Fate, World};
 use ike::connection::{Psk, Secrets};
@@ -370,4 +371,40 @@ fn what_comes_in_another_version_is_answered_now_and_then() {
     assert_eq!(answered, 10);
     world.run_for(Duration::from_secs(2));
     assert!(!world.hears(from(1), &octets).is_empty());
+}
+
+#[test]
+fn a_peer_that_demands_one_group_after_the_other_is_asked_no_more() {
+    for ike in [false, true] {
+        let mut world = World::new();
+        for side in 0..2 {
+            world.change(side, |c| {
+                c.ike[0].groups = vec![Group::X25519, Group::Ecp256];
+                c.child.offers[0].groups = c.ike[0].groups.clone();
+            });
+        }
+        world.up(0);
+        world.settle();
+        world.agree(1);
+        world.by_hand();
+        let mut east = Insider::new(&world.hosts[1].keys).unwrap();
+        let now = world.now;
+        assert!(world.hosts[0].endpoint.rekey("net", ike, now));
+        world.drain();
+        let mut asked = 0;
+        while let Some(transmit) = world.take(0) {
+            let (header, ..) = Header::parse(&transmit.octets).unwrap();
+            if header.exchange != Exchange::CreateChildSa || asked > 20 {
+                break;
+            }
+            asked += 1;
+            let wanted = [Group::Ecp256, Group::X25519][(asked + 1) % 2].number().to_be_bytes().to_vec();
+            let demand = Payload::Notify(Notify::new(NotifyKind::InvalidKePayload, wanted));
+            let answer = east.says(1, (Exchange::CreateChildSa, true, header.id), vec![demand]);
+            world.give(0, &transmit, &[]);
+            world.inject(0, &answer);
+        }
+        assert_eq!(asked, 2, "{ike}");
+        assert_eq!(world.hosts[0].pairs.len(), 1, "what there is goes on");
+    }
 }
