@@ -427,6 +427,7 @@ impl Pluto {
     fn lost_plane(&mut self) {
         if self.plane.take().is_some() {
             tracing::warn!("klips has gone: waiting for it");
+            self.policy.lost();
         }
     }
 
@@ -476,7 +477,12 @@ impl Pluto {
                         self.say(&connection.name, &why);
                     }
                 }
-                Notice::Expire { spi, hard } => self.endpoint.child_expired(spi, hard, now),
+                Notice::Expire { spi, hard } => {
+                    if hard && let Some(plane) = &mut self.plane {
+                        self.policy.dead(&mut plane.kernel, spi);
+                    }
+                    self.endpoint.child_expired(spi, hard, now);
+                }
                 Notice::Mapping { spi, from } => self.endpoint.mapping(spi, from, now),
             }
         }

@@ -4,18 +4,20 @@
 //! down; connections that ipsec.conf has and no pluto knows are down, too, and not absent.
 
 pub mod metrics;
+pub mod traffic;
 
 use crate::command::setup::lives;
 use crate::conf::Conf;
 use crate::conf::connection::{self, Auto};
 use crate::ctl;
 use crate::pluto;
+use crate::pluto::kernel::Carried;
 use crate::rundir::Rundir;
-use crate::table::{Form, Table};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+use traffic::Loads;
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,10 +33,8 @@ pub struct Connection {
     pub remote: String,
     /// What it protects.
     pub flows: String,
-    /// Octets sent and received through the SAs that are there now; a rekeying begins them anew.
-    pub bytes: (u64, u64),
-    /// Packets sent and received.
-    pub packets: (u64, u64),
+    /// What it has carried, on the SAs that are there and on those before them; `None` if that is not known at the moment.
+    pub traffic: Option<Carried>,
     /// Seconds until new SAs are negotiated.
     pub rekey: Option<u64>,
     /// Seconds since anything came through.
@@ -66,25 +66,17 @@ pub struct Snapshot {
     pub deaths: BTreeMap<String, u64>,
 }
 
-/// What the data plane knows of one SA.
-#[derive(Clone, Copy, Debug, Default)]
-struct Traffic {
-    bytes: u64,
-    packets: u64,
-    idle: Option<u64>,
-}
-
 impl Snapshot {
     /// Asks both daemons.
     pub fn take(rundir: &Rundir, confs: &Path) -> Self {
         let mut all = Self { deaths: lives(rundir), ..Self::default() };
-        let sas = all.ask_klips(rundir).unwrap_or_default();
-        all.ask_pluto(rundir, &sas);
+        let loads = all.ask_klips(rundir).ok();
+        all.ask_pluto(rundir, loads.as_ref());
         all.add_unloaded(confs);
         all
     }
 
-    fn ask_klips(&mut self, rundir: &Rundir) -> Result<BTreeMap<u32, Traffic>, ctl::CtlError> {
+    fn ask_klips(&mut self, rundir: &Rundir) -> Result<Loads, ctl::CtlError> {
         let mut client = ctl::Client::connect(rundir)?.within(PATIENCE)?;
         let status = client.call(ctl::Request::Status)?;
         let number = |key: &str| status.get(key).and_then(Value::as_u64).unwrap_or(0);
@@ -93,25 +85,10 @@ impl Snapshot {
         // A reason that has not happened is zero and not absent: what appears out of nothing raises no alarm.
         self.discards = klips::Discard::ALL.iter().map(|why| (why.name().to_owned(), 0)).collect();
         self.discards.extend(counts(status.get("discards")));
-        let mut sas = BTreeMap::new();
-        client.table(Table::Spi, Form::Json, |row| {
-            let row: Value = serde_json::from_str(row)?;
-            let spi = row.get("spi").and_then(Value::as_u64).and_then(|spi| u32::try_from(spi).ok());
-            if let Some(spi) = spi {
-                let number = |at: &str| row.pointer(at).and_then(Value::as_u64);
-                let one = Traffic {
-                    bytes: number("/current/bytes").unwrap_or(0),
-                    packets: number("/packets").unwrap_or(0),
-                    idle: number("/idle"),
-                };
-                sas.insert(spi, one);
-            }
-            Ok(())
-        })?;
-        Ok(sas)
+        Loads::read(&mut client)
     }
 
-    fn ask_pluto(&mut self, rundir: &Rundir, sas: &BTreeMap<u32, Traffic>) {
+    fn ask_pluto(&mut self, rundir: &Rundir, loads: Option<&Loads>) {
         let client = pluto::ctl::Client::connect(rundir).and_then(|client| Ok(client.within(PATIENCE)?));
         let status = client.and_then(|mut client| client.call(&pluto::ctl::Request::Status, |_| Ok(())));
         let Ok(status) = status else { return };
@@ -121,7 +98,7 @@ impl Snapshot {
         let up =
             list("ike_sas").iter().filter(|row| row.get("peer").is_some_and(|peer| !peer.is_null())).count();
         self.ike_sas = u64::try_from(up).unwrap_or(u64::MAX);
-        self.connections = list("connections").iter().map(|one| connection(one, sas)).collect();
+        self.connections = list("connections").iter().map(|one| connection(one, loads)).collect();
         self.connections.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
@@ -156,27 +133,18 @@ fn counts(object: Option<&Value>) -> BTreeMap<String, u64> {
     entries.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
 }
 
-fn connection(one: &Value, sas: &BTreeMap<u32, Traffic>) -> Connection {
+fn connection(one: &Value, loads: Option<&Loads>) -> Connection {
     let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut connection = Connection {
         name: text("name"),
         state: text("state"),
         remote: text("remote"),
         flows: text("flows"),
+        traffic: loads.and_then(|loads| loads.of(one)),
+        idle: loads.and_then(|loads| loads.idle(one)),
         ..Connection::default()
     };
     for pair in one.get("sas").and_then(Value::as_array).into_iter().flatten() {
-        let spi = |key: &str| {
-            let text = pair.get(key)?.as_str()?.strip_prefix("0x")?;
-            u32::from_str_radix(text, 16).ok()
-        };
-        let traffic = |key: &str| spi(key).and_then(|spi| sas.get(&spi)).copied().unwrap_or_default();
-        let (sent, received) = (traffic("out"), traffic("in"));
-        connection.bytes.0 = connection.bytes.0.saturating_add(sent.bytes);
-        connection.bytes.1 = connection.bytes.1.saturating_add(received.bytes);
-        connection.packets.0 = connection.packets.0.saturating_add(sent.packets);
-        connection.packets.1 = connection.packets.1.saturating_add(received.packets);
-        connection.idle = [connection.idle, received.idle].into_iter().flatten().min();
         if pair.get("replaced").and_then(Value::as_bool) != Some(true) {
             let rekey = pair.get("rekey_in").and_then(Value::as_u64);
             connection.rekey = [connection.rekey, rekey].into_iter().flatten().min();
@@ -191,19 +159,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_connection_has_the_numbers_of_its_own_sas_and_the_rekeying_of_the_newest() {
+    fn a_connection_is_rekeyed_when_the_newest_of_its_sas_are() {
         let one = json!({
             "name": "a", "state": "up", "remote": "192.0.2.2", "flows": "x === y",
-            "sas": [
-                { "in": "0x00001001", "out": "0x00001002", "rekey_in": 3, "replaced": true },
-                { "in": "0x00001003", "out": "0x00001004", "rekey_in": 700, "replaced": false },
-            ],
+            "sas": [{ "rekey_in": 3, "replaced": true }, { "rekey_in": 700, "replaced": false }],
         });
-        let sas = [(0x1001, 1, 9), (0x1002, 2, 9), (0x1003, 4, 5), (0x1004, 8, 1), (0x1005, 1000, 0)];
-        let sas = sas.map(|(spi, bytes, idle)| (spi, Traffic { bytes, packets: bytes, idle: Some(idle) }));
-        let seen = connection(&one, &sas.into_iter().collect());
-        assert_eq!((seen.bytes, seen.packets), ((10, 5), (10, 5)));
-        assert_eq!((seen.rekey, seen.idle), (Some(700), Some(5)));
+        let seen = connection(&one, None);
+        assert_eq!((seen.rekey, seen.idle, seen.traffic), (Some(700), None, None));
     }
 
     #[test]

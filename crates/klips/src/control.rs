@@ -273,7 +273,7 @@ impl Control {
                 let id = self.named(ask)?;
                 if let Some(record) = self.sadb.find(&id) {
                     let (base, state) = (answer(&ask.base), record.state() as u8);
-                    let message = self.describe(&base, record, state, Show::of(rule));
+                    let message = self.describe(&base, record, state, Show::of(rule).asked_by(ask));
                     self.sockets.deliver(hearers(from, rule, ask), message);
                 }
                 Ok(())
@@ -294,7 +294,8 @@ impl Control {
             MessageType::Delete | MessageType::DelPair => {
                 let pair = kind == MessageType::DelPair;
                 let gone = if pair { self.delete_pair(ask)? } else { self.delete(ask)? };
-                let message = self.describe(&answer(&ask.base), &gone, SaState::Dead as u8, Show::of(rule));
+                let (base, show) = (answer(&ask.base), Show::of(rule).asked_by(ask));
+                let message = self.describe(&base, &gone, SaState::Dead as u8, show);
                 self.sockets.deliver(hearers(from, rule, ask), message);
                 Ok(())
             }
@@ -472,7 +473,7 @@ impl Control {
         let Some(mut dump) = self.sockets.get_mut(to).and_then(|socket| socket.dump.take()) else {
             return Vec::new();
         };
-        let show = rules::rule(MessageType::Dump).map_or(Show::NoKeys, Show::of);
+        let show = rules::rule(MessageType::Dump).map_or(Show::NO_KEYS, Show::of);
         let message = match &mut dump.what {
             Dumping::Flows(flows) => flows.next().map(|flow| self.describe_flow(&dump.header, &flow)),
             Dumping::Sas(cursor) => loop {

@@ -550,7 +550,8 @@ pub struct SocketOptions {
     pub quiet: bool,
 }
 
-/// Native: the counters of an SA. 40 octets of five u64 after the first word, which is reserved: 48 in all.
+/// Native: the counters of an SA. A reserved word, then four u64: 40 octets in all. In GET, DELETE and DELPAIR, as zeros, it asks
+/// that the answer has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets carried.

@@ -7,6 +7,7 @@ use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
 use crate::print;
 use crate::rundir::{Rundir, confs};
+use crate::watch::traffic::Loads;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 use std::net::IpAddr;
@@ -243,7 +244,9 @@ fn tell(answer: &Value) -> Result<(), Failure> {
 }
 
 fn show(json: bool) -> Result<(), Failure> {
-    let answer = ask(&Request::Status)?;
+    let loads = Loads::ask(&Rundir::from_env());
+    let mut answer = ask(&Request::Status)?;
+    Loads::add_to(loads.as_ref().ok(), &mut answer);
     Ok(if json { print::line(answer) } else { status::lines(&answer).iter().try_for_each(print::line) }?)
 }
 

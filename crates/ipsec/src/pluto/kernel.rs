@@ -13,8 +13,8 @@ use ike::message::pairs::pairs;
 use ipsec_core::{Protocol, SaId, Said, Selector, Spi};
 use pfkey::client::Request;
 use pfkey::{
-    Address, Errno, ExtType, Fault, InnerPair, Lifetime, Message, MessageType, Sa, SaParams, SaType,
-    SpiRange, Tfc, flags, state,
+    Address, Counters, Errno, ExtType, Fault, InnerPair, Lifetime, Message, MessageType, Sa, SaParams,
+    SaType, SpiRange, Tfc, flags, state,
 };
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -81,6 +81,24 @@ pub struct Installed {
     pub flows: Vec<Selector>,
 }
 
+/// What one SA has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Octets of inner packets.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// What a pair of SAs has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Sent.
+    pub out: Load,
+    /// Received.
+    pub r#in: Load,
+}
+
 /// A data plane.
 pub trait Kernel {
     /// An SPI for what comes from `peer` to `local`.
@@ -101,8 +119,8 @@ pub trait Kernel {
         to: (SocketAddr, SocketAddr),
         encapsulate: bool,
     ) -> Result<(), KernelError>;
-    /// Removes a pair of SAs.
-    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError>;
+    /// Removes a pair of SAs, and says what it has carried; `None` if one of them had gone before.
+    fn remove(&mut self, pair: &Installed) -> Result<Option<Carried>, KernelError>;
     /// What it has said since last asked.
     fn notices(&mut self) -> Result<Vec<Notice>, KernelError>;
 }
@@ -168,15 +186,19 @@ impl PfKey {
         Ok(())
     }
 
-    fn delete(&mut self, spi: u32, dst: IpAddr) -> Result<(), KernelError> {
+    fn delete(&mut self, spi: u32, dst: IpAddr) -> Result<Option<Load>, KernelError> {
         let mut request = self.request(MessageType::Delete);
         request.sa(&Sa { spi, ..Sa::default() });
         request.address(ExtType::AddressDst, &Address::host(dst));
-        match self.ask("DELETE", request, |_| ())? {
-            Err(fault) if fault.errno != Errno::ESRCH => {
-                Err(KernelError::Refused(format!("DELETE: {fault}")))
-            }
-            _ => Ok(()),
+        request.counters(&Counters::default());
+        let read = |message: &Message<'_>| {
+            let (bytes, packets) = (message.current?.bytes, message.counters?.packets);
+            Some(Load { bytes, packets })
+        };
+        match self.ask("DELETE", request, read)? {
+            Ok(load) => Ok(load),
+            Err(fault) if fault.errno == Errno::ESRCH => Ok(None),
+            Err(fault) => Err(KernelError::Refused(format!("DELETE: {fault}"))),
         }
     }
 
@@ -357,9 +379,10 @@ impl Kernel for PfKey {
         Ok(())
     }
 
-    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError> {
+    fn remove(&mut self, pair: &Installed) -> Result<Option<Carried>, KernelError> {
         let out = self.delete(pair.spi_out, pair.remote);
-        self.delete(pair.spi_in, pair.local).and(out)
+        let r#in = self.delete(pair.spi_in, pair.local)?;
+        Ok(out?.zip(r#in).map(|(out, r#in)| Carried { out, r#in }))
     }
 
     fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {

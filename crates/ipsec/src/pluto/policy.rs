@@ -3,6 +3,7 @@
 //! Once a connection's policy is there it stays until the connection is unrouted or deleted, whether SAs are there or not:
 //! what it protects is held or dropped, and never leaves in clear.
 
+mod account;
 mod holders;
 mod hosts;
 mod pairs;
@@ -10,7 +11,7 @@ mod pairs;
 mod tests;
 
 use super::journal::{self, Change, Journal};
-use super::kernel::{Installed, Kernel, KernelError};
+use super::kernel::{Carried, Installed, Kernel, KernelError};
 use super::resolver::Resolver;
 use super::updown::{Runner, Told};
 use crate::conf::connection::{Auto, Planned};
@@ -18,6 +19,7 @@ use crate::ctl::Client;
 use crate::host::netlink::{Netlink, Route};
 use crate::rundir::Rundir;
 use crate::table::{Form, Table};
+use account::Accounts;
 use holders::Holders;
 use hosts::Hosts;
 use ike::connection::{Configured, Mode};
@@ -50,6 +52,7 @@ pub(super) struct Policy {
     orphans: Pairs,
     /// Pairs that were replaced, until when packets on their way may still come to them.
     lingering: VecDeque<(Time, Installed)>,
+    accounts: Accounts,
     journal: Journal,
     connections: BTreeMap<String, Kept>,
     runner: Runner,
@@ -101,6 +104,7 @@ impl Policy {
             holders: Holders::default(),
             orphans,
             lingering: VecDeque::new(),
+            accounts: Accounts::default(),
             connections: BTreeMap::new(),
             runner: Runner::new(),
             resolver,
@@ -143,6 +147,21 @@ impl Policy {
     /// The pairs of a connection.
     pub(super) fn pairs(&self, name: &str) -> impl Iterator<Item = &Installed> {
         self.pairs.of(name)
+    }
+
+    /// The pairs of every connection that were replaced and are there for what is on its way.
+    pub(super) fn lingering(&self) -> impl Iterator<Item = &Installed> {
+        self.lingering.iter().map(|(_, pair)| pair)
+    }
+
+    /// What pairs of a connection that have gone had carried.
+    pub(super) fn gone(&self, name: &str) -> Carried {
+        self.accounts.gone(name)
+    }
+
+    /// Whether what a pair carries is to be added to that.
+    pub(super) fn counts(&self, pair: &Installed) -> bool {
+        self.accounts.counts(pair)
     }
 
     /// Installs a pair, and sends packets to it.
@@ -328,10 +347,38 @@ impl Policy {
             self.lingering.push_back((now.after(LINGER), pair));
             return;
         }
-        if let Err(error) = kernel.remove(&pair) {
+        self.end(kernel, &pair);
+        self.note(&[gone(&pair)]);
+    }
+
+    /// Removes a pair from the data plane, and counts what it had carried.
+    fn end(&mut self, kernel: &mut dyn Kernel, pair: &Installed) {
+        let removed = kernel.remove(pair);
+        if let Err(error) = &removed {
             tracing::warn!("\"{}\": {error}", pair.connection);
         }
-        self.note(&[gone(&pair)]);
+        self.close(pair, removed.ok().flatten());
+        self.accounts.forget(pair);
+    }
+
+    fn close(&mut self, pair: &Installed, carried: Option<Carried>) {
+        if !self.accounts.close(pair, carried) {
+            let name = &pair.connection;
+            let lingering = self.lingering.iter().map(|(_, pair)| pair);
+            let others = lingering.filter(|other| other.connection == *name).chain(self.pairs.of(name));
+            self.accounts.begin_anew(name, others);
+        }
+    }
+
+    /// The inbound SA of a pair has reached its end. The data plane knows for a moment what it had carried, and the engine
+    /// may take longer to be done with it.
+    pub(super) fn dead(&mut self, kernel: &mut dyn Kernel, spi_in: u32) {
+        let lingers = || self.lingering().find(|pair| pair.spi_in == spi_in);
+        let Some(pair) = self.pairs.get(spi_in).or_else(lingers).cloned() else { return };
+        if self.accounts.counts(&pair) {
+            let removed = kernel.remove(&pair);
+            self.close(&pair, removed.ok().flatten());
+        }
     }
 
     /// Has a pair go on between other addresses or ports, and what leads to it with it.
@@ -351,6 +398,7 @@ impl Policy {
         if let Some((_, pair)) = lingers.filter(|_| !moved).and_then(|at| self.lingering.get_mut(at)) {
             pair.clone_from(&new);
         }
+        self.accounts.rename(&old, &new);
         self.note(&[gone(&old), Change::Is(&new)]);
         if old.local == new.local { Ok(()) } else { self.reroute(&new.connection, new.local) }
     }
@@ -382,11 +430,12 @@ impl Policy {
 
     /// Removes pairs whose time is over, or all that were replaced.
     pub(super) fn expire(&mut self, kernel: &mut dyn Kernel, now: Option<Time>) {
-        let over = |until: Time| now.is_none_or(|now| until <= now);
-        let first =
-            self.lingering.iter().position(|(until, _)| !over(*until)).unwrap_or(self.lingering.len());
-        let go: Vec<Installed> = self.lingering.drain(..first).map(|(_, pair)| pair).collect();
-        go.iter().for_each(|pair| _ = kernel.remove(pair));
+        let over = |(until, _): &mut (Time, Installed)| now.is_none_or(|now| *until <= now);
+        let mut go = Vec::new();
+        while let Some((_, pair)) = self.lingering.pop_front_if(over) {
+            self.end(kernel, &pair);
+            go.push(pair);
+        }
         if !go.is_empty() {
             self.note(&go.iter().map(gone).collect::<Vec<_>>());
         }
@@ -396,8 +445,15 @@ impl Policy {
     pub(super) fn forget(&mut self, spi_in: u32) {
         if let Some(pair) = self.pairs.remove(spi_in) {
             self.leave(&pair.connection, &pair.flows, spi_in);
+            self.accounts.forget(&pair);
             self.note(&[gone(&pair)]);
         }
+    }
+
+    /// The data plane is out of reach, and what it had counted with it.
+    pub(super) fn lost(&mut self) {
+        let lingering = self.lingering.iter().map(|(_, pair)| pair);
+        self.accounts.begin_all_anew(self.pairs.iter().chain(lingering));
     }
 
     /// Has packets of a connection ask for SAs.
@@ -458,6 +514,7 @@ impl Policy {
         self.hosts.clear();
         self.holders.clear();
         let lingering = core::mem::take(&mut self.lingering);
+        self.accounts.begin_all_anew(core::iter::empty());
         let all = lost.iter().chain(lingering.iter().map(|(_, pair)| pair));
         self.note(&all.map(gone).collect::<Vec<_>>());
         for (name, kept) in &mut self.connections {

@@ -1,5 +1,6 @@
 //! How everything is: as an object for programs, and as lines for people.
 
+use super::kernel::{Carried, Installed};
 use super::policy::Policy;
 use crate::conf::connection::{Auto, Planned};
 use ike::IkeRow;
@@ -33,6 +34,10 @@ pub(super) fn connections(
     rows: &[IkeRow],
     now: Time,
 ) -> Value {
+    let mut lingering: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for pair in policy.lingering() {
+        lingering.entry(&pair.connection).or_default().push(names(policy, pair));
+    }
     let connections: Vec<Value> = planned
         .iter()
         .map(|(name, planned)| {
@@ -54,12 +59,10 @@ pub(super) fn connections(
                 .map(|pair| {
                     let child =
                         rows.iter().flat_map(|row| &row.children).find(|child| child.spi_in == pair.spi_in);
-                    json!({
-                        "in": format!("{:#010x}", pair.spi_in),
-                        "out": format!("{:#010x}", pair.spi_out),
-                        "rekey_in": child.map(|child| child.rekey_at.since(now).as_secs()),
-                        "replaced": child.is_some_and(|child| child.replaced),
-                    })
+                    let mut object = names(policy, pair);
+                    object["rekey_in"] = json!(child.map(|child| child.rekey_at.since(now).as_secs()));
+                    object["replaced"] = json!(child.is_some_and(|child| child.replaced));
+                    object
                 })
                 .collect();
             let ike = &planned.ike;
@@ -77,6 +80,8 @@ pub(super) fn connections(
                 "remote_id": ike.remote_id.to_string(),
                 "flows": flows(&ike.child.local, &ike.child.remote),
                 "sas": pairs,
+                "lingering": lingering.remove(name.as_str()).unwrap_or_default(),
+                "gone": carried(policy.gone(name)),
             })
         })
         .collect();
@@ -103,6 +108,26 @@ pub(super) fn connections(
         })
         .collect();
     json!({ "connections": connections, "ike_sas": sas })
+}
+
+/// The names of a pair in the data plane.
+fn names(policy: &Policy, pair: &Installed) -> Value {
+    json!({
+        "in": format!("{:#010x}", pair.spi_in),
+        "out": format!("{:#010x}", pair.spi_out),
+        "local": pair.local.to_string(),
+        "remote": pair.remote.to_string(),
+        "counted": policy.counts(pair),
+    })
+}
+
+/// Octets and packets of either direction.
+pub(crate) fn carried(carried: Carried) -> Value {
+    let Carried { out, r#in } = carried;
+    json!({
+        "bytes": { "out": out.bytes, "in": r#in.bytes },
+        "packets": { "out": out.packets, "in": r#in.packets },
+    })
 }
 
 const fn auto(auto: Auto) -> &'static str {
@@ -157,6 +182,13 @@ pub fn lines(status: &Value) -> Vec<String> {
                 text(&pair, "out"),
                 text(&pair, "rekey_in")
             ));
+        }
+        let carried = |at: &str| one.pointer(at).and_then(Value::as_u64).filter(|n| *n != 0);
+        for (word, way) in [("sent", "out"), ("received", "in")] {
+            if let Some(packets) = carried(&format!("/traffic/packets/{way}")) {
+                let octets = carried(&format!("/traffic/bytes/{way}")).unwrap_or(0);
+                all.push(format!("\"{name}\":   {word} {octets} octets in {packets} packets"));
+            }
         }
     }
     for one in list(status, "waiting") {

@@ -2,6 +2,7 @@
 
 use super::Snapshot;
 use crate::command::version::VERSION;
+use crate::pluto::kernel::{Carried, Load};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -75,29 +76,30 @@ pub fn text(seen: &Snapshot) -> Result<String, fmt::Error> {
             None => registry.register(name, help, family),
         }
     };
-    let both = |of: fn(&super::Connection) -> (u64, u64)| {
+    // Where it is not known there is no line: a zero would be a counter that began anew, and the next value all traffic again.
+    let both = |of: fn(Load) -> u64| {
         let mut values = Vec::new();
         for (labels, one) in all() {
-            let (sent, received) = of(one);
-            for (direction, value) in [("out", sent), ("in", received)] {
+            let Some(Carried { out, r#in }) = one.traffic else { continue };
+            for (direction, load) in [("out", out), ("in", r#in)] {
                 let mut labels = labels.clone();
                 labels.push(("direction", direction.to_owned()));
-                values.push((labels, value));
+                values.push((labels, of(load)));
             }
         }
         values
     };
     counter(
         "connection",
-        "Octets through the SAs a connection has now; a rekeying begins at zero",
+        "Octets that a connection has carried since pluto and klips were started, through all its SAs",
         Some(Unit::Bytes),
-        both(|one| one.bytes),
+        both(|load| load.bytes),
     );
     counter(
         "connection_packets",
-        "Packets through the SAs a connection has now; a rekeying begins at zero",
+        "Packets that a connection has carried since pluto and klips were started, through all its SAs",
         None,
-        both(|one| one.packets),
+        both(|load| load.packets),
     );
     let named = |label: &'static str, values: &std::collections::BTreeMap<String, u64>| {
         values.iter().map(|(name, count)| (by(label, name), *count)).collect()
@@ -211,8 +213,10 @@ mod tests {
         let up = Connection {
             name: "west-east".into(),
             state: "up".into(),
-            bytes: (70, 7),
-            packets: (3, 2),
+            traffic: Some(Carried {
+                out: Load { bytes: 70, packets: 3 },
+                r#in: Load { bytes: 7, packets: 2 },
+            }),
             rekey: Some(700),
             ..Connection::default()
         };
@@ -248,6 +252,9 @@ mod tests {
             is("ipsec_connection_packets_total", &[("connection", "west-east"), ("direction", "in")]),
             2.0
         );
+        // Not zero: it is not known.
+        let odd = [("connection", "odd \"name\"\\\n"), ("direction", "out")];
+        assert_eq!(value(&samples, "ipsec_connection_bytes_total", &odd), None);
         assert_eq!(is("ipsec_connection_rekey_seconds", &[("connection", "west-east")]), 700.0);
         assert_eq!(is("ipsec_discards_total", &[("reason", "forged")]), 5.0);
         assert_eq!(is("ipsec_discards_total", &[("reason", "replayed")]), 0.0);
@@ -277,7 +284,8 @@ mod tests {
         let path =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/grafana/ipsec.json");
         let dashboard: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        let one = Connection { rekey: Some(1), idle: Some(1), ..Connection::default() };
+        let traffic = Some(Carried::default());
+        let one = Connection { rekey: Some(1), idle: Some(1), traffic, ..Connection::default() };
         let counts: BTreeMap<String, u64> = [("x".to_owned(), 1)].into();
         let seen = Snapshot {
             connections: vec![one],

@@ -23,6 +23,7 @@ mod record;
 mod schema;
 mod several;
 mod slow;
+mod traffic;
 mod transport;
 
 #[path = "../support/alone.rs"]
@@ -302,8 +303,8 @@ fn passes(from: Inside<'_>, to: Inside<'_>) {
     });
 }
 
-/// Numbered datagrams from one to the other while `change` is made; none may be lost.
-fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
+/// Numbered datagrams from one to the other while `change` is made; none may be lost. Says how many there were.
+fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) -> u32 {
     let (sent, lost) = stream::during(from.inside(), to.inside(), change);
     assert!(
         sent > 20 && lost.is_empty(),
@@ -311,6 +312,7 @@ fn unbroken(from: &Gateway, to: &Gateway, change: impl FnOnce()) {
         from.discards(),
         to.discards()
     );
+    sent
 }
 
 #[test]

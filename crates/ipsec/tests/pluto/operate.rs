@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The value of a metric whose line begins with this.
-fn metric(text: &str, head: &str) -> Option<f64> {
+pub(crate) fn metric(text: &str, head: &str) -> Option<f64> {
     let line = text.lines().find(|line| line.starts_with(head))?;
     line.rsplit(' ').next()?.parse().ok()
 }

@@ -6,6 +6,7 @@
 use super::add::{BESIDE_IDENTITIES, SELECTOR_OCTETS};
 use super::expire::Limit;
 use super::{Control, flag};
+use crate::discard::Discard;
 use crate::sa::Sa;
 use crate::sadb::Record;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,8 +14,8 @@ use ipsec_core::algorithm::Encryption;
 use ipsec_core::{Protocol, Selector, Time};
 use pfkey::rules::{Reply, Rule};
 use pfkey::{
-    Address, Base, ExtType, Identity, InnerPair, KmCookie, Lifetime, Member, MessageType, PacketLimits, Pair,
-    ReplayValue, SaParams, SaType, Writer, state,
+    Address, Base, Counters, ExtType, Identity, InnerPair, KmCookie, Lifetime, Member, Message, MessageType,
+    PacketLimits, Pair, ReplayValue, SaParams, SaType, Writer, state,
 };
 
 /// UDP, the protocol of NAT-T addresses.
@@ -30,17 +31,25 @@ pub(super) const fn satype(protocol: Protocol) -> SaType {
     }
 }
 
-/// Whether a message shows the SA's keys.
+/// What a message shows of an SA that others do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Show {
-    Keys,
-    NoKeys,
+pub(super) struct Show {
+    keys: bool,
+    counters: bool,
 }
 
 impl Show {
+    pub(super) const NO_KEYS: Self = Self { keys: false, counters: false };
+
     /// What the rules say of a message's answer.
     pub(super) fn of(rule: &Rule) -> Self {
-        if rule.reply == Reply::Whole { Self::Keys } else { Self::NoKeys }
+        Self { keys: rule.reply == Reply::Whole, ..Self::NO_KEYS }
+    }
+
+    /// The same, with the counters if the request has the extension that they go in: it is native, and a program of
+    /// pf_key(7P) need not know it.
+    pub(super) const fn asked_by(self, ask: &Message<'_>) -> Self {
+        Self { counters: ask.counters.is_some(), ..self }
     }
 }
 
@@ -82,7 +91,7 @@ impl Control {
         if record.policy != Default::default() {
             w.sa_policy(&record.policy);
         }
-        if let Some(sa) = esp.filter(|_| show == Show::Keys) {
+        if let Some(sa) = esp.filter(|_| show.keys) {
             keys(&mut w, sa);
         }
         if let Some(extras) = extras {
@@ -112,6 +121,9 @@ impl Control {
             let member =
                 |id: &ipsec_core::SaId| Member { satype: satype(id.protocol).number(), spi: id.spi.0 };
             w.group(&group.iter().map(member).collect::<Vec<_>>());
+        }
+        if show.counters {
+            w.counters(&esp.map_or(Counters::default(), |sa| counters(sa, record)));
         }
         w.finish().unwrap_or_default()
     }
@@ -172,6 +184,17 @@ impl Control {
             addtime: self.wall_clock(record.added),
             usetime: wall(sa.and_then(|sa| sa.first_use())),
         }
+    }
+}
+
+fn counters(sa: &Sa, record: &Record) -> Counters {
+    let refused = sa.refused();
+    let refused = |why: Discard| refused.iter().find(|(reason, _)| *reason == why).map_or(0, |(_, n)| *n);
+    Counters {
+        packets: sa.packets(),
+        forged: refused(Discard::Forged),
+        replayed: refused(Discard::Replayed).saturating_add(refused(Discard::ReplayOld)),
+        sequence: if record.flags & flag::BOTH == flag::INBOUND { sa.received() } else { sa.sent() },
     }
 }
 

@@ -1,5 +1,6 @@
 //! The picture: from two looks to lines of text, without a terminal.
 
+use crate::pluto::kernel::Carried;
 use crate::watch::{Connection, Snapshot};
 use ipsec_core::Time;
 use std::collections::BTreeMap;
@@ -125,16 +126,17 @@ impl View {
 
     /// Octets per second, out and in, by connection.
     fn rates(&self) -> BTreeMap<&str, (u64, u64)> {
-        let before: BTreeMap<&str, (u64, u64)> = self
+        let before: BTreeMap<&str, Carried> = self
             .before
             .iter()
             .flat_map(|(seen, _)| &seen.connections)
-            .map(|one| (one.name.as_str(), one.bytes))
+            .filter_map(|one| Some((one.name.as_str(), one.traffic?)))
             .collect();
         let rate = |one: &Connection| {
-            // Seen for the first time: how fast is not known yet.
-            let (out, r#in) = before.get(one.name.as_str()).copied().unwrap_or(one.bytes);
-            (self.rate(one.bytes.0, out), self.rate(one.bytes.1, r#in))
+            let now = one.traffic.unwrap_or_default();
+            // Seen for the first time, or not seen now: how fast is not known.
+            let then = before.get(one.name.as_str()).filter(|_| one.traffic.is_some()).unwrap_or(&now);
+            (self.rate(now.out.bytes, then.out.bytes), self.rate(now.r#in.bytes, then.r#in.bytes))
         };
         self.now.0.connections.iter().map(|one| (one.name.as_str(), rate(one))).collect()
     }
@@ -217,6 +219,7 @@ fn span(seconds: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pluto::kernel::Load;
 
     fn connection(name: &str, state: &str, out: u64) -> Connection {
         Connection {
@@ -224,7 +227,7 @@ mod tests {
             state: state.into(),
             remote: "198.51.100.7".into(),
             flows: "10.1.0.0/16 === 10.2.0.0/16".into(),
-            bytes: (out, 0),
+            traffic: Some(Carried { out: Load { bytes: out, packets: 1 }, r#in: Load::default() }),
             rekey: (state == "up").then_some(2820),
             ..Connection::default()
         }
@@ -269,13 +272,19 @@ mod tests {
     #[test]
     fn counters_that_begin_anew_and_connections_that_are_new_have_no_rate_out_of_nothing() {
         let mut view = View::new(seen(1_000_000, 0), Time::from_secs(0));
-        // Rekeyed: 2000 octets on the new SAs.
+        // pluto was started again, and 2000 octets have passed since.
         view.next(seen(2000, 0), Time::from_secs(2));
         assert_eq!(view.rates()["a"], (1000, 0));
         let mut more = seen(2000, 0);
         more.connections.push(connection("new", "up", 77_777));
         view.next(more, Time::from_secs(4));
         assert_eq!(view.rates()["new"], (0, 0));
+        let mut unknown = seen(2000, 0);
+        unknown.connections[0].traffic = None;
+        view.next(unknown, Time::from_secs(6));
+        assert_eq!(view.rates()["a"], (0, 0));
+        view.next(seen(2_000_000, 0), Time::from_secs(8));
+        assert_eq!(view.rates()["a"], (0, 0));
     }
 
     #[test]

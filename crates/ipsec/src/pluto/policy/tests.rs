@@ -1,7 +1,7 @@
 //! Which routes there are, and what the data plane is asked for when one of several pairs of the same flow goes.
 
 use super::*;
-use crate::pluto::kernel::Notice;
+use crate::pluto::kernel::{Load, Notice};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Times, WhenGone};
 use ike::event::Keyed;
 use ike::identity::{Id, IdPattern};
@@ -19,12 +19,14 @@ struct Led {
     /// Requests that it grants, and how many it refuses then.
     granted: usize,
     refused: usize,
+    /// What each pair carries.
+    carried: BTreeMap<u32, Carried>,
 }
 
 impl Default for Led {
     fn default() -> Self {
-        let (led, policy, pairs) = Default::default();
-        Self { led, policy, pairs, granted: usize::MAX, refused: 0 }
+        let (led, policy, pairs, carried) = Default::default();
+        Self { led, policy, pairs, carried, granted: usize::MAX, refused: 0 }
     }
 }
 
@@ -76,9 +78,9 @@ impl Kernel for Led {
     fn relocate(&mut self, _: &Installed, _: (SocketAddr, SocketAddr), _: bool) -> Result<(), KernelError> {
         Ok(())
     }
-    fn remove(&mut self, pair: &Installed) -> Result<(), KernelError> {
+    fn remove(&mut self, pair: &Installed) -> Result<Option<Carried>, KernelError> {
         self.pairs.remove(&pair.spi_in);
-        Ok(())
+        Ok(self.carried.remove(&pair.spi_in))
     }
     fn notices(&mut self) -> Result<Vec<Notice>, KernelError> {
         Ok(Vec::new())
@@ -122,6 +124,70 @@ fn where_the_pair_that_sends_goes_its_flows_move_at_once_to_another_that_carries
     assert_eq!(down(3, true), [(flow(1), 0x101)]);
     // The last one: what it protected is held.
     assert_eq!(down(1, false), [(flow(1), 0), (flow(2), 0)]);
+}
+
+fn carried(packets: u64) -> Carried {
+    let load = Load { bytes: packets * 100, packets };
+    Carried { out: load, r#in: load }
+}
+
+#[test]
+fn what_a_pair_carried_is_counted_once_and_when_it_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut policy = Policy::new(Rundir::new(dir.path()));
+    let known = (1..=4).map(|n| (n, carried(10_u64.pow(n - 1)))).collect();
+    let mut kernel = Led { carried: known, ..Led::default() };
+    for n in 1..=4 {
+        policy.pairs.insert(pair(n, &[flow(1)]), false);
+    }
+    // Replaced: it is there for a while, and still counts by itself.
+    policy.down(&mut kernel, 1, true, Time::ZERO);
+    assert_eq!((policy.gone("net"), policy.lingering().count()), (carried(0), 1));
+    // At its hard limit: its place is empty in a moment, and it is in the sum at once and once only.
+    policy.dead(&mut kernel, 2);
+    assert_eq!((policy.gone("net"), policy.counts(&pair(2, &[]))), (carried(10), false));
+    policy.dead(&mut kernel, 2);
+    policy.down(&mut kernel, 2, false, Time::ZERO);
+    policy.expire(&mut kernel, Some(Time::ZERO.after(LINGER)));
+    assert_eq!((policy.gone("net"), policy.lingering().count()), (carried(11), 0));
+    assert!(policy.counts(&pair(2, &[])), "the name is free again");
+    policy.down(&mut kernel, 3, true, Time::ZERO);
+    policy.down(&mut kernel, 4, false, Time::ZERO);
+    policy.expire(&mut kernel, None);
+    assert_eq!(policy.gone("net"), carried(1111));
+}
+
+/// A value that is smaller than one before is taken for a counter that began anew, and counted whole.
+#[test]
+fn where_a_sum_is_lost_nothing_that_was_counted_before_is_in_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut policy = Policy::new(Rundir::new(dir.path()));
+    let known = [(1, carried(1)), (3, carried(100)), (4, carried(1000))].into();
+    let mut kernel = Led { carried: known, ..Led::default() };
+    for n in 1..=4 {
+        policy.pairs.insert(pair(n, &[flow(1)]), false);
+    }
+    policy.down(&mut kernel, 1, true, Time::ZERO);
+    policy.expire(&mut kernel, None);
+    assert_eq!(policy.gone("net"), carried(1));
+    // Somebody else has deleted the second one; both others had been counted.
+    policy.down(&mut kernel, 4, true, Time::ZERO);
+    policy.down(&mut kernel, 2, true, Time::ZERO);
+    policy.expire(&mut kernel, None);
+    assert_eq!((policy.gone("net"), policy.counts(&pair(3, &[]))), (carried(0), false));
+    policy.pairs.insert(pair(5, &[flow(1)]), false);
+    kernel.carried.insert(5, carried(7));
+    for n in [3, 5] {
+        policy.down(&mut kernel, n, false, Time::ZERO);
+    }
+    policy.expire(&mut kernel, None);
+    assert_eq!(policy.gone("net"), carried(7));
+    // The data plane goes, and all it knew: as soon as that is seen, and not only when another is there.
+    policy.pairs.insert(pair(6, &[flow(1)]), false);
+    policy.lost();
+    assert_eq!((policy.gone("net"), policy.counts(&pair(6, &[]))), (carried(0), false));
+    policy.found(&mut kernel);
+    assert!(policy.counts(&pair(6, &[])));
 }
 
 #[test]
