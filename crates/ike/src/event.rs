@@ -99,6 +99,13 @@ pub enum Event {
         /// Who has it now, as octets to be kept.
         holder: Vec<u8>,
     },
+    /// What a peer had begun came to nothing. It has proved nothing, and may be anybody.
+    PeerFailed {
+        /// Where the peer is.
+        remote: SocketAddr,
+        /// Why.
+        why: Why,
+    },
     /// A step of a negotiation, for whoever watches it.
     Progress {
         /// The connection, if it is known already.

@@ -2,7 +2,7 @@
 //! to say.
 
 use crate::connection::{Connection, Secrets};
-use crate::event::{Event, Transmit};
+use crate::event::{Event, Transmit, Why};
 use crate::identity::Id;
 use crate::lease::Leases;
 use crate::loaded::Loaded;
@@ -10,7 +10,7 @@ use crate::message::IkeSpi;
 use crate::sa::{Child, IkeSa, Task};
 use crate::tape::{Entry, Shared};
 use crate::work::Work;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use ipsec_core::Time;
 use std::collections::VecDeque;
@@ -130,11 +130,23 @@ impl Outbox {
         connection: Option<&Arc<Connection>>,
         text: impl FnOnce() -> String,
     ) {
-        if self.words.take(now) {
+        if self.may_say(now) {
             self.progress(connection, text());
-        } else {
-            self.counters.unsaid = self.counters.unsaid.saturating_add(1);
         }
+    }
+
+    /// The same, when it has come to nothing.
+    pub(crate) fn peer_failed(&mut self, now: Time, remote: SocketAddr, why: Why) {
+        if self.may_say(now) {
+            self.events.push_back(Event::PeerFailed { remote, why });
+        }
+    }
+
+    /// Whether something may be said of a stranger now; what may not is counted.
+    fn may_say(&mut self, now: Time) -> bool {
+        let may = self.words.take(now);
+        self.counters.unsaid = self.counters.unsaid.saturating_add(u64::from(!may));
+        may
     }
 
     pub(crate) fn progress(&mut self, connection: Option<&Arc<Connection>>, text: String) {

@@ -933,8 +933,7 @@ impl IkeSa {
         } else if let Some(connection) = connection.filter(|_| self.initiator) {
             cx.out.events.push_back(Event::Failed { connection, why });
         } else {
-            let remote = self.remote;
-            cx.out.of_stranger(cx.now, None, || format!("negotiation with {remote} came to nothing: {why}"));
+            cx.out.peer_failed(cx.now, self.remote, why);
         }
     }
 

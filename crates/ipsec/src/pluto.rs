@@ -5,6 +5,7 @@
 //! that has gone is waited for, and what was installed in it is negotiated anew.
 
 pub mod ctl;
+mod failures;
 mod journal;
 pub mod kernel;
 mod leases;
@@ -27,7 +28,8 @@ use crate::ikesock::{self, Kind, Record, client::Client};
 use crate::process::{Process, keep_memory_private};
 use crate::rundir::{self, Rundir};
 use ctl::Inbox;
-use ike::event::Event;
+use failures::Failures;
+use ike::event::{Event, Why};
 use ike::job::{Answer, Job, JobId};
 use ike::{Endpoint, Random};
 use ipsec_core::Time;
@@ -155,24 +157,43 @@ struct Plane {
 #[derive(Debug, Default)]
 struct Attempts {
     last: u64,
-    running: BTreeMap<String, u64>,
+    running: BTreeMap<String, Attempt>,
+}
+
+/// What goes on for a connection.
+#[derive(Debug, Default)]
+struct Attempt {
+    number: u64,
+    since: Time,
+    /// The last word about it.
+    said: String,
 }
 
 impl Attempts {
-    /// The number of what goes on for a connection; a new one if nothing did.
-    fn number(&mut self, name: &str) -> u64 {
-        if let Some(number) = self.running.get(name) {
-            return *number;
-        }
-        self.last = self.last.wrapping_add(1);
-        self.running.insert(name.to_owned(), self.last);
-        self.last
+    /// What goes on for a connection; a new one if nothing did.
+    fn of(&mut self, name: &str, now: Time) -> &mut Attempt {
+        let last = &mut self.last;
+        self.running.entry(name.to_owned()).or_insert_with(|| {
+            *last = last.wrapping_add(1);
+            Attempt { number: *last, since: now, said: String::new() }
+        })
     }
 
     /// What comes next for it is another.
     fn end(&mut self, name: &str) {
         self.running.remove(name);
     }
+}
+
+/// Why a connection is not up that somebody took down.
+const ASKED: &str = "taken down on this side";
+
+/// Who hears what is said of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hears {
+    All,
+    /// Not who waits for it to be up: what becomes of it is their answer, and is not said twice.
+    NotWatchers,
 }
 
 /// Somebody who waits for a section to be up.
@@ -211,6 +232,7 @@ struct Pluto {
     /// Who wants to hear everything that is said of connections.
     listeners: Vec<Sender<Value>>,
     attempts: Attempts,
+    failures: Failures,
     /// Connections that wait for an IKE SA that is being made, in order: all of one peer share one.
     waiting: VecDeque<String>,
     buffer: Vec<u8>,
@@ -262,6 +284,7 @@ impl Pluto {
             leaving: Vec::new(),
             listeners: Vec::new(),
             attempts: Attempts::default(),
+            failures: Failures::default(),
             waiting: VecDeque::new(),
             buffer: vec![0; ikesock::LONGEST],
             strict: false,
@@ -474,7 +497,7 @@ impl Pluto {
                     };
                     self.say(&connection.name, &format!("begun by a packet from {src} to {dst}"));
                     if let Err(why) = self.up(&connection.name, now) {
-                        self.say(&connection.name, &why);
+                        self.failed(&connection.name, &why);
                     }
                 }
                 Notice::Expire { spi, hard } => {
@@ -552,6 +575,7 @@ impl Pluto {
             | Event::ChildDown { .. }
             | Event::ChildMoved { .. }
             | Event::Leased { .. }
+            | Event::PeerFailed { .. }
             | Event::Progress { .. }
             | Event::Again { .. } => 0,
         };
@@ -582,11 +606,11 @@ impl Pluto {
                                 status::flows(&child.local_selectors, &child.remote_selectors)
                             ),
                         );
+                        self.failures.is_up(&name, child.remote.ip());
                         self.finish(&name, &Ok(()));
                     }
                     Err(why) => {
-                        self.say(&name, &format!("the SAs could not be installed: {why}"));
-                        self.finish(&name, &Err(why));
+                        self.failed(&name, &format!("the SAs could not be installed: {why}"));
                         // Other peers of the connection have theirs.
                         if self.policy.is_up(&name) {
                             self.endpoint.delete_child(child.inbound.spi, now);
@@ -604,14 +628,21 @@ impl Pluto {
                 }
             }
             Event::ChildDown { connection, spi_in, replaced, .. } => {
+                let was_up = self.policy.is_up(&connection.name);
                 if let Some(plane) = &mut self.plane {
                     self.policy.down(&mut plane.kernel, spi_in, replaced, now);
                 } else {
                     self.policy.forget(spi_in);
                 }
                 if !replaced {
-                    self.doubt(&connection.name, now);
-                    self.say(&connection.name, &format!("IPsec SA is down {{in={spi_in:#010x}}}"));
+                    let name = &connection.name;
+                    self.doubt(name, now);
+                    self.say(name, &format!("IPsec SA is down {{in={spi_in:#010x}}}"));
+                    // What could not even be installed has a better reason than this.
+                    if was_up {
+                        let why = if self.leaves(name) { ASKED } else { "its SAs ended" };
+                        self.note_down(name, why, now);
+                    }
                 }
             }
             Event::ChildMoved { spi_in, from, to, encapsulate, .. } => {
@@ -647,23 +678,39 @@ impl Pluto {
             Event::IkeRekeyed { from, to } => tracing::info!("IKE SA {from} was replaced by {to}"),
             Event::IkeDown { connection: Some(connection), why, .. } => {
                 self.doubt(&connection.name, now);
-                self.say(&connection.name, &format!("IKE SA is down: {why}"));
-                self.finish(&connection.name, &Err(why.to_string()));
+                let name = &connection.name;
+                self.tell(name, &format!("IKE SA is down: {why}"), Hears::NotWatchers);
+                match &why {
+                    Why::Asked if self.leaves(name) => self.note_down(name, ASKED, now),
+                    // What we end for a reason has that reason.
+                    Why::Asked | Why::Rekeyed => {}
+                    why => self.note_down(name, &format!("IKE SA is down: {why}"), now),
+                }
+                self.finish(name, &Err(why.to_string()));
             }
             Event::IkeDown { why, .. } => tracing::info!("a peer's negotiation came to nothing: {why}"),
+            Event::PeerFailed { remote, why } => {
+                let said = format!("negotiation with {remote} came to nothing: {why}");
+                tracing::info!("{said}");
+                self.failures.note_peer(remote.ip(), &said, now);
+            }
             Event::Progress { connection: Some(connection), text } => self.say(&connection.name, &text),
             Event::Progress { connection: None, text } => tracing::info!("{text}"),
             Event::Again { name, connection } => {
                 if connection.is_some()
                     && let Err(why) = self.up(&name, now)
                 {
-                    self.say(&name, &why);
+                    self.failed(&name, &why);
                 }
             }
             Event::Failed { connection, why } => {
                 self.doubt(&connection.name, now);
-                self.say(&connection.name, &format!("given up: {why}"));
-                self.finish(&connection.name, &Err(why.to_string()));
+                let name = &connection.name;
+                self.tell(name, &format!("given up: {why}"), Hears::NotWatchers);
+                let asked = why == Why::Asked;
+                let why = why.to_string();
+                self.note_down(name, if asked { ASKED } else { &why }, now);
+                self.finish(name, &Err(why));
             }
         }
     }
@@ -675,7 +722,33 @@ impl Pluto {
 
     /// Says something about a connection: in the log, and to who waits for it.
     fn say(&mut self, name: &str, text: &str) {
-        let number = self.attempts.number(name);
+        self.tell(name, text, Hears::All);
+    }
+
+    /// Something about a connection came to nothing, and who waits for it is told so.
+    fn failed(&mut self, name: &str, why: &str) {
+        self.tell(name, why, Hears::NotWatchers);
+        self.note_down(name, why, clock::now());
+        self.finish(name, &Err(why.to_owned()));
+    }
+
+    /// Whether somebody is taking a connection down.
+    fn leaves(&self, name: &str) -> bool {
+        self.leaving.iter().any(|leaving| leaving.names.iter().any(|one| one == name))
+    }
+
+    /// Keeps why a connection is not up, if it is not.
+    fn note_down(&mut self, name: &str, why: &str, now: Time) {
+        if self.planned.contains_key(name) && !self.policy.is_up(name) {
+            self.failures.note(name, why, now);
+        }
+    }
+
+    /// The same as [`Self::say`], to fewer.
+    fn tell(&mut self, name: &str, text: &str, hears: Hears) {
+        let attempt = self.attempts.of(name, clock::now());
+        attempt.said = text.to_owned();
+        let number = attempt.number;
         let said = format!("\"{name}\" #{number}: {text}");
         tracing::info!("{said}");
         let section = self.section(name).to_owned();
@@ -684,8 +757,10 @@ impl Pluto {
             let event = json!({ "say": { "connection": name, "negotiation": number, "text": text } });
             self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
         }
-        self.watchers
-            .retain(|watcher| watcher.section != section || watcher.reply.send(line.clone()).is_ok());
+        if hears == Hears::All {
+            self.watchers
+                .retain(|watcher| watcher.section != section || watcher.reply.send(line.clone()).is_ok());
+        }
     }
 
     /// Tells who waits for a connection what came of it. A section of several connections is up when all are.
@@ -765,8 +840,7 @@ impl Pluto {
         for _ in 0..most {
             let Some(name) = self.waiting.pop_front() else { return };
             if let Err(why) = self.up(&name, now) {
-                self.say(&name, &why);
-                self.finish(&name, &Err(why));
+                self.failed(&name, &why);
             }
         }
     }

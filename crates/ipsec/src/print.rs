@@ -83,9 +83,28 @@ pub fn complain(text: impl fmt::Display) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
+/// Seconds as `47s`, `12m`, `3h`, `9d`; `-` where there are none.
+pub fn span(seconds: Option<u64>) -> String {
+    match seconds {
+        None => "-".to_owned(),
+        Some(s @ 0..=119) => format!("{s}s"),
+        Some(s @ 120..=7199) => format!("{}m", s / 60),
+        Some(s @ 7200..=172_799) => format!("{}h", s / 3600),
+        Some(s) => format!("{}d", s / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_are_short() {
+        for (s, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d")] {
+            assert_eq!(span(Some(s)), text);
+        }
+        assert_eq!(span(None), "-");
+    }
 
     #[test]
     fn only_standard_output_without_a_reader_is_nobodys_fault() {

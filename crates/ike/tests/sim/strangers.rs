@@ -71,7 +71,8 @@ fn demands(pair: u32) -> Vec<(&'static str, Exchange, Vec<Payload>)> {
 pub(crate) fn state(world: &World, side: usize) -> String {
     let host = &world.hosts[side];
     let known: Vec<_> = host.endpoint.rows().into_iter().filter(|row| row.peer.is_some()).collect();
-    let events = host.events.iter().filter(|event| !matches!(event, Event::Progress { .. })).count();
+    let is_said = |event: &&Event| matches!(event, Event::Progress { .. } | Event::PeerFailed { .. });
+    let events = host.events.iter().filter(|event| !is_said(event)).count();
     let pairs: Vec<_> = host.pairs.iter().map(|pair| (pair.inbound.spi, pair.local, pair.remote)).collect();
     format!("{known:#?} {pairs:?} {events} events, SPI {:#x}", host.last_spi())
 }

@@ -84,6 +84,9 @@ impl Host {
     pub(crate) fn words(&self) -> String {
         let say = |event: &Event| match event {
             Event::Progress { text, .. } => Some(text.clone()),
+            Event::PeerFailed { remote, why, .. } => {
+                Some(format!("negotiation with {remote} came to nothing: {why}"))
+            }
             Event::Failed { why, .. } | Event::IkeDown { why, .. } => Some(why.to_string()),
             _ => None,
         };

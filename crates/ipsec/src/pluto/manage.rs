@@ -3,7 +3,7 @@
 use super::ctl::{Asked, Request};
 use super::kernel::Kernel;
 use super::names::Known;
-use super::{Leaving, Pluto, Watcher, status};
+use super::{Attempt, Leaving, Pluto, Watcher, status};
 use crate::command::version;
 use crate::conf::connection::{self, Auto, Planned};
 use crate::conf::{Conf, Problem, files, secrets};
@@ -39,20 +39,24 @@ impl Pluto {
                 if self.is_up(&name) {
                     Ok(json!("up already"))
                 } else {
-                    if !asynchronous {
-                        self.watchers.push(Watcher { section: name.clone(), reply: reply.clone() });
-                    }
+                    let before = names.iter().filter_map(|name| self.under_way(name, now));
+                    let before: Vec<String> = before.collect();
                     let failed = names.iter().find_map(|name| {
                         self.endpoint.keep(name);
-                        self.up(name, now).err()
+                        let why = self.up(name, now).err()?;
+                        self.note_down(name, &why, now);
+                        Some(why)
                     });
                     match failed {
-                        Some(why) => {
-                            self.watchers.retain(|watcher| watcher.section != name);
-                            Err(why)
-                        }
+                        Some(why) => Err(why),
                         None if asynchronous => Ok(Value::Null),
-                        None => return,
+                        None => {
+                            for line in before.into_iter().chain(self.queued(&names)) {
+                                let _ = reply.send(json!({ "say": line }));
+                            }
+                            self.watchers.push(Watcher { section: name, reply });
+                            return;
+                        }
                     }
                 }
             }
@@ -119,6 +123,23 @@ impl Pluto {
         let _ = reply.send(outcome(done));
     }
 
+    /// What is said to who joins an attempt that is being made already: its next step may be long in coming.
+    fn under_way(&mut self, name: &str, now: Time) -> Option<String> {
+        self.endpoint.begun().find(|connection| connection.name == name)?;
+        let Attempt { number, since, said } = self.attempts.of(name, now);
+        let since = now.since(*since).as_secs();
+        let step = if said.is_empty() { String::new() } else { format!("; the last step: {said}") };
+        Some(format!("\"{name}\" #{number}: under way already, since {since} s{step}"))
+    }
+
+    /// What is said of connections that wait for another of the same peer.
+    fn queued(&self, names: &[String]) -> Vec<String> {
+        let waits = names.iter().filter(|name| self.waiting.contains(name));
+        waits
+            .map(|name| format!("\"{name}\": waits for the IKE SA that is being made with the same peer"))
+            .collect()
+    }
+
     /// Answers those whose connections are down: what they do next finds the policy that holds without SAs.
     pub(super) fn say_who_left(&mut self, now: Time) {
         let policy = &self.policy;
@@ -137,7 +158,9 @@ impl Pluto {
 
     fn status(&self) -> Value {
         let addresses: Vec<String> = self.ports.iter().map(|(address, _)| address.to_string()).collect();
-        let mut all = status::connections(&self.planned, &self.policy, &self.endpoint.rows(), clock::now());
+        let now = clock::now();
+        let mut all =
+            status::connections(&self.planned, &self.policy, &self.failures, &self.endpoint.rows(), now);
         all["pid"] = json!(std::process::id());
         all["version"] = json!(version::VERSION);
         all["addresses"] = json!(addresses);
@@ -237,6 +260,7 @@ impl Pluto {
         self.settle();
         self.unroute(name);
         self.planned.remove(name);
+        self.failures.forget(name);
         tracing::info!("\"{name}\": deleted");
     }
 
@@ -362,6 +386,7 @@ impl Pluto {
             };
             if let Err(why) = begun {
                 tracing::warn!("\"{name}\": {why}");
+                self.note_down(&name, &why, now);
             }
         }
         if !dry_run {

@@ -1,8 +1,10 @@
 //! How everything is: as an object for programs, and as lines for people.
 
+use super::failures::Failures;
 use super::kernel::{Carried, Installed};
 use super::policy::Policy;
 use crate::conf::connection::{Auto, Planned};
+use crate::print::span;
 use ike::IkeRow;
 use ike::message::TrafficSelector;
 use ipsec_core::Time;
@@ -31,6 +33,7 @@ pub fn flows(local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
 pub(super) fn connections(
     planned: &BTreeMap<String, Planned>,
     policy: &Policy,
+    failures: &Failures,
     rows: &[IkeRow],
     now: Time,
 ) -> Value {
@@ -69,6 +72,9 @@ pub(super) fn connections(
             let address = |address: Option<std::net::IpAddr>| {
                 address.map_or_else(|| "%any".to_owned(), |a| a.to_string())
             };
+            let failure = failures.last(name, ike.remote_address).filter(|_| state != "up").map(
+                |last| json!({ "why": last.why, "ago": now.since(last.at).as_secs(), "times": last.times }),
+            );
             json!({
                 "name": name,
                 "section": planned.section,
@@ -82,6 +88,7 @@ pub(super) fn connections(
                 "sas": pairs,
                 "lingering": lingering.remove(name.as_str()).unwrap_or_default(),
                 "gone": carried(policy.gone(name)),
+                "failure": failure,
             })
         })
         .collect();
@@ -183,6 +190,12 @@ pub fn lines(status: &Value) -> Vec<String> {
                 text(&pair, "rekey_in")
             ));
         }
+        if let Some(failure) = one.get("failure").filter(|failure| !failure.is_null()) {
+            let ago = span(failure.get("ago").and_then(Value::as_u64));
+            let times = failure.get("times").and_then(Value::as_u64).filter(|times| *times > 1);
+            let times = times.map(|times| format!(" ({times} failures since it was up)")).unwrap_or_default();
+            all.push(format!("\"{name}\":   {ago} ago: {}{times}", text(failure, "why")));
+        }
         let carried = |at: &str| one.pointer(at).and_then(Value::as_u64).filter(|n| *n != 0);
         for (word, way) in [("sent", "out"), ("received", "in")] {
             if let Some(packets) = carried(&format!("/traffic/packets/{way}")) {
@@ -197,13 +210,15 @@ pub fn lines(status: &Value) -> Vec<String> {
     all.push(String::new());
     for row in list(status, "ike_sas") {
         all.push(format!(
-            "#{}: \"{}\" {} {} with {}; {}{}{}{}",
+            "#{}: \"{}\" {} {} {}; {}{}{}{}",
             text(&row, "ike"),
             text(&row, "connection"),
             if is(&row, "initiator") { "to" } else { "from" },
             text(&row, "remote"),
-            text(&row, "peer"),
-            text(&row, "algorithms"),
+            row.get("peer")
+                .and_then(Value::as_str)
+                .map_or_else(|| "being negotiated".to_owned(), |peer| format!("with {peer}")),
+            row.get("algorithms").and_then(Value::as_str).unwrap_or("no algorithms chosen yet"),
             row.get("ppk").and_then(Value::as_str).map(|id| format!(" with PPK {id:?}")).unwrap_or_default(),
             if is(&row, "encapsulate") { "; in UDP" } else { "" },
             inside(&row)

@@ -39,6 +39,7 @@ use ipsec::rundir::Rundir;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -499,7 +500,22 @@ fn a_wrong_secret_is_said_on_both_sides_and_ends_with_exit_code_1() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("AUTHENTICATION_FAILED") && said.contains("the secret"), "{said}");
+    // Once is enough.
+    let progress = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        progress.contains("IKE_AUTH as @west") && !progress.contains("AUTHENTICATION_FAILED"),
+        "{progress}"
+    );
     wait("the other side's words", || east.said().contains("secret is not ours"));
+    // Who comes later is told, on both sides.
+    for (gateway, why) in [(&west, "AUTHENTICATION_FAILED"), (&east, "secret is not ours")] {
+        schema::holds(&gateway.status());
+        let failure = gateway.connection()["failure"].clone();
+        assert!(failure["why"].as_str().is_some_and(|said| said.contains(why)), "{failure}");
+        assert!(failure["ago"].as_u64() < Some(60) && failure["times"] == 1, "{failure}");
+        let text = gateway.done(&["auto", "--status"]);
+        assert!(text.lines().any(|line| line.contains("s ago: ") && line.contains(why)), "{text}");
+    }
     assert!(!east.said().contains("lazy dog") && !west.said().contains("quick brown"));
     assert!(west.spis().is_empty() && east.spis().is_empty());
     // A reload rereads secrets, too, and one that is only tried does not.
@@ -507,7 +523,20 @@ fn a_wrong_secret_is_said_on_both_sides_and_ends_with_exit_code_1() {
     assert_eq!(east.done(&["auto", "--reload", "--dry-run"]), "");
     assert_eq!(west.ipsec(&["auto", "--up", "west-east"]).status.code(), Some(1));
     assert_eq!(east.done(&["auto", "--reload"]), "");
+    assert_eq!(west.connection()["failure"]["times"], 2);
     west.done(&["auto", "--up", "west-east"]);
+    wait("up on both sides", || east.state() == "up");
+    for gateway in [&west, &east] {
+        assert!(gateway.connection()["failure"].is_null(), "{}", gateway.connection());
+    }
+    west.done(&["auto", "--down", "west-east"]);
+    wait("down on both sides", || east.spis().is_empty());
+    let why =
+        |gateway: &Gateway| gateway.connection()["failure"]["why"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(why(&west), "taken down on this side");
+    // Those before it was up are of the past.
+    assert_eq!(west.connection()["failure"]["times"], 1);
+    assert_eq!(why(&east), "IKE SA is down: the peer deleted it");
     east.write("ipsec.secrets", "what is this\n");
     let output = east.ipsec(&["auto", "--reload"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -537,6 +566,41 @@ fn a_peer_that_never_answers_is_said_with_what_to_look_at() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no answer from 198.51.100.7"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let progress = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(progress.contains("IKE_SA_INIT to") && !progress.contains("no answer"), "{progress}");
+    let failure = west.connection()["failure"].clone();
+    assert!(failure["why"].as_str().is_some_and(|why| why.contains("no answer from")), "{failure}");
+    // The log has all of it.
+    assert!(west.said().contains("given up: no answer from"), "{}", west.said());
+}
+
+#[test]
+fn who_joins_an_attempt_is_told_so_at_once_and_sees_how_it_ends() {
+    let Some((west, east, _router)) = both() else { return };
+    let peer = Process::read(&east.rundir.pluto_pid()).expect("a pid file");
+    peer.signal(Signal::STOP).expect("stopped");
+    west.done(&["auto", "--up", "--asynchronous", "west-east"]);
+    wait("the first step", || west.said().contains("IKE_SA_INIT to"));
+    let mut up = west.command(IPSEC, &["auto", "--up", "west-east"]);
+    let mut up = west.namespace.spawn(up.stdout(Stdio::piped())).expect("ipsec");
+    let mut lines = BufReader::new(up.stdout.take().expect("pipe")).lines().map(|line| line.expect("line"));
+    let first = lines.next().unwrap_or_default();
+    // A status of a peer that has said nothing has words for it.
+    let text = west.done(&["auto", "--status"]);
+    peer.signal(Signal::CONT).expect("continued");
+    assert!(
+        first.contains("\"west-east\" #1: under way already, since ") && first.contains("IKE_SA_INIT to"),
+        "{first}"
+    );
+    assert!(text.contains("198.51.100.7:500 being negotiated; no algorithms chosen yet"), "{text}");
+    let rest: Vec<String> = lines.collect();
+    assert!(rest.iter().any(|line| line.contains("#1: IPsec SA established")), "{rest:?}");
+    assert!(up.wait().expect("a child").success());
+    // An attempt that is over is joined by nobody.
+    west.done(&["auto", "--down", "west-east"]);
+    let said = west.done(&["auto", "--up", "west-east"]);
+    assert!(!said.contains("under way") && said.contains("IPsec SA established"), "{said}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The picture: from two looks to lines of text, without a terminal.
 
 use crate::pluto::kernel::Carried;
+use crate::print::span;
 use crate::watch::{Connection, Snapshot};
 use ipsec_core::Time;
 use std::collections::BTreeMap;
@@ -205,17 +206,6 @@ fn octets(n: u64) -> String {
     format!("{rest}P")
 }
 
-/// Seconds as `47s`, `12m`, `3h`, `9d`.
-fn span(seconds: Option<u64>) -> String {
-    match seconds {
-        None => "-".to_owned(),
-        Some(s @ 0..=119) => format!("{s}s"),
-        Some(s @ 120..=7199) => format!("{}m", s / 60),
-        Some(s @ 7200..=172_799) => format!("{}h", s / 3600),
-        Some(s) => format!("{}d", s / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,8 +313,5 @@ mod tests {
             assert_eq!(octets(n), text);
         }
         assert_eq!(octets(u64::MAX), "18446P");
-        for (s, text) in [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d")] {
-            assert_eq!(span(Some(s)), text);
-        }
     }
 }
