@@ -30,7 +30,7 @@ mod setup;
 pub mod suite;
 mod value;
 
-pub use conn::Conn;
+pub use conn::{Conn, keys};
 pub use setup::{Interface, Protostack, Setup};
 pub use value::{flag, time};
 

@@ -1,7 +1,7 @@
 //! The manual pages say what the programs do: as many options, no other ones, and help that fits a terminal.
 
-use ipsec::conf::Conf;
-use std::collections::BTreeSet;
+use ipsec::conf::{Conf, keys};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,9 +121,9 @@ fn the_examples_use_options_that_there_are() {
 #[test]
 fn the_keys_of_the_configuration_are_keys() {
     let (_, page) = all_pages().into_iter().find(|(name, _)| name == "ipsec.conf.5").expect("page");
-    let keys: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".It Ic ")).collect();
-    assert!(keys.contains(&"interfaces"));
-    for key in keys {
+    let keys = entries(&page, "config setup");
+    assert!(keys.contains_key("interfaces"));
+    for key in keys.keys() {
         let text = format!("config setup\n\t{key}=yes\n");
         let said = match Conf::parse("page", &text) {
             Ok(conf) => conf.warnings,
@@ -135,6 +135,39 @@ fn the_keys_of_the_configuration_are_keys() {
                 "{problem}"
             );
         }
+    }
+}
+
+/// The entries of a section of a page, by each of the names that one has.
+fn entries(page: &str, section: &str) -> BTreeMap<String, String> {
+    let of = page.split(&format!("\n.Ss {section}\n")).nth(1).expect("the section");
+    let of = of.split("\n.Ss ").next().unwrap_or(of);
+    let mut all = BTreeMap::new();
+    for entry in of.split("\n.El").next().unwrap_or(of).split("\n.It Ic ").skip(1) {
+        let (names, text) = entry.split_once('\n').unwrap_or((entry, ""));
+        for name in names.split(" , ") {
+            let twice = all.insert(name.to_owned(), text.to_owned());
+            assert!(twice.is_none(), "{name} has two entries");
+        }
+    }
+    all
+}
+
+#[test]
+fn every_key_of_a_connection_is_explained_with_its_default() {
+    let page = page("ipsec.conf").expect("page");
+    let entries = entries(&page, "Keys of a connection");
+    for key in keys() {
+        let text = entries.get(&key).unwrap_or_else(|| panic!("ipsec.conf(5) has no entry for {key}="));
+        let says = |word: &str| text.contains(word);
+        let nothing = ["no effect", "Refused", "not needed", "For\n.Xr ipsec_manual 8"].into_iter().any(says);
+        let without =
+            ["default", "not given", "without it", "Without it", "are needed"].into_iter().any(says);
+        assert!(text.len() > 20 && (nothing || without), "what is {key}= if it is not given? {text}");
+    }
+    let known: BTreeSet<String> = keys().collect();
+    for key in entries.keys() {
+        assert!(known.contains(key), "ipsec.conf(5) explains {key}=, which there is not");
     }
 }
 

@@ -102,6 +102,12 @@ fn flipped(setting: &Setting) -> Setting {
     Setting { key, ..setting.clone() }
 }
 
+/// Every key that a connection may have; those of one side as keys of the left one.
+pub fn keys() -> impl Iterator<Item = String> {
+    let sides = SIDE_KEYS.iter().map(|rest| format!("left{rest}"));
+    KEYS.iter().map(|key| (*key).to_owned()).chain(sides)
+}
+
 fn is_known(key: &str) -> bool {
     match key.strip_prefix("left").or_else(|| key.strip_prefix("right")) {
         Some(rest) => SIDE_KEYS.contains(&rest),

@@ -90,7 +90,7 @@ enum Host {
 }
 
 /// Keys that would change what is protected or who is believed, and that nothing here acts on.
-const UNSUPPORTED: [(&str, &str); 11] = [
+const UNSUPPORTED: [(&str, &str); 13] = [
     ("ah", "AH is not negotiated: use esp="),
     ("aggrmode", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
     ("aggressive", "aggressive mode belongs to IKEv1, which is not spoken: remove it"),
@@ -102,6 +102,8 @@ const UNSUPPORTED: [(&str, &str); 11] = [
     ("spibase", "keys by hand are not for pluto: see ipsec_spi(8)"),
     ("espenckey", "keys by hand are not for pluto: see ipsec_spi(8)"),
     ("espauthkey", "keys by hand are not for pluto: see ipsec_spi(8)"),
+    ("sha2-truncbug", "integrity by SHA-2 has the length of RFC 4868: remove it, or use AES-GCM in esp="),
+    ("sha2_truncbug", "integrity by SHA-2 has the length of RFC 4868: remove it, or use AES-GCM in esp="),
 ];
 
 /// The same for keys of one side.
@@ -219,6 +221,24 @@ const NO_EFFECT: [&str; 9] = [
     "rekey",
 ];
 
+/// Keys that nothing acts on; who wrote `no` has what he wants.
+const IGNORED: [&str; 10] = [
+    "accept-redirect-to",
+    "connalias",
+    "ecn",
+    "loopback",
+    "nopmtudisc",
+    "overlapip",
+    "remote_peer_type",
+    "reqid",
+    "sareftrack",
+    "xauthby",
+];
+
+/// The same of one side.
+const IGNORED_SIDE: [&str; 7] =
+    ["firewall", "policylabel", "rsasigkey2", "usercert", "vti", "xauthclient", "xauthserver"];
+
 struct Plan<'c> {
     conn: &'c Conn,
     errors: Vec<Problem>,
@@ -250,6 +270,19 @@ impl<'c> Plan<'c> {
         for setting in conn.settings.iter().filter(|setting| NO_EFFECT.contains(&setting.key.as_str())) {
             self.warnings
                 .push(Problem::new(&setting.at, format!("parameter has no effect yet [{}]", setting.key)));
+        }
+        let is_ignored = |key: &str| match key.strip_prefix("left").or_else(|| key.strip_prefix("right")) {
+            Some(rest) => IGNORED_SIDE.contains(&rest),
+            None => IGNORED.contains(&key),
+        };
+        for setting in conn.settings.iter().filter(|setting| is_ignored(&setting.key)) {
+            if flag(&setting.value) != Some(false) {
+                self.warnings
+                    .push(Problem::new(&setting.at, format!("parameter has no effect [{}]", setting.key)));
+            }
+        }
+        if let Some(setting) = conn.setting("phase2").filter(|s| !s.value.eq_ignore_ascii_case("esp")) {
+            self.refuse(setting, "AH is not negotiated: phase2=esp");
         }
         self.version();
         let auto = auto(conn).map_err(|problem| self.errors.push(problem)).ok()?;

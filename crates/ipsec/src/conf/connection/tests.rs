@@ -185,6 +185,20 @@ fn what_has_no_effect_is_said() {
         warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["f:9: parameter has no effect yet [narrowing]"]
     );
+    // Of a word that asks for nothing there is nothing to say.
+    let said = |words: &str| {
+        let conf = Conf::parse("f", &format!("conn a\n{BASE}\t{words}\n")).unwrap();
+        let mut warnings = Vec::new();
+        let errors = plan(&conf.conns[0], &WEST, &mut warnings).err().unwrap_or_default();
+        errors.iter().chain(&warnings).map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for key in ["overlapip", "nopmtudisc", "leftfirewall", "rightxauthclient"] {
+        assert_eq!(said(&format!("{key}=yes")), format!("f:9: parameter has no effect [{key}]"));
+        assert_eq!(said(&format!("{key}=no")), "");
+    }
+    assert_eq!(said("leftnexthop=%defaultroute\n\tphase2=ESP\n\tsha2_truncbug=no"), "");
+    assert!(said("phase2=ah").contains("phase2=esp [phase2=ah]"));
+    assert!(said("sha2-truncbug=yes").contains("RFC 4868"));
     let ppk = |words: &str| planned(&format!("{BASE}\t{words}\n"), &WEST).map(|all| all[0].ike.ppk.clone());
     let (need, ids) = (PpkNeed::Insist, vec![b"one".to_vec(), b"two".to_vec()]);
     assert_eq!(ppk("ppk=insist\n\tppk-ids=one,two").unwrap(), PpkPolicy { need, ids });
