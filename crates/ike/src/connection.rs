@@ -138,15 +138,22 @@ pub enum Pad {
     Path,
 }
 
-/// The protocol and the ports of what is protected of hosts whose addresses are not known beforehand; 0 is any.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The protocol and the ports of what is protected of hosts whose addresses are not known beforehand, as in a
+/// [`TrafficSelector`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upper {
-    /// The transport protocol.
+    /// The transport protocol; 0 is any.
     pub protocol: u8,
-    /// The port on our side.
-    pub local: u16,
-    /// The port on the peer's.
-    pub remote: u16,
+    /// The first and the last port on our side.
+    pub local: (u16, u16),
+    /// The first and the last port on the peer's.
+    pub remote: (u16, u16),
+}
+
+impl Default for Upper {
+    fn default() -> Self {
+        Self { protocol: 0, local: TrafficSelector::ALL_PORTS, remote: TrafficSelector::ALL_PORTS }
+    }
 }
 
 /// Tunnel or transport mode (RFC 4301 §4.1).

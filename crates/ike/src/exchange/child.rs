@@ -107,8 +107,8 @@ fn sides(
     addresses: Addresses,
 ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
     let policy = &connection.child;
-    let or = |list: &[TrafficSelector], address: IpAddr, port: u16| match list {
-        [] => vec![TrafficSelector::of(address.into(), policy.upper.protocol, port)],
+    let or = |list: &[TrafficSelector], address: IpAddr, ports: (u16, u16)| match list {
+        [] => vec![TrafficSelector::of_range(address.into(), policy.upper.protocol, ports)],
         list if policy.mode == Mode::Transport => transport::at(list, address),
         list => list.to_vec(),
     };

@@ -25,7 +25,7 @@ impl core::fmt::Display for Unfit {
             ),
             Self::Ports(first, last) => write!(
                 f,
-                "ports {first} to {last}: an SA carries all ports, or up to {MAX_SELECTORS} from 1 on (protoport=PROTOCOL/PORT)"
+                "ports {first} to {last}: an SA carries all ports, or up to {MAX_SELECTORS} from 1 on (protoport=PROTOCOL/FIRST-LAST)"
             ),
             Self::Several => f.write_str(
                 "the selectors are several, and an SA in transport mode has one address, protocol and port on each side: negotiate one, or type=tunnel",

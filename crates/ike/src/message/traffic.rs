@@ -22,9 +22,17 @@ pub struct TrafficSelector {
 }
 
 impl TrafficSelector {
+    /// What stands for any port.
+    pub const ALL_PORTS: (u16, u16) = (0, u16::MAX);
+
     /// A prefix with a protocol and a port; 0 is any.
     pub fn of(net: IpNet, protocol: u8, port: u16) -> Self {
-        let ports = if port == 0 { (0, u16::MAX) } else { (port, port) };
+        let ports = if port == 0 { Self::ALL_PORTS } else { (port, port) };
+        Self::of_range(net, protocol, ports)
+    }
+
+    /// A prefix with a protocol, 0 for any, and a range of ports.
+    pub fn of_range(net: IpNet, protocol: u8, ports: (u16, u16)) -> Self {
         Self { protocol, ports, addresses: (net.network(), net.broadcast()) }
     }
 

@@ -22,6 +22,12 @@ fn scene(modes: [Mode; 2], upper: Upper) -> World {
 
 const BOTH: [Mode; 2] = [Mode::Transport; 2];
 
+/// A protocol, and a port of east.
+fn upper(protocol: u8, port: u16) -> Upper {
+    let ports = host("192.0.2.2", (protocol, port))[0].ports;
+    Upper { protocol, remote: ports, ..Upper::default() }
+}
+
 fn host(address: &str, upper: (u8, u16)) -> Vec<TrafficSelector> {
     vec![TrafficSelector::of(format!("{address}/32").parse().unwrap(), upper.0, upper.1)]
 }
@@ -48,14 +54,15 @@ fn is_rekeyed_by_both(world: &mut World, check: impl Fn(&World)) {
 
 #[test]
 fn it_is_agreed_with_protocol_and_ports_and_stays_so_when_it_is_rekeyed() {
-    for upper in [Upper::default(), Upper { protocol: 6, local: 0, remote: 443 }] {
+    for (protocol, port) in [(0, 0), (6, 443)] {
+        let upper = upper(protocol, port);
         let mut world = scene(BOTH, upper);
         world.up(0);
         world.settle();
         let check = |world: &World| {
             world.agree(1);
-            is_between(world, 0, ("192.0.2.1", upper.local), ("192.0.2.2", upper.remote), upper.protocol);
-            is_between(world, 1, ("192.0.2.2", upper.remote), ("192.0.2.1", upper.local), upper.protocol);
+            is_between(world, 0, ("192.0.2.1", 0), ("192.0.2.2", port), protocol);
+            is_between(world, 1, ("192.0.2.2", port), ("192.0.2.1", 0), protocol);
         };
         check(&world);
         is_rekeyed_by_both(&mut world, check);
@@ -81,7 +88,7 @@ fn who_insists_on_it_has_no_tunnel_and_says_what_to_compare() {
 
 #[test]
 fn behind_a_nat_each_side_means_the_addresses_it_sees() {
-    let mut world = scene(BOTH, Upper { protocol: 17, local: 0, remote: 53 });
+    let mut world = scene(BOTH, upper(17, 53));
     world.nat("198.51.100.7:31000");
     world.up(0);
     world.settle();

@@ -7,13 +7,14 @@
 use super::inside;
 mod authentication;
 mod ppk;
+mod protoport;
 
 use super::suite::{self, Use};
 use super::{Conn, Problem, Setting, flag, time};
 use ike::connection::{ChildPolicy, Connection, Encapsulation, Mode, Pad, Times, Upper, WhenGone};
 use ike::identity::{Id, IdPattern};
 use ike::message::TrafficSelector;
-use ike::message::pairs::pairs;
+use ike::message::pairs::{Unfit, pairs};
 use ike::proposal::Offer;
 use ipnet::IpNet;
 use ipsec_core::kex::Group;
@@ -351,7 +352,7 @@ impl<'c> Plan<'c> {
         });
         let (local_auth, remote_auth) =
             self.proofs((&us, &ours, &mut local_id), (&them, &theirs, &remote_id));
-        let (our_proto, their_proto) = (self.protoport(&us), self.protoport(&them));
+        let (our_proto, their_proto) = self.protoports(&us, &them);
         let protocol = if our_proto.0 != 0 { our_proto.0 } else { their_proto.0 };
         let replay_window = self.number(&["replay-window", "replay_window"], 0..=4096).unwrap_or(1024);
         let mut template = Connection {
@@ -397,8 +398,8 @@ impl<'c> Plan<'c> {
         let (ours, theirs) = (our_nets.concat(), their_nets.concat());
         let source = self.request(&us, &ours, &theirs, &mut template);
         self.provision(&them, &ours, &theirs, &mut template);
-        let selectors = |nets: &[IpNet], address: Option<IpAddr>, port: u16| -> Vec<TrafficSelector> {
-            let of = |net| TrafficSelector::of(net, protocol, port);
+        let selectors = |nets: &[IpNet], address: Option<IpAddr>, ports| -> Vec<TrafficSelector> {
+            let of = |net| TrafficSelector::of_range(net, protocol, ports);
             // Without a subnet it is the host itself, whose address may not be known yet: then the engine fills it in.
             if nets.is_empty() {
                 return address.map(|address| of(address.into())).into_iter().collect();
@@ -446,8 +447,14 @@ impl<'c> Plan<'c> {
         };
         if alone(ours, theirs) || alone(theirs, ours) {
             self.error("the subnets of the two sides are of different families");
-        } else if let Err(unfit) = pairs(ours, theirs) {
-            self.error(&unfit.to_string());
+            return;
+        }
+        match pairs(ours, theirs) {
+            Ok(all) if child.mode == Mode::Transport && all.len() > 1 => {
+                self.error(&Unfit::Several.to_string());
+            }
+            Ok(_) => {}
+            Err(unfit) => self.error(&unfit.to_string()),
         }
     }
 
@@ -645,26 +652,6 @@ impl<'c> Plan<'c> {
             return vec![nets];
         }
         nets.into_iter().map(|net| vec![net]).collect()
-    }
-
-    /// Protocol and port.
-    fn protoport(&mut self, side: &Side<'c>) -> (u8, u16) {
-        let Some(setting) = side.setting("protoport") else { return (0, 0) };
-        let (proto, port) = setting.value.split_once('/').unwrap_or((&setting.value, "%any"));
-        let Ok(proto) = ipsec_core::text::protocol(proto) else {
-            self.refuse(setting, "write PROTOCOL/PORT, such as tcp/22 or 17/%any");
-            return (0, 0);
-        };
-        match port {
-            "%any" | "0" | "" => (proto, 0),
-            port => match ipsec_core::text::port(port, proto, crate::command::service_port) {
-                Ok(port) => (proto, port),
-                Err(why) => {
-                    self.refuse(setting, &format!("{port}: {why}"));
-                    (proto, 0)
-                }
-            },
-        }
     }
 
     fn side_port(&mut self, side: &Side<'c>) -> Option<u16> {

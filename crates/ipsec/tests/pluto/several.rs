@@ -2,11 +2,11 @@
 
 use super::charon::{self, Charon, Children};
 use super::moves::{readdress, remote};
-use super::{Gateway, Inside, SECRET, net, pair, passes, scene, wait};
+use super::{Gateway, Inside, PATIENCE, SECRET, net, pair, passes, scene, wait};
 use ipsec::host::netlink::Netlink;
 use ipsec::host::netns::Namespace;
 use serde_json::Value;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 
 const CONN: &str = "\
 conn west-east
@@ -189,22 +189,59 @@ fn strongswan_and_we_agree_on_two_subnets_on_each_side_whoever_begins() {
     }
 }
 
+/// Ports of one range in both files: what is for another finds no SA, and does not leave in clear.
+#[test]
+fn packets_to_ports_of_a_range_pass_and_others_do_not() {
+    let net = CONN.replace(",10.1.9.0/24", "").replace(",10.2.9.0/24", "");
+    let conn = format!("{net}\tleftprotoport=udp\n\trightprotoport=udp/7776-7779\n");
+    let Some((west, east, _router)) = pair((&conn, SECRET), (&conn, SECRET)) else { return };
+    west.done(&["auto", "--up", "west-east"]);
+    assert_eq!(installed(&west), (vec![4, 4], 4));
+    let flows = west.connection()["flows"].clone();
+    assert_eq!(flows, "10.1.0.0/24:17 === 10.2.0.0/24:17/7776-7779");
+    let bind = |gateway: &Gateway, port: u16| {
+        let socket = gateway.namespace.run(|| UdpSocket::bind((gateway.inside, port)));
+        let socket = socket.expect("namespace").expect("socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        socket
+    };
+    let from = bind(&west, 0);
+    for (inside, outside) in [(7776, 7775), (7779, 7780)] {
+        let (good, bad) = (bind(&east, inside), bind(&east, outside));
+        // The one that must not arrive is sent first, so that it is not merely late.
+        from.send_to(b"lost", bad.local_addr().expect("address")).expect("sent");
+        from.send_to(b"found", good.local_addr().expect("address")).expect("sent");
+        let mut heard = [0; 16];
+        let octets = good.recv(&mut heard).expect("a datagram");
+        assert_eq!(&heard[..octets], b"found");
+        bad.set_nonblocking(true).expect("non-blocking");
+        assert!(bad.recv(&mut heard).is_err(), "to port {outside}");
+        // The answer comes from a port of the range, and goes through.
+        good.send_to(b"back", from.local_addr().expect("address")).expect("sent");
+        assert_eq!(from.recv(&mut heard).expect("an answer"), 4);
+    }
+}
+
 #[test]
 fn strongswan_and_we_agree_on_a_range_of_ports_whoever_begins_and_packets_to_them_pass() {
     if !charon::is_there() {
         return;
     }
-    for we_begin in [true, false] {
+    // Its file has the range, or ours.
+    let range = "\tleftprotoport=udp\n\trightprotoport=udp/7776-7779\n";
+    for (we_begin, ours) in [(true, ""), (false, ""), (true, range), (false, range)] {
         let Some([left, _router, right]) = scene() else { return };
         let conn = CONN.replace(",10.1.9.0/24", "").replace(",10.2.9.0/24", "");
-        let mut west = Gateway::new(left, "10.1.0.1", &format!("{conn}\tike={IKE}\n\tesp={ESP}\n"), SECRET);
+        let conn = format!("{conn}\tike={IKE}\n\tesp={ESP}\n{ours}");
+        let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
         west.start_klips();
         west.start_pluto();
-        let children = Children {
+        let theirs = Children {
             local_ts: "10.2.0.0/24[udp/7776-7779]",
             remote_ts: "10.1.0.0/24[udp]",
             ..Children::NETS
         };
+        let children = if ours.is_empty() { theirs } else { Children::NETS };
         let east = Charon::start_with(right, IKE, ESP, "", &children);
         if we_begin {
             west.done(&["auto", "--up", "west-east"]);

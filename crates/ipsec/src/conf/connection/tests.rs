@@ -101,7 +101,11 @@ fn transport_mode_is_between_the_hosts_of_their_protocol_and_ports() {
     assert_eq!((known.local, known.remote), (vec![ts("192.0.2.1/32", 0)], vec![ts("198.51.100.7/32", 443)]));
     let anybody = hosts("\tright=%any\n\tleftprotoport=tcp/443\n\trightprotoport=tcp/99\n").unwrap();
     assert_eq!((anybody.local, anybody.remote), (vec![ts("192.0.2.1/32", 443)], vec![]));
-    assert_eq!(anybody.upper, Upper { protocol: 6, local: 443, remote: 99 });
+    assert_eq!(anybody.upper, Upper { protocol: 6, local: (443, 443), remote: (99, 99) });
+    let some = hosts("\tright=%any\n\trightprotoport=udp/5000-5003\n").unwrap();
+    assert_eq!((some.upper.local, some.upper.remote), (TrafficSelector::ALL_PORTS, (5000, 5003)));
+    let why = hosts("\tright=198.51.100.7\n\trightprotoport=udp/5000-5003\n").unwrap_err();
+    assert!(why.contains("or type=tunnel"), "{why}");
     // The same address once more says nothing new.
     assert!(hosts("\tright=198.51.100.7\n\tleftsubnet=192.0.2.1/32\n").is_ok());
     let why = hosts("\tright=%any\n\trightsubnet=198.51.100.7/32\n").unwrap_err();
@@ -147,6 +151,9 @@ fn what_is_wrong_is_said_at_its_line_with_the_remedy() {
         ("compress=yes", "IPComp"),
         ("rekeymargin=2h", "shorter than"),
         ("leftprotoport=foo/bar", "PROTOCOL/PORT"),
+        ("leftprotoport=tcp/8010-8000", "write 8000-8010"),
+        ("leftprotoport=tcp/22\n\trightprotoport=udp", "name the same"),
+        ("leftprotoport=tcp/1-9\n\trightprotoport=tcp/1-9", "more than 64 pairs"),
         ("pq=perhaps", "no, allow or require"),
         ("replay-window=9999", "4096"),
         ("esn=perhaps", "either"),
