@@ -99,7 +99,7 @@ fn fill(stage: &Path, programs: &Path) -> Result<(), Failed> {
     copy_tree(&root.join("crates/pfkey/include"), &stage.join("usr/include/tulips"))?;
     let doc = stage.join("usr/share/doc/tulips");
     copy_tree(&root.join("docs/examples"), &doc.join("examples"))?;
-    for name in ["README.md", "CHANGELOG.md", "docs/attacks.md"] {
+    for name in ["README.md", "CHANGELOG.md", "docs/attacks.md", "packaging/debian/README.Debian"] {
         let from = root.join(name);
         install(&from, &doc.join(from.file_name().unwrap_or_default()), 0o644)?;
     }

@@ -61,6 +61,33 @@ fn write_secret(file: &Path, text: &str) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("mode");
 }
 
+/// packaging/debian/README.Debian: its secret and its connection, on both hosts.
+#[test]
+fn the_first_steps_on_debian_make_a_connection_with_its_secret() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/debian/README.Debian");
+    let text = fs::read_to_string(path).expect("README.Debian");
+    let steps: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("       ")).collect();
+    let conn = steps.iter().skip_while(|line| !line.starts_with("conn "));
+    let conn: Vec<&str> = conn.copied().take(9).collect();
+    let secret =
+        steps.iter().find_map(|line| line.strip_prefix("echo \"@")?.split_once("\" >> /etc/ipsec.secrets"));
+    let (secret, _) = secret.expect("the line of the secret");
+    let (ids, command) =
+        secret.strip_suffix(')').and_then(|line| line.split_once("$(ipsec ")).expect("a command");
+    let bits = Command::new(env!("CARGO_BIN_EXE_ipsec")).args(command.split(' ')).output().expect("ipsec");
+    let bits = String::from_utf8(bits.stdout).expect("text");
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("ipsec.conf"), conn.join("\n") + "\n").expect("ipsec.conf");
+    let file = dir.path().join("ipsec.secrets");
+    write_secret(&file, &format!("@{ids}{bits}"));
+    let read = secrets::read(&file).expect("secrets");
+    for here in ["192.0.2.1", "198.51.100.7"] {
+        let all = planned_in(dir.path(), "README.Debian", here);
+        assert!(all.len() == 1 && all[0].auto == Auto::Start, "{here}: {all:?}");
+        assert_eq!(secrets::missing(&read.secrets, &all), [""; 0]);
+    }
+}
+
 #[test]
 fn examples_with_shared_secrets_load_with_their_secrets() {
     for (name, here, connections) in [

@@ -3,6 +3,7 @@
 use super::{Failure, Usage, verify};
 use crate::conf::{Conf, Conn, Problem, connection, files, secrets};
 use crate::host::clock;
+use crate::host::netlink::Netlink;
 use crate::pluto::ctl::{Client, Request, Unanswered};
 use crate::pluto::{ports::Local, status};
 use crate::print;
@@ -10,6 +11,7 @@ use crate::rundir::{Rundir, confs};
 use crate::watch::traffic::Loads;
 use clap::Args as ClapArgs;
 use serde_json::Value;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -322,6 +324,12 @@ pub(crate) fn amiss(confs: &Path, net: &Path) -> Vec<String> {
     lines
 }
 
+/// What `interfaces=` names and start would not find.
+fn absent(conf: &Conf) -> io::Result<Vec<Problem>> {
+    let links = Netlink::open()?.links()?;
+    Ok(conf.setup.absent(|device| links.iter().any(|link| link.name == device)))
+}
+
 /// Reads both files, and says everything that is wrong in them.
 fn check(name: Option<&str>) -> Result<(), Failure> {
     let lines =
@@ -330,7 +338,7 @@ fn check(name: Option<&str>) -> Result<(), Failure> {
     let conf = Conf::load(&confs).map_err(|problems| Failure::new(lines(&problems)))?;
     let here = Local::now().map_err(|error| Failure::new(format_args!("netlink: {error}")))?;
     let mut warnings = conf.warnings.clone();
-    let mut errors = Vec::new();
+    let mut errors = absent(&conf).map_err(|error| Failure::new(format_args!("netlink: {error}")))?;
     let mut all = Vec::new();
     for conn in conf.conns.iter().filter(|conn| name.is_none_or(|name| conn.name == name)) {
         // Sections that are only there to be pulled in by others are not connections.

@@ -86,6 +86,29 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// The devices that `interfaces=` names and this host has not, each as a problem.
+    pub fn absent(&self, is_there: impl Fn(&str) -> bool) -> Vec<Problem> {
+        let Some(setting) = self.settings.iter().find(|setting| setting.key == "interfaces") else {
+            return Vec::new();
+        };
+        let problem = |device: &str| {
+            let what = format!(
+                "this host has no device {device}; `ip link' lists those it has [interfaces={}]",
+                setting.value
+            );
+            Problem::new(&setting.at, what)
+        };
+        self.devices().filter(|device| !is_there(device)).map(problem).collect()
+    }
+
+    /// The devices that `interfaces=` names.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.interfaces.iter().filter_map(|interface| match interface {
+            Interface::Pair { physical, .. } => Some(physical.as_str()),
+            Interface::DefaultRoute => None,
+        })
+    }
+
     /// The text of a key, named in lower case.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.as_str())

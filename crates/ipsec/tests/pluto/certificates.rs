@@ -367,6 +367,49 @@ fn two_gateways_know_each_other_by_keys_that_the_commands_make() {
     crosses(&east, &west);
 }
 
+/// docs/examples/raw-public-keys as it is written: its commands, and both of its files.
+#[test]
+fn the_recipe_for_raw_public_keys_makes_a_tunnel() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples/raw-public-keys");
+    let read = |name: &str| fs::read_to_string(example.join(name)).expect(name);
+    let (recipe, secrets) = (read("ipsec.conf"), read("ipsec.secrets"));
+    let commands: Vec<&str> = recipe.lines().filter_map(|line| line.strip_prefix("#\tipsec ")).collect();
+    let [make, ours, theirs, check] = commands[..] else { panic!("{commands:?}") };
+    let Some([left, _router, right]) = scene() else { return };
+    let mut west = Gateway::new(left, "10.1.0.1", &recipe, &secrets);
+    let mut east = Gateway::new(right, "10.2.0.1", &recipe, &secrets);
+    let run = |gateway: &Gateway, command: &str| gateway.done(&command.split(' ').collect::<Vec<_>>());
+    let mut lines = Vec::new();
+    for (gateway, show) in [(&west, ours), (&east, theirs)] {
+        let said = run(gateway, make);
+        assert!(said.lines().any(|line| line == secrets.trim_end()), "{said}");
+        // What has been forgotten is said.
+        let unfinished = gateway.ipsec(&check.split(' ').collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&unfinished.stderr).into_owned();
+        assert!(
+            unfinished.status.code() == Some(1) && said.contains("leftpubkey=0sTHE-LINE-OF-WEST"),
+            "{said}"
+        );
+        lines.push(run(gateway, show));
+    }
+    let place = |line: &str| {
+        let key = |line: &str| line.split_once('=').map(|(key, _)| key.to_owned());
+        let new = lines.iter().find(|new| new.starts_with('\t') && key(new) == key(line));
+        new.map_or_else(|| format!("{line}\n"), Clone::clone)
+    };
+    let conf: String = recipe.lines().map(place).collect();
+    assert!(!conf.contains("THE-LINE"), "{conf}");
+    for gateway in [&mut west, &mut east] {
+        gateway.write("ipsec.conf", &conf);
+        assert!(run(gateway, check).contains("nothing wrong"));
+        gateway.start_klips();
+        gateway.start_pluto();
+    }
+    wait("up", || west.state() == "up" && east.state() == "up");
+    crosses(&west, &east);
+    crosses(&east, &west);
+}
+
 /// What an operator does: a key and a request here, a certificate from somebody else's authority, and for the other side one file.
 #[test]
 fn a_request_is_signed_and_a_file_of_an_authority_imported_by_commands_alone() {

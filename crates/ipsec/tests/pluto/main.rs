@@ -643,4 +643,14 @@ fn a_reload_does_what_changed_and_nothing_else() {
     assert_eq!(west.spis(), before, "a file with an error changes nothing");
     let check = west.ipsec(&["auto", "--check"]);
     assert_eq!(check.status.code(), Some(1));
+    // A device that is not there is said before the start comes to nothing.
+    let check = |devices: &str| {
+        west.write("ipsec.conf", &format!("config setup\n\tinterfaces=\"{devices}\"\n{CONN}\tauto=add\n"));
+        let check = west.ipsec(&["auto", "--check"]);
+        (check.status.code(), String::from_utf8_lossy(&check.stderr).into_owned())
+    };
+    assert_eq!(check("ipsec0=eth0"), (Some(0), String::new()));
+    let (code, said) = check("ipsec0=eth0 ipsec1=eth7");
+    assert!(code == Some(1) && said.contains("ipsec.conf:2: this host has no device eth7;"), "{said}");
+    assert!(!said.contains("device eth0"), "{said}");
 }

@@ -3,7 +3,7 @@
 use super::Check;
 use crate::command::version::VERSION;
 use crate::conf::connection::{self, Auto, Here, Planned};
-use crate::conf::{Conf, Interface, Problem, secrets};
+use crate::conf::{Conf, Problem, secrets};
 use crate::ctl;
 use crate::host::clock::wall;
 use crate::pluto;
@@ -50,11 +50,7 @@ impl Configured {
         };
         let Ok(conf) = &all.read else { return all };
         all.forwardcontrol = conf.setup.forwardcontrol;
-        for interface in &conf.setup.interfaces {
-            if let Interface::Pair { physical, .. } = interface {
-                all.devices.push(physical.clone());
-            }
-        }
+        all.devices = conf.setup.devices().map(str::to_owned).collect();
         let Some(here) = here else { return all };
         for conn in &conf.conns {
             if connection::auto(conn).is_ok_and(|auto| auto == Auto::Ignore) {
