@@ -3,6 +3,7 @@
 
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
+use crate::exchange::child::SUCCESSION;
 use crate::exchange::init::{self, First};
 use crate::identity::IdPattern;
 use crate::job::{Answer, Job, JobId};
@@ -868,6 +869,9 @@ impl Endpoint {
             let unique = local.as_ref().is_some_and(|connection| connection.unique);
             let old = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| (sa.key, forgotten(sa)));
             let mut old = old.collect::<Vec<_>>();
+            if old.iter().any(|(_, forgotten)| !forgotten) {
+                self.stands_beside(new, now);
+            }
             // Where it may have several it has not as many as it likes: the oldest make room.
             let began = |key: &IkeSpi| self.sas.get(*key).map_or(now, |sa| sa.began_at);
             old.sort_by_key(|(key, _)| began(key));
@@ -886,6 +890,24 @@ impl Endpoint {
             }
         }
         self.plan(now);
+    }
+
+    /// A peer that has an IKE SA here has begun another, and may be proving anew who it is. It can receive on what was made with that one as soon as
+    /// it has our answer, which is under way: until the old pair goes, or for as long as an answer takes, packets stay on that.
+    fn stands_beside(&mut self, new: IkeSpi, now: Time) {
+        let Some(sa) = self.sas.get_mut(new) else { return };
+        sa.beside = true;
+        let until = now.after(SUCCESSION);
+        for event in &mut self.out.events {
+            if let Event::ChildUp(up) = event
+                && up.ike == new
+                && !up.standby
+                && let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == up.inbound.spi)
+            {
+                (up.standby, child.idle_until) = (true, Some(until));
+            }
+        }
+        self.sas.note(new);
     }
 
     /// IKE SAs that are to be proved anew, and what becomes of the old ones.

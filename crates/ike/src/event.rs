@@ -165,7 +165,7 @@ pub struct ChildUp {
     /// The inbound SPI of the pair whose place it takes.
     pub replaces: Option<u32>,
     /// It is to receive, and not to send before [`Event::ChildInUse`]: the peer may not have its keys yet (RFC 7296
-    /// §2.8), or will soon be told to delete it.
+    /// §2.8), or will soon be told to delete it. What no other pair carries goes through it all the same.
     pub standby: bool,
     /// After so long nothing may use it, whatever became of IKE.
     pub life: Duration,

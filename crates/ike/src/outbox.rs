@@ -71,7 +71,7 @@ pub(crate) struct Outbox {
     pub(crate) orphans: Vec<(IkeSpi, Vec<Child>)>,
     /// IKE SAs that are one too many, the one that stands instead, and until when they wait for their deletion.
     pub(crate) redundant: Vec<(IkeSpi, IkeSpi, Time)>,
-    /// A peer that has begun anew: the new IKE SA, who it is, and whether it says that older ones are gone.
+    /// A peer that has begun an IKE SA, which may not be its first: that, who it is, and whether it says that older ones are gone.
     pub(crate) superseded: Vec<(IkeSpi, Id, bool)>,
     /// IKE SAs beside which another is to be begun.
     pub(crate) reauthenticate: Vec<IkeSpi>,

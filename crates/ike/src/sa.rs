@@ -165,6 +165,8 @@ pub(crate) struct Child {
     pub(crate) placed: Placed,
     pub(crate) rekey_at: Time,
     pub(crate) expires: Time,
+    /// Until then it only receives, as long as another pair carries what it is for.
+    pub(crate) idle_until: Option<Time>,
     /// The pair that has its place, or will have it when this one goes; this one waits for its deletion.
     pub(crate) replaced_by: Option<u32>,
     /// We have asked the peer to delete it. It still receives until the peer has said that it no longer sends.
@@ -342,6 +344,8 @@ pub(crate) struct IkeSa {
     pub(crate) taken: Option<Arc<Configured>>,
     /// We have no other IKE SA with this peer, and will say so (RFC 7296 §2.4).
     pub(crate) first_contact: bool,
+    /// When it came up the peer had another here, which may go on carrying what it sends.
+    pub(crate) beside: bool,
     /// When it began here: as responder, when the peer's first message came.
     pub(crate) began_at: Time,
     /// Since when the peer's rekeyings of it, and of those it comes from, are counted, and how many there were.
@@ -497,6 +501,7 @@ impl IkeSa {
             given: Vec::new(),
             taken: None,
             first_contact: false,
+            beside: false,
             began_at: now,
             rekeyed_by_peer: (now, 0),
             heir: None,

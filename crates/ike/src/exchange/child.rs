@@ -20,6 +20,8 @@ use ipsec_core::kex::Group;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// For so long what the peer begins beside another IKE SA of its only receives: our answer to it is under way.
+pub(crate) const SUCCESSION: Duration = Duration::from_secs(1);
 /// How long after TEMPORARY_FAILURE a request is tried again; up to as long again is added at random.
 const LATER: Duration = Duration::from_secs(3);
 
@@ -354,6 +356,8 @@ pub(super) fn install(
     {
         child.replaced_by = Some(pair.spi_in);
     }
+    // On an older IKE SA of the peer packets go on meanwhile, and it has the keys only when it has our answer.
+    let beside = !pair.initiated && sa.beside && pair.replaces.is_none();
     sa.children.push(Child {
         connection: connection.clone(),
         protocol,
@@ -363,6 +367,7 @@ pub(super) fn install(
         placed: sa.place(),
         rekey_at,
         expires,
+        idle_until: beside.then(|| cx.now.after(SUCCESSION)),
         replaced_by: None,
         deleting: false,
     });
@@ -386,7 +391,7 @@ pub(super) fn install(
         remote: sa.remote,
         encapsulate: sa.nat.encapsulate,
         replaces: pair.replaces,
-        standby: pair.redundant || (pair.replaces.is_some() && !pair.initiated),
+        standby: pair.redundant || beside || (pair.replaces.is_some() && !pair.initiated),
         life: connection.times.child_life,
         configured: sa.taken.clone(),
     })));

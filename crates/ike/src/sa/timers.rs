@@ -1,7 +1,7 @@
 //! What an IKE SA does when time passes: repetitions, keepalives, rekeying, liveness, ends (RFC 7296 §2.1, §2.4, §2.8).
 
 use super::{Asked, Child, HALF_OPEN, IkeSa, Stage, Task};
-use crate::event::Why;
+use crate::event::{Event, Why};
 use crate::outbox::Context;
 use core::time::Duration;
 use ipsec_core::Time;
@@ -35,6 +35,7 @@ impl IkeSa {
                 } else {
                     child.rekey_at.min(child.expires)
                 });
+                child.idle_until.iter().for_each(|at| deadline = deadline.min(*at));
             }
             if let Some(liveness) = self.liveness() {
                 deadline = deadline.min(liveness);
@@ -77,6 +78,10 @@ impl IkeSa {
             // Nothing negotiated may outlive its time, whatever the peer says.
             self.remove_child(cx, child.spi_in);
             self.task(Task::DeleteChild(child.spi_in));
+        }
+        for child in self.children.iter_mut().filter(|child| child.idle_until.is_some_and(|at| at <= now)) {
+            child.idle_until = None;
+            cx.out.events.push_back(Event::ChildInUse { spi_in: child.spi_in });
         }
         for child in self.children.iter_mut().filter(|child| !child.replaced() && child.rekey_at <= now) {
             child.rekey_at = Time::FOREVER;

@@ -163,6 +163,47 @@ fn reauthentication_makes_the_new_with_all_its_children_before_it_breaks_the_old
     }
 }
 
+/// The peer cannot receive on its new pair before it has the answer that makes it.
+///
+/// ```text
+///   A (proves anew)               B
+///   IKE_SA_INIT, IKE_AUTH ──────▶ has both pairs, sends on the old one
+///                   answer ◀───── (under way)
+///   has both                      sends on the old one
+///   Delete (old) ───────────────▶ sends on the new one
+/// ```
+#[test]
+fn who_proves_anew_who_it_is_is_sent_to_on_the_new_pair_when_it_has_it_and_not_before() {
+    for deletes in [true, false] {
+        let mut world = World::new();
+        world.up(0);
+        world.settle();
+        let sends = |world: &World| world.hosts[1].pairs.last().map(|pair| pair.inbound.spi);
+        let before = sends(&world);
+        world.by_hand();
+        let now = world.now;
+        assert!(world.hosts[0].endpoint.reauthenticate("net", now));
+        world.drain();
+        for side in [0, 1, 0] {
+            world.deliver(side, false);
+        }
+        assert_eq!((world.hosts[1].pairs.len(), sends(&world)), (2, before), "the answer is under way");
+        world.deliver(1, false);
+        assert_eq!((world.hosts[0].pairs.len(), sends(&world)), (2, before));
+        if deletes {
+            world.by_itself();
+            world.settle();
+            world.agree(1);
+        } else {
+            // It has forgotten the old one, and says nothing of it.
+            world.run_for(Duration::from_millis(1100));
+            assert_eq!(world.hosts[1].pairs.len(), 2);
+        }
+        assert!(sends(&world).is_some() && sends(&world) != before);
+        assert_eq!(world.gaps, 0);
+    }
+}
+
 #[test]
 fn an_ike_sa_that_is_to_be_proved_anew_is_so_at_the_end_of_its_life() {
     let mut world = two_children(|world| {

@@ -178,6 +178,9 @@ impl Policy {
         kept.trap |= planned.is_some_and(|planned| planned.auto >= Auto::Route);
         let flows = installed.flows.clone();
         self.pairs.insert(installed.clone(), child.standby);
+        if child.standby {
+            self.send_what_is_left(kernel, &installed)?;
+        }
         let go = if child.standby { Vec::new() } else { self.orphans.take_of(&installed.connection) };
         go.iter().for_each(|pair| _ = kernel.remove(pair));
         self.note(&go.iter().map(gone).chain([Change::Is(&installed)]).collect::<Vec<_>>());
@@ -194,6 +197,16 @@ impl Policy {
             }
         }
         Ok(())
+    }
+
+    /// Sends through a pair that is to wait what no other pair carries.
+    fn send_what_is_left(&self, kernel: &mut dyn Kernel, pair: &Installed) -> Result<(), String> {
+        let alone = |flow: &&Selector| self.pairs.carrier(&pair.connection, flow) == Some(pair);
+        let flows: Vec<Selector> = pair.flows.iter().filter(alone).copied().collect();
+        if flows.is_empty() {
+            return Ok(());
+        }
+        kernel.send_through(&Installed { flows, ..pair.clone() }).map_err(|error| error.to_string())
     }
 
     fn install(&mut self, kernel: &mut dyn Kernel, child: &ChildUp) -> Result<Installed, String> {

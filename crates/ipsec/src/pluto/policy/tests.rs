@@ -191,6 +191,22 @@ fn where_a_sum_is_lost_nothing_that_was_counted_before_is_in_the_next_one() {
 }
 
 #[test]
+fn what_no_other_pair_carries_goes_through_one_that_is_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut policy = Policy::new(Rundir::new(dir.path()));
+    let mut kernel = Led::default();
+    let new = pair(2, &[flow(1), flow(2)]);
+    policy.pairs.insert(pair(1, &[flow(1)]), false);
+    policy.pairs.insert(new.clone(), true);
+    policy.send_what_is_left(&mut kernel, &new).unwrap();
+    assert_eq!(kernel.0, [(flow(2), 0x102)]);
+    // The one before it goes.
+    kernel.0.clear();
+    policy.down(&mut kernel, 1, false, Time::ZERO);
+    assert_eq!(kernel.0, [(flow(1), 0x102)]);
+}
+
+#[test]
 fn a_tunnel_for_everything_leaves_the_hosts_default_route_alone() {
     let nets = |text: &str| halves(text.parse().unwrap()).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(nets("0.0.0.0/0"), ["0.0.0.0/1", "128.0.0.0/1"]);
