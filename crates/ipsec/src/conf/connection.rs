@@ -714,7 +714,14 @@ impl<'c> Plan<'c> {
                 let of_ike =
                     self.conn.setting("ike").and_then(|ike| suite::offers(&ike.value, Use::Ike).ok());
                 let (offers, _) = of_ike.unwrap_or_else(|| (suite::default_offers(Use::Ike), Vec::new()));
-                offers.first().map(|offer| offer.groups.clone()).unwrap_or_default()
+                // Any of these may be what IKE agrees on, and the first child's keys do not say which the peer lacks.
+                let mut all = Vec::new();
+                for group in offers.iter().flat_map(|offer| &offer.groups) {
+                    if !all.contains(group) {
+                        all.push(*group);
+                    }
+                }
+                all
             }
         };
         let esn = self.conn.setting("esn").map(|setting| (setting, setting.value.to_ascii_lowercase()));

@@ -231,6 +231,11 @@ fn what_is_said_is_meant() {
     assert!(ike.child.offers.iter().all(|offer| offer.groups.is_empty() && offer.esn == [false]));
     let pfs = planned(&format!("{BASE}\tike=aes256-sha2_256-modp2048\n"), &WEST).unwrap().remove(0).ike;
     assert!(pfs.child.offers.iter().all(|offer| offer.groups == [Group::Modp2048]));
+    // The peer may have agreed to any of them.
+    let two =
+        format!("{BASE}\tike=aes256-sha2_256-modp2048,aes256-sha2_256-x25519,aes128-sha2_256-modp2048\n");
+    let two = planned(&two, &WEST).unwrap().remove(0).ike;
+    assert!(two.child.offers.iter().all(|offer| offer.groups == [Group::Modp2048, Group::X25519]));
 }
 
 #[test]
