@@ -4,10 +4,21 @@ use crate::run::{Failed, has, root, step, works};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Which peers are wanted beside the programs of this machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Emulated machines with another kernel.
+    pub(crate) guests: bool,
+    /// A Debian with newer programs than this machine's.
+    pub(crate) newer: bool,
+}
+
 /// What was found.
 pub(crate) struct Peers {
     /// A Python with scapy and cryptography.
     pub(crate) python: Option<PathBuf>,
+    /// The root directory of a Debian with newer programs.
+    pub(crate) newer: Option<PathBuf>,
     /// What is missing and what is skipped for it.
     pub(crate) missing: Vec<String>,
 }
@@ -90,9 +101,45 @@ fn unpack(may: bool, missing: &mut Vec<String>) {
     }
 }
 
-/// Finds the peers, with `guests` those of emulated machines, too; installs what is missing if `install` and this is root on a
-/// machine with apt.
-pub(crate) fn prepare(install: bool, guests: bool) -> Peers {
+/// Debian's newest strongSwan, which has ML-KEM, and OpenIKED in a root directory of their own; `$1` is that directory. The programs run with a
+/// chroot into it, so that nothing of this machine changes.
+const NEWER: &str = r#"
+set -e
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep -m 1 '/debian$')
+command -v debootstrap > /dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+rm -rf "$1.new"
+debootstrap --variant=minbase --include=iproute2,ca-certificates trixie "$1.new" "$mirror"
+echo "deb $mirror sid main" > "$1.new/etc/apt/sources.list.d/sid.list"
+printf '#!/bin/sh\nexit 101\n' > "$1.new/usr/sbin/policy-rc.d"
+chmod +x "$1.new/usr/sbin/policy-rc.d"
+within() { chroot "$1" /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -ec "$2"; }
+within "$1.new" 'apt-get update -qq
+  apt-get install -y -qq --no-install-recommends -t sid strongswan-charon strongswan-swanctl libcharon-extra-plugins \
+    libcharon-extauth-plugins libstrongswan-extra-plugins libstrongswan-standard-plugins openiked
+  apt-get clean'
+mv "$1.new" "$1"
+"#;
+
+/// The root directory with the newer programs.
+fn newer(may: bool, missing: &mut Vec<String>) -> Option<PathBuf> {
+    let to = root().join("target/peers-debian");
+    if may && !to.exists() {
+        let mut command = Command::new("sh");
+        command.args(["-c", NEWER, "sh"]).arg(&to);
+        let _ = step("a newer Debian", &mut command);
+    }
+    if !to.exists() {
+        missing.push(format!(
+            "newer strongSwan and OpenIKED: no {} (root, apt and debootstrap make it)",
+            to.display()
+        ));
+        return None;
+    }
+    Some(to)
+}
+
+/// Finds the peers; installs what is missing if `install` and this is root on a machine with apt.
+pub(crate) fn prepare(install: bool, Wanted { guests, newer }: Wanted) -> Peers {
     println!("=== peers");
     let may = install && rustix::process::geteuid().is_root() && has("apt-get");
     let programs = || PROGRAMS.iter().chain(if guests { GUESTS } else { &[] });
@@ -111,6 +158,7 @@ pub(crate) fn prepare(install: bool, guests: bool) -> Peers {
     if guests {
         unpack(may, &mut missing);
     }
+    let newer = if newer { self::newer(may, &mut missing) } else { None };
     let python = python(may);
     match &python {
         Some(python) => println!("independent ESP peer: scapy under {}", python.display()),
@@ -118,7 +166,7 @@ pub(crate) fn prepare(install: bool, guests: bool) -> Peers {
             "the independent ESP peer: no scapy (pip install scapy cryptography, or apt-get install python3-scapy python3-cryptography)".into(),
         ),
     }
-    Peers { python, missing }
+    Peers { python, newer, missing }
 }
 
 /// Any Python with both libraries: the system's, one in a virtual environment of ours, or Debian's packages.

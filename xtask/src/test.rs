@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use crate::peers;
+use crate::peers::{self, Wanted};
 use crate::run::{Failed, cargo, root, step, works};
 use std::fs;
 use std::process::Command;
@@ -15,6 +15,10 @@ pub(crate) struct Args {
     /// Also what needs another kernel: Linux and libreswan in a machine that qemu emulates (some minutes, 300 MB)
     #[arg(long)]
     guests: bool,
+    /// With a newer strongSwan (ML-KEM) and OpenIKED than this machine's, from a Debian in a directory below target (some
+    /// minutes, 700 MB)
+    #[arg(long)]
+    newer: bool,
     /// Only the tests whose name contains this
     filter: Option<String>,
 }
@@ -25,7 +29,7 @@ const FUZZ_ITERATIONS: &str = "40000";
 #[expect(clippy::disallowed_methods, reason = "says how long the tests took; nothing depends on it")]
 pub(crate) fn test(args: &Args) -> Result<(), Failed> {
     let start = Instant::now();
-    let peers = peers::prepare(!args.no_install, args.guests);
+    let peers = peers::prepare(!args.no_install, Wanted { guests: args.guests, newer: args.newer });
     let skips = root().join("target/skipped-tests");
     let _ = fs::remove_file(&skips);
     let with_peers = |command: &mut Command| {
@@ -33,6 +37,9 @@ pub(crate) fn test(args: &Args) -> Result<(), Failed> {
         command.env("TULIPS_SKIPPED", &skips);
         if let Some(python) = &peers.python {
             command.env("TULIPS_PYTHON", python);
+        }
+        if let Some(newer) = &peers.newer {
+            command.env("TULIPS_STRONGSWAN_ROOT", newer).env("TULIPS_OPENIKED_ROOT", newer);
         }
     };
 

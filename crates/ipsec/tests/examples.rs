@@ -1,10 +1,14 @@
 //! The files below docs/examples are what they say: the programs take them as they stand.
 
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use ike::credential::{EapProof, LocalAuth, RemoteEap};
 use ike::x509::Certificate;
 use ipsec::conf::connection::{Auto, Here, Planned, plan};
 use ipsec::conf::{Conf, secrets};
 use ipsec_core::sign::{Curve, KeyKind};
+use skipped::skipped;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -191,9 +195,9 @@ fn examples_load_in_libreswan_where_the_keywords_are_common() {
     let program =
         std::env::var("LIBRESWAN_ADDCONN").unwrap_or_else(|_| "/usr/libexec/ipsec/addconn".to_owned());
     if !Path::new(&program).exists() {
-        return eprintln!(
-            "skipped: no {program} (apt-get install libreswan, or say LIBRESWAN_ADDCONN=/where/addconn)"
-        );
+        return skipped(&format!(
+            "no {program} (apt-get install libreswan, or say LIBRESWAN_ADDCONN=/where/addconn)"
+        ));
     }
     for (name, common) in [
         ("site-to-site-psk", true),

@@ -1,6 +1,10 @@
 //! The manual pages say what the programs do: as many options, no other ones, and help that fits a terminal.
 
+#[path = "support/skipped.rs"]
+mod skipped;
+
 use ipsec::conf::{Conf, keys};
+use skipped::skipped;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -190,7 +194,7 @@ fn the_pages_are_sound_mdoc() {
         |name: &str| Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(pages().join(name)).output();
     for (name, _) in all_pages() {
         let Ok(out) = check(&name) else {
-            eprintln!("skipped: no mandoc");
+            skipped("no mandoc");
             return;
         };
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));

@@ -13,6 +13,8 @@ mod charon;
 mod identity;
 #[path = "openiked/pluto.rs"]
 mod pluto;
+#[path = "support/skipped.rs"]
+mod skipped;
 #[path = "support/stream.rs"]
 mod stream;
 #[path = "openiked/strongswan.rs"]
@@ -25,6 +27,7 @@ use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, Namespace, available, connect};
 use ipsec::rundir::Rundir;
 use serde_json::Value;
+use skipped::skipped;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::fs;
 use std::io::Read as _;
@@ -236,12 +239,12 @@ fn crosses(from: Inside<'_>, to: Inside<'_>) {
 /// Two namespaces with a cable between them; `None`, and why on stderr, where there cannot be any.
 fn scene() -> Option<[Namespace; 2]> {
     if let Err(why) = available() {
-        eprintln!("skipped: {why}");
+        skipped(&why.to_string());
         return None;
     }
     let shim = Path::new(IPSEC).with_file_name("libpfkey_preload.so");
     if root().is_none() && !Path::new(IKED).exists() || !shim.exists() {
-        eprintln!("skipped: no {IKED} (apt-get install openiked), or no {}", shim.display());
+        skipped(&format!("no {IKED} (apt-get install openiked), or no {}", shim.display()));
         return None;
     }
     let made = || Namespace::new().expect("namespace");

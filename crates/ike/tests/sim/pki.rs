@@ -125,6 +125,11 @@ impl Authority {
 
     /// What this authority has revoked, said in one month of 2026 and to be said again in another.
     pub(crate) fn crl(&self, revoked: &[u64], (from, to): (u8, u8)) -> Vec<u8> {
+        self.crl_between(revoked, [(2026, from), (2026, to)])
+    }
+
+    /// The same, said in a month of one year and to be said again in one of another.
+    pub(crate) fn crl_between(&self, revoked: &[u64], [from, to]: [(i32, u8); 2]) -> Vec<u8> {
         let revoked_certs = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 1, 2),
@@ -132,9 +137,9 @@ impl Authority {
             invalidity_date: None,
         });
         let params = CertificateRevocationListParams {
-            this_update: date_time_ymd(2026, from, 1),
-            next_update: date_time_ymd(2026, to, 1),
-            crl_number: SerialNumber::from(u64::from(from)),
+            this_update: date_time_ymd(from.0, from.1, 1),
+            next_update: date_time_ymd(to.0, to.1, 1),
+            crl_number: SerialNumber::from(u64::from(from.1)),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),
             key_identifier_method: KeyIdMethod::Sha256,

@@ -1,5 +1,6 @@
 //! A host of its own for each test: a network namespace, a run directory, a configuration.
 
+use crate::skipped::skipped;
 use ipsec::host::netns::{Namespace, available};
 use ipsec::process::Process;
 use ipsec::rundir::Rundir;
@@ -39,7 +40,7 @@ impl Host {
     /// `None`, and why on stderr, where namespaces cannot be made.
     pub(crate) fn new(interfaces: &str) -> Option<Self> {
         if let Err(why) = available() {
-            eprintln!("skipped: {why}");
+            skipped(&why.to_string());
             return None;
         }
         let namespace = Namespace::new().expect("namespace");

@@ -14,6 +14,8 @@ mod matrix;
 mod network;
 mod print;
 mod setup;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod steps;
 mod supervise;
 mod trap;

@@ -1,6 +1,7 @@
 //! `ipsec setup` and the daemon, run as a person runs them.
 
 use crate::host::{Host, IPSEC, KLIPS, PLUTO, Said};
+use crate::skipped::skipped;
 use ipsec::process::Process;
 use rustix::process::Signal;
 use std::fs;
@@ -261,7 +262,7 @@ fn tables_as_files_are_the_tables_of_the_commands() {
     let Some(host) = Host::new("ipsec0=eth7") else { return };
     assert_eq!(host.ipsec(&["setup", "start"]).code, 0);
     if !host.is_mounted() {
-        eprintln!("skipped: no FUSE mount here");
+        skipped("no FUSE mount here");
         return;
     }
     let net = host.rundir.proc().join("net");

@@ -7,6 +7,8 @@ mod hops;
 
 #[path = "../support/alone.rs"]
 mod alone;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use ipnet::IpNet;
 use ipsec::host::interfaces::clear::Guarded;
@@ -19,6 +21,7 @@ use ipsec_core::algorithm::{Auth, Encryption, Suite};
 use ipsec_core::{Protocol, SaId, Selector, Spi};
 use klips::{Action, Blueprint, Discard, Encapsulation, Eroute, Keys, Limits, Mode, Plane, Sa};
 use rustix::event::{EventfdFlags, eventfd};
+use skipped::skipped;
 use socket2::{Domain, Protocol as Ip, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -177,7 +180,7 @@ fn gateway(case: &Case, namespace: Namespace, host: u8, peer: u8) -> Gateway {
 /// The tunnel, or a reason to skip.
 fn tunnel(case: &Case) -> Option<Tunnel> {
     if let Err(why) = available() {
-        eprintln!("skipped: {why}");
+        skipped(&why.to_string());
         return None;
     }
     alone::wait();

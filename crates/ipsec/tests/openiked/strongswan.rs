@@ -34,7 +34,7 @@ fn pair(by: By) -> Option<(Gateway, Charon)> {
     let local = format!("{auth}\n    {certs}\n    id = east.example.org");
     let remote = format!("{auth}\n    id = west.example.org");
     let more = "local_addrs = 192.0.2.2\n  remote_addrs = 192.0.2.1";
-    let children = Children { local_ts: "10.2.0.0/16", remote_ts: "10.1.0.0/16", more: "", tls: "1.2" };
+    let children = Children { local_ts: "10.2.0.0/16", remote_ts: "10.1.0.0/16", ..Children::NETS };
     let (ike, esp) = ("aes256-sha256-x25519", "aes256-sha384-noesn");
     let charon = Charon::start_as(right, dir, (ike, esp, more), (&local, &remote), &children);
     west.start_klips("10.2.0.0/16");

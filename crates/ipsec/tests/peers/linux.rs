@@ -6,6 +6,7 @@
 mod guest;
 
 use super::{Case, Gateway};
+use crate::skipped::skipped;
 use guest::Guest;
 use ipsec::host::netns::available;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -387,7 +388,7 @@ fn datagrams(from: SocketAddr, to: SocketAddr, most: usize) -> std::io::Result<(
 #[test]
 fn linux_and_we_understand_each_other_with_manual_keys() {
     if let Err(why) = available() {
-        return eprintln!("skipped: {why}");
+        return skipped(&why.to_string());
     }
     if !guest::is_there() {
         return;

@@ -3,6 +3,8 @@
 
 mod linux;
 mod scapy;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use ipsec::ctl::{Client, Request};
 use ipsec::host::netlink::{Link, Netlink, Route};

@@ -2,6 +2,7 @@
 //! replay and an inner packet outside the selectors are refused, and the right counter moves and no other.
 
 use super::{Case, Gateway};
+use crate::skipped::skipped;
 use ipsec::host::netns::{Namespace, available};
 use serde_json::{Value, json};
 use std::fs;
@@ -95,7 +96,7 @@ fn ready() -> Result<String, String> {
 fn scapy_opens_what_we_seal_and_we_open_what_scapy_seals() {
     let python = match ready() {
         Ok(python) => python,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return skipped(&why.to_string()),
     };
     let wrong = meet(&python, &Case::all());
     assert!(wrong.is_empty(), "{} complaints:\n{}", wrong.len(), wrong.join("\n"));
@@ -105,7 +106,7 @@ fn scapy_opens_what_we_seal_and_we_open_what_scapy_seals() {
 fn scapy_and_we_understand_each_other_in_transport_mode() {
     let python = match ready() {
         Ok(python) => python,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return skipped(&why.to_string()),
     };
     let wrong: Vec<String> = Case::transport().iter().flat_map(|cases| meet(&python, cases)).collect();
     assert!(wrong.is_empty(), "{} complaints:\n{}", wrong.len(), wrong.join("\n"));
@@ -117,7 +118,7 @@ fn scapy_sees_padded_packets_and_dummies_of_one_length() {
     const PAD: usize = 700;
     let python = match ready() {
         Ok(python) => python,
-        Err(why) => return eprintln!("skipped: {why}"),
+        Err(why) => return skipped(&why.to_string()),
     };
     let mut cases =
         Case::all().into_iter().filter(|case| ["aes-gcm16", "aes-cbc-256+hmac-sha256"].contains(&case.esp));

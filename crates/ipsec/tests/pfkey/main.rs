@@ -11,6 +11,8 @@ mod pfkey_support;
 mod scenes;
 #[path = "../support/seven.rs"]
 mod seven;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod wire;
 
 use wire::Daemon;

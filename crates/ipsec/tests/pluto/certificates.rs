@@ -2,6 +2,7 @@
 
 use super::charon::{self, Charon, Children, both_ways};
 use super::{Gateway, IPSEC, crosses, scene, wait};
+use crate::skipped::skipped;
 use base64ct::{Base64, LineEnding};
 use ike::x509::Certificate;
 use ipsec_core::sign::{Curve, KeyKind};
@@ -422,7 +423,7 @@ fn a_request_is_signed_and_a_file_of_an_authority_imported_by_commands_alone() {
         output.ok().filter(|output| output.status.success() || !words.starts_with("version"))
     };
     if openssl("version").is_none() {
-        return eprintln!("skipped: no openssl (apt-get install openssl)");
+        return skipped("no openssl (apt-get install openssl)");
     }
     let sign = |words: &str| {
         let output = openssl(words).expect("openssl");

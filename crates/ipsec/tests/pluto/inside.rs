@@ -78,10 +78,9 @@ fn strongswan_gives_us_an_address_that_is_ours_while_we_are_connected() {
     }
     let Some([left, _router, right]) = scene() else { return };
     let children = Children {
-        local_ts: "10.2.0.0/24",
         remote_ts: "dynamic",
         more: "pools { rw { addrs = 10.9.0.32/28\n dns = 10.2.0.53 } }",
-        tls: "1.2",
+        ..Children::NETS
     };
     let mut west = Gateway::new(left, "10.1.0.1", "", SECRET);
     let conn = format!("{ROAD}\tike={IKE}\n\tesp={ESP}\n{}", witness(&west));
@@ -117,7 +116,7 @@ fn strongswan_gets_an_address_from_us_and_the_same_after_a_restart() {
         return;
     }
     let Some([left, _router, right]) = scene() else { return };
-    let children = Children { local_ts: "dynamic", remote_ts: "10.1.0.0/24", more: "", tls: "1.2" };
+    let children = Children { local_ts: "dynamic", ..Children::NETS };
     let conn = format!("{GATEWAY}\tike={IKE}\n\tesp={ESP}\n");
     let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
     west.start_klips();

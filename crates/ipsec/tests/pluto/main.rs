@@ -9,6 +9,7 @@ mod certificates;
 mod charon;
 mod crossed;
 mod eap_tls;
+mod flood;
 mod hosts;
 mod inside;
 mod libreswan;
@@ -16,6 +17,7 @@ mod many;
 mod moves;
 mod names;
 mod operate;
+mod ours;
 mod outside;
 mod padding;
 mod ppk;
@@ -23,11 +25,14 @@ mod record;
 mod schema;
 mod several;
 mod slow;
+mod strongswan;
 mod traffic;
 mod transport;
 
 #[path = "../support/alone.rs"]
 mod alone;
+#[path = "../support/skipped.rs"]
+mod skipped;
 #[path = "../support/stream.rs"]
 mod stream;
 
@@ -38,6 +43,7 @@ use ipsec::process::Process;
 use ipsec::rundir::Rundir;
 use rustix::process::Signal;
 use serde_json::Value;
+use skipped::skipped;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, UdpSocket};
@@ -210,7 +216,7 @@ fn net(text: &str) -> ipnet::IpNet {
 /// The namespaces of west, the router and east, joined and with routes; `None`, and why on stderr, where they cannot be made.
 fn scene() -> Option<[Namespace; 3]> {
     if let Err(why) = available() {
-        eprintln!("skipped: {why}");
+        skipped(&why.to_string());
         return None;
     }
     alone::wait();
@@ -255,11 +261,18 @@ fn default_route(host: &Namespace, via: &str) {
 
 /// The router shows east one address for all that are behind it. False, and why on stderr, where it cannot.
 fn masquerades(router: &Namespace) -> bool {
-    let rules = "table ip nat { chain post { type nat hook postrouting priority 100; oifname eth2 masquerade random; }; }";
+    masquerades_at(router, "eth2")
+}
+
+/// The same of what leaves by one of its devices.
+fn masquerades_at(router: &Namespace, device: &str) -> bool {
+    let rules = format!(
+        "table ip nat {{ chain post {{ type nat hook postrouting priority 100; oifname {device} masquerade random; }}; }}"
+    );
     let made = router.run(|| Command::new("nft").arg(rules).output()).expect("namespace");
     let made_it = made.as_ref().is_ok_and(|output| output.status.success());
     if !made_it {
-        eprintln!("skipped: no nft, or no NAT in this kernel (apt-get install nftables): {made:?}");
+        skipped(&format!("no nft, or no NAT in this kernel (apt-get install nftables): {made:?}"));
     }
     made_it
 }

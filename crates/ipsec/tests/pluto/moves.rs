@@ -1,19 +1,44 @@
 //! Addresses that change under a tunnel (RFC 4555), and reauthentication beside it, with traffic.
 
-use super::charon::{self, Charon, Children};
+use super::charon::{self, Charon};
 use super::{CONN, Gateway, SECRET, both, crosses, net, pair, passes, scene, unbroken, wait};
 use ipsec::host::netlink::Netlink;
 use ipsec::host::netns::Namespace;
+use std::fs;
 
 /// Takes an address from a host and gives it another.
 pub(super) fn readdress(namespace: &Namespace, old: &str, new: &str) {
+    readdress_at(namespace, "eth0", old, new);
+}
+
+/// The same on a device of its.
+fn readdress_at(namespace: &Namespace, device: &str, old: &str, new: &str) {
     let changed = namespace.run(|| {
         let mut netlink = Netlink::open()?;
-        let eth0 = netlink.link("eth0")?.expect("eth0").index;
-        netlink.add_address(eth0, net(new))?;
-        netlink.remove_address(eth0, net(old))
+        let link = netlink.link(device)?.expect("the device").index;
+        netlink.add_address_and_route(link, net(new))?;
+        netlink.remove_address(link, net(old))
     });
     changed.expect("namespace").expect("addresses");
+}
+
+/// Gives a cable of the router another address; what its NAT kept of the streams there is void.
+pub(super) fn renumber(router: &Namespace, device: &str, old: &str, new: &str) {
+    // The second address of a device would go with the first.
+    let promote = || fs::write("/proc/sys/net/ipv4/conf/all/promote_secondaries", "1");
+    router.run(promote).expect("namespace").expect("a setting");
+    readdress_at(router, device, &format!("{old}/24"), &format!("{new}/24"));
+}
+
+/// Has the router's NAT forget what it has for an address of a cable of its: what comes next leaves by other ports.
+pub(super) fn forget(router: &Namespace, device: &str, address: &str) {
+    let changed = router.run(|| {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(device)?.expect("the device").index;
+        netlink.remove_address(link, net(address))?;
+        netlink.add_address_and_route(link, net(address))
+    });
+    changed.expect("namespace").expect("address");
 }
 
 pub(super) fn remote(gateway: &Gateway) -> String {
@@ -82,8 +107,7 @@ fn with_charon() -> Option<(Gateway, Charon, Namespace)> {
     let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
     west.start_klips();
     west.start_pluto();
-    let children = Children { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "", tls: "1.2" };
-    let east = Charon::start_with(right, IKE, ESP, "mobike = yes\n  local_addrs = %any", &children);
+    let east = Charon::start(right, IKE, ESP, "mobike = yes\n  local_addrs = %any");
     Some((west, east, router))
 }
 

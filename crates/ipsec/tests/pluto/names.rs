@@ -1,6 +1,7 @@
 //! Peers that are known by name, and addresses that come late.
 
 use super::{CONN, Gateway, PLUTO, SECRET, crosses, net, scene, wait};
+use crate::skipped::skipped;
 use ipsec::host::netlink::Netlink;
 use serde_json::Value;
 use std::fs;
@@ -37,7 +38,7 @@ fn waiting(gateway: &Gateway) -> Vec<String> {
 fn a_peer_by_name_is_waited_for_and_followed_and_holds_nobody_up() {
     let Some([left, _router, right]) = scene() else { return };
     if !Path::new("/etc/hosts").exists() || !Path::new("/etc/nsswitch.conf").exists() {
-        return eprintln!("skipped: this system has no /etc/hosts or no /etc/nsswitch.conf to stand in for");
+        return skipped("this system has no /etc/hosts or no /etc/nsswitch.conf to stand in for");
     }
     let impatient = "\tmobike=no\n\tdpddelay=1\n\tretransmit-timeout=2s\n";
     let other = "conn other\n\talso=west-east\n\tright=198.51.100.7\n\tleftsubnet=10.1.9.0/24\n\trightsubnet=10.2.9.0/24\n\tauto=start\n";

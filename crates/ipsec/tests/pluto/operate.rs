@@ -1,6 +1,7 @@
 //! What an operator looks at and hooks into: updown programs, metrics, `ipsec top`, `ipsec monitor`, one number for each
 //! negotiation.
 
+use crate::skipped::skipped;
 use crate::{CONN, Gateway, IPSEC, PATIENCE, SECRET, both, crosses, pair, unbroken, wait};
 use ipsec::process::Process;
 use rustix::process::Signal;
@@ -122,7 +123,7 @@ fn top_draws_on_a_terminal_and_leaves_it_as_it_was() {
         .stdin(Stdio::piped())
         .stdout(Stdio::null());
     let Ok(mut child) = west.namespace.spawn(&mut script) else {
-        eprintln!("skipped: no script(1)");
+        skipped("no script(1)");
         return;
     };
     let seen = || String::from_utf8_lossy(&fs::read(&typescript).unwrap_or_default()).into_owned();

@@ -2,6 +2,7 @@
 
 use super::outside::Small;
 use super::{CONN, Gateway, SECRET, crosses, scene, wait};
+use crate::skipped::skipped;
 use ipsec::conf::connection::{Here, plan};
 use ipsec::conf::{Conf, secrets};
 use std::fs;
@@ -46,7 +47,7 @@ fn tshark_opens_what_pluto_recorded_and_nobody_else_may_read_it() {
     let mut tshark = Command::new("tshark");
     tshark.env("HOME", home.path()).env_remove("XDG_CONFIG_HOME").arg("-r").arg(record.join("ike.pcap"));
     let Ok(output) = tshark.arg("-V").output() else {
-        eprintln!("skipped: no tshark (apt-get install tshark)");
+        skipped("no tshark (apt-get install tshark)");
         return;
     };
     let text = String::from_utf8_lossy(&output.stdout);

@@ -163,8 +163,7 @@ fn strongswan_and_we_agree_on_two_subnets_on_each_side_whoever_begins() {
         let children = Children {
             local_ts: "10.2.0.0/24,10.2.9.0/24",
             remote_ts: "10.1.0.0/24,10.1.9.0/24",
-            more: "",
-            tls: "1.2",
+            ..Children::NETS
         };
         let ours = [west.inside, second(&west.namespace, "10.1.9.1")];
         let theirs = [[10, 2, 0, 1].into(), second(&right, "10.2.9.1")];

@@ -12,6 +12,8 @@ mod guest;
 #[expect(dead_code, reason = "the tests of the daemon need more of it")]
 #[path = "../daemon/host.rs"]
 mod host;
+#[path = "../support/skipped.rs"]
+mod skipped;
 
 use guest::Guest;
 use host::{Host, IPSEC};

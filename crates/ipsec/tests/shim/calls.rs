@@ -1,6 +1,7 @@
 //! Every call of a C library that a PF_KEY socket may meet, from `calls.c`.
 
-use crate::setting::{compile, has, host, run, skipped};
+use crate::setting::{compile, has, host, run};
+use crate::skipped::skipped;
 
 /// Compilers, and what they are told. The second makes `read`, `recv` and `recvfrom` into `__read_chk` and so on.
 const BUILDS: [(&str, &[&str]); 4] = [

@@ -16,4 +16,6 @@ mod restart;
 mod setting;
 #[path = "../support/seven.rs"]
 mod seven;
+#[path = "../support/skipped.rs"]
+mod skipped;
 mod strangers;

@@ -2,7 +2,8 @@
 //! is, as C and as C++: the traffic of the hosts crosses the tunnel that they make.
 
 use crate::host::Host;
-use crate::setting::{compile, has, skipped, start, under_run};
+use crate::setting::{compile, has, start, under_run};
+use crate::skipped::skipped;
 use ipsec::host::netlink::{Netlink, Route};
 use ipsec::host::netns::{End, connect};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};

@@ -1,7 +1,6 @@
 //! The shim, programs in C, and how one is run with the other.
 
 use crate::host::{Host, IPSEC, Said};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -10,15 +9,6 @@ use std::sync::OnceLock;
 pub(crate) const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../pfkey/include");
 /// Where the programs in C are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/shim");
-
-/// `cargo xtask test` counts what could not be tried.
-pub(crate) fn skipped(what: &str) {
-    eprintln!("skipped: {what}");
-    if let Some(file) = std::env::var_os("TULIPS_SKIPPED") {
-        let mut file = std::fs::File::options().append(true).create(true).open(file).expect("skip list");
-        writeln!(file, "{what}").expect("skip list");
-    }
-}
 
 /// Whether there is such a program.
 pub(crate) fn has(program: &str) -> bool {

@@ -1,7 +1,8 @@
 //! What is not about PF_KEY stays as it was; what cannot be run so is refused in words.
 
 use crate::host::IPSEC;
-use crate::setting::{has, host, run, skipped, under_run};
+use crate::setting::{has, host, run, under_run};
+use crate::skipped::skipped;
 use std::fs;
 use std::path::Path;
 use std::process::Command;

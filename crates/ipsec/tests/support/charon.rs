@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+use crate::skipped::skipped;
 use crate::wait;
 use ipsec::host::netns::Namespace;
 use std::fs;
@@ -20,6 +21,8 @@ pub(crate) fn root() -> Option<String> {
 pub(crate) struct Charon {
     pub(crate) namespace: Namespace,
     dir: tempfile::TempDir,
+    /// What starts it.
+    script: String,
     process: Child,
 }
 
@@ -30,20 +33,22 @@ pub(crate) struct Children {
     pub(crate) more: &'static str,
     /// The newest version of TLS that it speaks in EAP.
     pub(crate) tls: &'static str,
+    /// Settings of the daemon (strongswan.conf).
+    pub(crate) daemon: &'static str,
 }
 
 impl Children {
     /// The networks behind the two gateways.
     pub(crate) const NETS: Self =
-        Self { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "", tls: "1.2" };
+        Self { local_ts: "10.2.0.0/24", remote_ts: "10.1.0.0/24", more: "", tls: "1.2", daemon: "" };
 }
 
 /// Whether there is a charon to try with.
 pub(crate) fn is_there() -> bool {
     let there = root().is_some() || std::path::Path::new(CHARON).exists();
     if !there {
-        eprintln!(
-            "skipped: no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins libcharon-extauth-plugins)"
+        skipped(
+            "no strongSwan (apt-get install strongswan-charon strongswan-swanctl libcharon-extra-plugins libcharon-extauth-plugins)",
         );
     }
     there
@@ -74,7 +79,7 @@ impl Charon {
         (local, remote): (&str, &str),
         children: &Children,
     ) -> Self {
-        let Children { local_ts, remote_ts, more: sections, tls } = children;
+        let Children { local_ts, remote_ts, more: sections, tls, daemon } = children;
         let at = dir.path().display();
         let log = dir.path().join("charon.log");
         let older = "aes gcm ccm ctr chapoly sha1 sha2 hmac cmac xcbc curve25519 gmp md4 md5 des";
@@ -85,6 +90,7 @@ impl Charon {
                 "charon {{
   load = random nonce openssl {older} eap-identity eap-mschapv2 eap-tls kdf pem pkcs1 pkcs8 x509 constraints pubkey revocation kernel-libipsec kernel-netlink socket-default updown vici counters
   threads = 16
+  {daemon}
   tls {{ version_max = {tls} }}
   filelog {{ log {{ path = {}
     flush_line = yes
@@ -133,16 +139,37 @@ secrets {{ ike-1 {{ secret = \"the quick brown fox\" }} }}
                  exec chroot {root} {CHARON}"
             ),
         };
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", &script]).env("STRONGSWAN_CONF", dir.path().join("strongswan.conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = namespace.spawn(&mut command).expect("charon");
-        let charon = Self { namespace, dir, process };
-        wait("charon", || charon.vici().exists());
-        let file = charon.dir.path().join("swanctl.conf");
-        let loaded = charon.swanctl(&["--load-all", "--file", &file.display().to_string()]);
-        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+        let process = Self::spawn(&namespace, &dir, &script);
+        let charon = Self { namespace, dir, script, process };
+        charon.load();
         charon
+    }
+
+    fn spawn(namespace: &Namespace, dir: &tempfile::TempDir, script: &str) -> Child {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).env("STRONGSWAN_CONF", dir.path().join("strongswan.conf"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        namespace.spawn(&mut command).expect("charon")
+    }
+
+    fn load(&self) {
+        wait("charon", || self.vici().exists());
+        let file = self.dir.path().join("swanctl.conf");
+        let loaded = self.swanctl(&["--load-all", "--file", &file.display().to_string()]);
+        assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
+    }
+
+    /// Ends it as a crash would: it says nothing to anybody.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("end");
+    }
+
+    /// Starts it anew after [`Charon::kill`].
+    pub(crate) fn restart(&mut self) {
+        let _ = fs::remove_file(self.vici());
+        self.process = Self::spawn(&self.namespace, &self.dir, &self.script);
+        self.load();
     }
 
     fn vici(&self) -> PathBuf {

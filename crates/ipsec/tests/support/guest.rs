@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+use crate::skipped::skipped;
 use ipsec::host::clock;
 use ipsec::host::netns::Namespace;
 use std::fs::{self, File};
@@ -51,15 +52,6 @@ const LINUX: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../peers-linux");
 /// A libreswan that nobody installed: it would start, and would take the place of strongSwan's starter. `cargo xtask test
 /// --guests` puts it there; `TULIPS_LIBRESWAN_ROOT=DIR` names another.
 const LIBRESWAN: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../peers-libreswan");
-
-/// `cargo xtask test` counts what could not be tried.
-fn skipped(what: &str) {
-    eprintln!("skipped: {what}");
-    if let Some(file) = std::env::var_os("TULIPS_SKIPPED") {
-        let mut file = File::options().append(true).create(true).open(file).expect("skip list");
-        writeln!(file, "{what}").expect("skip list");
-    }
-}
 
 /// A kernel for the guest: its image and its modules.
 struct Kernel {

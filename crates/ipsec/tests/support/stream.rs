@@ -3,6 +3,7 @@
 use crate::{Inside, wait};
 use ipsec::host::clock;
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::UdpSocket;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
@@ -62,6 +63,22 @@ pub(crate) fn during(from: Inside<'_>, to: Inside<'_>, change: impl FnOnce()) ->
         let (sent, _) = *sent.get().expect("the receiver waits for it");
         (sent, (0..sent).filter(|n| !received.contains(n)).collect())
     })
+}
+
+/// How many packets the queues of a host have had no room for, those of its UDP sockets and of its devices: on a busy machine the program behind one does
+/// not run for a while, and by itself the kernel keeps some 250.
+#[allow(dead_code, reason = "each test binary uses its own part of this")]
+pub(crate) fn overruns((namespace, _): Inside<'_>) -> u64 {
+    let count = || {
+        // The files of a process are those of the namespace of its first thread. Both have the count in this column.
+        let dropped = |name: &str, head: usize| -> u64 {
+            let text = fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+            let column = |line: &str| line.split_whitespace().nth(12)?.parse::<u64>().ok();
+            text.lines().skip(head).filter_map(column).sum()
+        };
+        dropped("udp", 1) + dropped("dev", 2)
+    };
+    namespace.run(count).expect("namespace")
 }
 
 struct Stop<'a>(&'a AtomicBool);

@@ -199,11 +199,11 @@ fn what_no_other_pair_carries_goes_through_one_that_is_to_wait() {
     policy.pairs.insert(pair(1, &[flow(1)]), false);
     policy.pairs.insert(new.clone(), true);
     policy.send_what_is_left(&mut kernel, &new).unwrap();
-    assert_eq!(kernel.0, [(flow(2), 0x102)]);
+    assert_eq!(kernel.led, [(flow(2), 0x102)]);
     // The one before it goes.
-    kernel.0.clear();
+    kernel.led.clear();
     policy.down(&mut kernel, 1, false, Time::ZERO);
-    assert_eq!(kernel.0, [(flow(1), 0x102)]);
+    assert_eq!(kernel.led, [(flow(1), 0x102)]);
 }
 
 #[test]
