@@ -680,11 +680,11 @@ impl Pluto {
                 self.doubt(&connection.name, now);
                 let name = &connection.name;
                 self.tell(name, &format!("IKE SA is down: {why}"), Hears::NotWatchers);
-                match &why {
-                    Why::Asked if self.leaves(name) => self.note_down(name, ASKED, now),
-                    // What we end for a reason has that reason.
-                    Why::Asked | Why::Rekeyed => {}
-                    why => self.note_down(name, &format!("IKE SA is down: {why}"), now),
+                if why != Why::Asked && why != Why::Rekeyed {
+                    self.note_down(name, &format!("IKE SA is down: {why}"), now);
+                } else if self.leaves(name) {
+                    // What we end for another reason has that reason.
+                    self.note_down(name, ASKED, now);
                 }
                 self.finish(name, &Err(why.to_string()));
             }
