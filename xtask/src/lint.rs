@@ -67,7 +67,11 @@ fn tests_exist(document: &str) -> Result<(), Failed> {
     for top in ["crates", "fuzz/src"] {
         sources(&root().join(top), &mut source).map_err(|e| Failed(format!("{top}: {e}")))?;
     }
+    let mut known = std::collections::BTreeSet::new();
     for (attack, tests) in attacks(&text) {
+        if !known.insert(attack) {
+            return Err(Failed(format!("{document} has two rows of {attack:?}")));
+        }
         if tests.is_empty() {
             return Err(Failed(format!("{document}: no test shows what becomes of {attack:?}")));
         }

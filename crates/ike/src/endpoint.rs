@@ -1,9 +1,10 @@
 //! The engine as its host sees it: datagrams, acquires, commands, answers and time go in; datagrams, jobs and events come
 //! out, in any amount and whenever the host asks, but no datagram before the events that it rests on.
 
+mod succession;
+
 use crate::connection::{Connection, Secrets};
 use crate::event::{Event, Transmit, Why};
-use crate::exchange::child::SUCCESSION;
 use crate::exchange::init::{self, First};
 use crate::identity::IdPattern;
 use crate::job::{Answer, Job, JobId};
@@ -22,20 +23,21 @@ use ipsec_core::prf::Prf;
 use ipsec_core::{Secret, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use succession::SUPERSEDED;
 
-/// IKE SAs on which nobody has proved anything from which on a first message must come with a cookie (RFC 7296 §2.6), in all
-/// and of one source. The latter keeps somebody who writes a peer's address as the sender of its messages from using up what
-/// that peer may have: with a cookie only those who hear what is sent there come in.
+/// IKE SAs on which nobody has proved anything from which on a first message must come with a cookie (RFC 7296 §2.6).
 const COOKIE_FROM: usize = 32;
+/// The same of one source. Somebody who writes a peer's address as the sender of its messages cannot use up what that peer may
+/// have: with a cookie only those come in who hear what is sent there.
 const COOKIE_FROM_EACH: usize = 4;
-/// IKE SAs there may be on which nobody has proved anything, in all and of one source.
+/// IKE SAs there may be on which nobody has proved anything.
 const MAX_UNPROVED: usize = 4096;
-const MAX_PER_SOURCE: usize = 16;
+/// The same of one source, which has brought cookies by then. Behind one NAT there may be many peers that come back at once, and
+/// some of them are refused each time.
+const MAX_PER_SOURCE: usize = 64;
 /// Octets of messages that may be kept for strangers who have more than 16 KiB each: fragments, what was asked for before EAP, TLS.
 /// Beside that there is what 4096 have who have less, so that all together keep 128 MiB at the most.
 const MAX_HELD: usize = 64 << 20;
-/// IKE SAs that a peer may have that need not have but one (uniqueids=no).
-const MAX_PER_PEER: usize = 64;
 /// The longest first message: it is kept until AUTH has covered it. One with every algorithm there is and ML-KEM-1024 has
 /// less than half as much.
 const MAX_FIRST: usize = 8 * 1024;
@@ -43,8 +45,6 @@ const MAX_FIRST: usize = 8 * 1024;
 const MAX_WAYWARD: u32 = 10;
 /// A cookie is accepted for this long, and for as long again.
 const COOKIE_LIFE: Duration = Duration::from_secs(60);
-/// An IKE SA of a peer that has another one goes after this, if the peer has not removed it.
-const SUPERSEDED: Duration = Duration::from_secs(5);
 /// A negotiation that nobody answered is begun anew after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -611,16 +611,16 @@ impl Endpoint {
             }
         };
         let (unproved, same) = self.sas.unproved(remote.ip());
-        if unproved >= MAX_UNPROVED || same >= MAX_PER_SOURCE {
-            self.out.counters.flooded = self.out.counters.flooded.saturating_add(1);
-            return;
-        }
         let crowded = unproved >= COOKIE_FROM || same >= COOKIE_FROM_EACH;
         if crowded && !self.has_cookie(&message, remote, now) {
             self.out.counters.cookies = self.out.counters.cookies.saturating_add(1);
             let [current, _] = &self.cookies;
             let cookie = cookie(current, &message, remote);
             return self.reply((local, remote), header, Notify::new(NotifyKind::Cookie, cookie));
+        }
+        if unproved >= MAX_UNPROVED || same >= MAX_PER_SOURCE {
+            self.out.counters.flooded = self.out.counters.flooded.saturating_add(1);
+            return;
         }
         let fitting = self.config.connections.fitting(local.ip(), remote.ip());
         let mut fitting: Vec<_> = fitting.map(|(fit, connection)| (fit, connection.clone())).collect();
@@ -852,127 +852,8 @@ impl Endpoint {
             self.sas.note(key);
         }
         self.succeed(now);
-        for (new, id, initial) in core::mem::take(&mut self.out.superseded) {
-            let same = |sa: &&IkeSa| sa.key != new && !sa.replaced();
-            let local = self.sas.get(new).and_then(|sa| sa.connection.clone());
-            // Who proves it in another way is another: somebody who knows the secret of a group can say that it is anybody, and
-            // is not the user of this name who has a password or a certificate.
-            let ours = |sa: &&IkeSa| match (&sa.connection, &local) {
-                (Some(one), Some(two)) => {
-                    one.local_id.is(&two.local_id) && one.remote_auth == two.remote_auth
-                }
-                _ => false,
-            };
-            // One on which it has spoken since it began the new one it has not forgotten: both sides began at once.
-            let began_at = self.sas.get(new).map_or(now, |sa| sa.began_at);
-            let forgotten = |sa: &IkeSa| initial && !sa.spoke_since(began_at);
-            let unique = local.as_ref().is_some_and(|connection| connection.unique);
-            let old = self.sas.of_peer(&id).filter(same).filter(ours).map(|sa| (sa.key, forgotten(sa)));
-            let mut old = old.collect::<Vec<_>>();
-            if old.iter().any(|(_, forgotten)| !forgotten) {
-                self.stands_beside(new, now);
-            }
-            // Where it may have several it has not as many as it likes: the oldest make room.
-            let began = |key: &IkeSpi| self.sas.get(*key).map_or(now, |sa| sa.began_at);
-            old.sort_by_key(|(key, _)| began(key));
-            let too_many = old.len().saturating_add(1).saturating_sub(MAX_PER_PEER);
-            for (n, (key, forgotten)) in old.into_iter().enumerate() {
-                self.with(key, now, |sa, cx| {
-                    if forgotten {
-                        // There is nobody to tell (RFC 7296 §2.4).
-                        sa.close(cx, Why::Superseded);
-                    } else if (unique || n < too_many) && !sa.is_to_go() {
-                        // It may be proving anew who it is, and makes its children first. Only one side comes here of two
-                        // that began at once: for ours to stand here the peer has granted it, and has ours still to come.
-                        sa.later.push((cx.now.after(SUPERSEDED), Task::DeleteIke(Why::Superseded)));
-                    }
-                });
-            }
-        }
+        self.supersede(now);
         self.plan(now);
-    }
-
-    /// A peer that has an IKE SA here has begun another, and may be proving anew who it is. It can receive on what was made with that one as soon as
-    /// it has our answer, which is under way: until the old pair goes, or for as long as an answer takes, packets stay on that.
-    fn stands_beside(&mut self, new: IkeSpi, now: Time) {
-        let Some(sa) = self.sas.get_mut(new) else { return };
-        sa.beside = true;
-        let until = now.after(SUCCESSION);
-        for event in &mut self.out.events {
-            if let Event::ChildUp(up) = event
-                && up.ike == new
-                && !up.standby
-                && let Some(child) = sa.children.iter_mut().find(|child| child.spi_in == up.inbound.spi)
-            {
-                (up.standby, child.idle_until) = (true, Some(until));
-            }
-        }
-        self.sas.note(new);
-    }
-
-    /// IKE SAs that are to be proved anew, and what becomes of the old ones.
-    fn succeed(&mut self, now: Time) {
-        for old in core::mem::take(&mut self.out.reauthenticate) {
-            // One that was begun before this one took another's place is for this one.
-            let of_this = |sa: &IkeSa| {
-                sa.succeeds.is_some_and(|first| first == old || self.last_heir(first, sa.key) == old)
-            };
-            let busy = self.sas.marked(Mark::Succeeds).any(|sa| !sa.is_closed() && of_this(sa));
-            let Some(sa) = self.sas.get(old).filter(|_| !busy) else { continue };
-            let first = sa.children.iter().find(|child| !child.replaced()).map(|child| &child.connection);
-            let Some(connection) = first.or(sa.connection.as_ref()).cloned() else { continue };
-            let remote = SocketAddr::new(sa.remote.ip(), connection.remote_port);
-            let ends = (SocketAddr::new(sa.local.ip(), 500), remote);
-            let _ = self.begin(connection, ends, Some(old), now);
-        }
-        for new in core::mem::take(&mut self.out.proved_anew) {
-            let Some(old) = self.sas.get(new).and_then(|sa| sa.succeeds) else { continue };
-            let old = self.last_heir(old, new);
-            if let Some(sa) = self.sas.get_mut(new) {
-                sa.succeeds = Some(old);
-                self.sas.note(new);
-            }
-            let Some(sa) = self.sas.get_mut(old) else { continue };
-            sa.heir = Some(new);
-            let children = sa.children.iter().map(|child| child.connection.clone()).collect();
-            self.sas.note(old);
-            self.with(new, now, |sa, cx| {
-                sa.succeed(children);
-                sa.next_task(cx);
-            });
-        }
-        for (old, new, has) in core::mem::take(&mut self.out.retired) {
-            let old = self.last_heir(old, new);
-            self.with(old, now, |sa, cx| {
-                let covered = |connection: &Connection| has.iter().any(|other| other.name == connection.name);
-                if sa.children.iter().all(|child| covered(&child.connection)) {
-                    sa.heir = Some(new);
-                    cx.out.events.push_back(Event::IkeRekeyed { from: old, to: new });
-                    sa.task(Task::DeleteIke(Why::Rekeyed));
-                    sa.next_task(cx);
-                } else {
-                    sa.heir = None;
-                    if sa.began && sa.mobike && sa.placed != (sa.local, sa.remote) {
-                        sa.task(Task::Move);
-                        sa.next_task(cx);
-                    }
-                }
-            });
-        }
-    }
-
-    /// The last in the row of IKE SAs that took `old`'s place by rekeying, which may have crossed with its succession by `new`.
-    fn last_heir(&self, old: IkeSpi, new: IkeSpi) -> IkeSpi {
-        let mut last = old;
-        // A row cannot be longer than there are IKE SAs.
-        for _ in 0..self.sas.len() {
-            let heir = self.sas.get(last).and_then(|sa| sa.heir).filter(|heir| *heir != new);
-            match heir.filter(|heir| self.sas.get(*heir).is_some_and(|sa| !sa.is_closed())) {
-                Some(heir) => last = heir,
-                None => break,
-            }
-        }
-        last
     }
 
     /// Connections that are to be up and have just lost what they had are begun anew, for ever or as often as they say.

@@ -191,6 +191,8 @@ pub enum Why {
     Silence(SocketAddr),
     /// What was kept for strangers had to make room for others.
     Crowded,
+    /// The peer has so many pairs of SAs of the connection, and may have no more.
+    ManyChildren(usize),
     /// The peer refused with a notification.
     Refused(&'static str, NotifyKind),
     /// The peer answered the first message, from this address of ours, with NO_PROPOSAL_CHOSEN. That may be about
@@ -317,6 +319,10 @@ impl core::fmt::Display for Why {
         match self {
             Self::Crowded => f.write_str(
                 "strangers have more kept for them than there is room for, and this negotiation was the oldest of the large ones",
+            ),
+            Self::ManyChildren(has) => write!(
+                f,
+                "the peer has {has} pairs of SAs of this connection, and may have no more: a connection of its own for some of them, or wider subnets"
             ),
             Self::Silence(remote) => {
                 write!(

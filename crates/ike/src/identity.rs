@@ -96,7 +96,7 @@ impl Id {
             5 => <[u8; 16]>::try_from(&*body.data).ok().map(|a| Self::Address(Ipv6Addr::from(a).into())),
             2 => text().map(Self::Fqdn),
             3 => text().map(Self::Mail),
-            9 => Dn::from_der(&body.data).map(Self::Name),
+            9 if body.data.len() <= LONGEST => Dn::from_der(&body.data).map(Self::Name),
             11 if body.data.len() <= LONGEST => Some(Self::Key(body.data.clone())),
             _ => None,
         }

@@ -51,7 +51,7 @@ pub struct Counters {
     pub stray: u64,
     /// First messages answered by a cookie.
     pub cookies: u64,
-    /// First messages dropped because too much is half open.
+    /// First messages dropped because nobody has proved anything on too many IKE SAs.
     pub flooded: u64,
     /// What was not said of negotiations with strangers, because too much would have been.
     pub unsaid: u64,

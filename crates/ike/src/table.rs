@@ -1,6 +1,6 @@
 //! All IKE SAs of an endpoint, and the answers to what is asked of all of them at once.
 //!
-//! Who is due, how many are half open, which belong to a peer, and which has a child must cost the same with fifty
+//! Who is due, on how many nobody has proved anything, which belong to a peer, and which has a child must cost the same with fifty
 //! thousand IKE SAs as with one, or a flood would slow down everybody. So each of these is kept beside the IKE SAs, and
 //! [`Table::note`] brings it up to date after every change of one.
 

@@ -146,7 +146,16 @@ impl Conf {
     fn from_sections(sections: read::Sections) -> Result<Self, Vec<Problem>> {
         let read::Sections { setup, defaults, conns, mut errors, mut warnings } = sections;
         let setup = Setup::from_settings(&setup, &mut errors, &mut warnings);
-        let conns = conn::resolve(&defaults, &conns, &mut errors);
+        let mut conns = conn::resolve(&defaults, &conns, &mut errors);
+        // What one says for all of them; each may say otherwise.
+        if let Some(unique) = setup.settings.iter().find(|setting| setting.key == "uniqueids") {
+            let silent = |conn: &&mut Conn| {
+                !["initial-contact", "initial_contact"].iter().any(|key| conn.get(key).is_some())
+            };
+            for conn in conns.iter_mut().filter(silent) {
+                conn.settings.push(Setting { key: "initial-contact".to_owned(), ..unique.clone() });
+            }
+        }
         if !errors.is_empty() {
             return Err(errors);
         }

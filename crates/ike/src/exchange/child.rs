@@ -20,15 +20,16 @@ use ipsec_core::kex::Group;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// For so long what the peer begins beside another IKE SA of its only receives: our answer to it is under way.
+/// A pair that a peer makes while it has another IKE SA here only receives for so long: our answer to it is under way.
 pub(crate) const SUCCESSION: Duration = Duration::from_secs(1);
 /// How long after TEMPORARY_FAILURE a request is tried again; up to as long again is added at random.
 const LATER: Duration = Duration::from_secs(3);
 
 /// Pairs of SAs that a peer may have of one connection on one IKE SA, those that wait for their deletion included; a rekeying
-/// may go beyond, for a peer that has many rekeys many at once. Each costs the data plane two SAs and eroutes, and no honest
-/// peer has a tenth of that.
+/// may go beyond, for a peer that has many rekeys many at once. Each costs the data plane two SAs and eroutes. Who needs more has
+/// another connection for them, or wider selectors.
 const MOST: usize = 256;
+/// The same while one is to take another's place.
 const MOST_WHILE_REKEYING: usize = 512;
 
 /// What both sides agreed on for a Child SA, but for its keys.
@@ -670,7 +671,8 @@ pub(super) fn answer(
     let Some(connection) = connection else { return Err(Pause::refuse(NotifyKind::TsUnacceptable)) };
     let has = sa.children.iter().filter(|child| child.connection.name == connection.name).count();
     if has >= if old.is_some() { MOST_WHILE_REKEYING } else { MOST } {
-        return Err(Pause::refuse(NotifyKind::NoAdditionalSas));
+        let refusal = Notify::new(NotifyKind::NoAdditionalSas, Vec::new());
+        return Err(Pause::Refuse(refusal, Some(Why::ManyChildren(has))));
     }
     let agreed =
         choose(sa, message, &connection, true).map_err(|(notify, why)| Pause::Refuse(notify, Some(why)))?;

@@ -81,6 +81,10 @@ impl IkeSa {
         }
         for child in self.children.iter_mut().filter(|child| child.idle_until.is_some_and(|at| at <= now)) {
             child.idle_until = None;
+            // Another has its place by now, or it is on its way out.
+            if child.replaced() {
+                continue;
+            }
             cx.out.events.push_back(Event::ChildInUse { spi_in: child.spi_in });
         }
         for child in self.children.iter_mut().filter(|child| !child.replaced() && child.rekey_at <= now) {

@@ -205,6 +205,35 @@ fn who_proves_anew_who_it_is_is_sent_to_on_the_new_pair_when_it_has_it_and_not_b
 }
 
 #[test]
+fn a_pair_that_was_to_wait_and_has_a_successor_by_then_is_not_sent_on() {
+    let mut world = World::new();
+    world.up(0);
+    world.settle();
+    world.by_hand();
+    let now = world.now;
+    assert!(world.hosts[0].endpoint.reauthenticate("net", now));
+    world.drain();
+    // IKE_SA_INIT, IKE_AUTH, and the end of the IKE SA before, each with its answer.
+    for side in [0, 1, 0, 1, 0, 1] {
+        world.deliver(side, false);
+    }
+    assert!(world.hosts[1].endpoint.rekey("net", false, now));
+    world.drain();
+    for side in [1, 0] {
+        world.deliver(side, false);
+    }
+    // The Delete of the old pair is under way.
+    let sends = |world: &World| world.hosts[1].pairs.last().map(|pair| pair.inbound.spi);
+    let newest = sends(&world);
+    assert_eq!(world.hosts[1].pairs.len(), 2);
+    world.run_for(Duration::from_millis(1100));
+    assert_eq!(sends(&world), newest);
+    world.by_itself();
+    world.settle();
+    world.agree(1);
+}
+
+#[test]
 fn an_ike_sa_that_is_to_be_proved_anew_is_so_at_the_end_of_its_life() {
     let mut world = two_children(|world| {
         for side in 0..2 {

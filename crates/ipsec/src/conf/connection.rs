@@ -19,6 +19,7 @@ use ike::proposal::Offer;
 use ipnet::IpNet;
 use ipsec_core::kex::Group;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// What this host knows about itself.
@@ -265,7 +266,9 @@ impl<'c> Plan<'c> {
                 }
             }
         }
-        if let Some(setting) = conn.setting("compress").filter(|s| flag(&s.value) == Some(true)) {
+        if self.yes(&["compress"], false)
+            && let Some(setting) = conn.setting("compress")
+        {
             self.refuse(setting, "IPComp is not negotiated: compress=no");
         }
         for setting in conn.settings.iter().filter(|setting| NO_EFFECT.contains(&setting.key.as_str())) {
@@ -467,7 +470,13 @@ impl<'c> Plan<'c> {
         ike: &mut Connection,
     ) -> Option<IpAddr> {
         let setting = us.setting("sourceip");
-        let client = us.setting("modecfgclient").filter(|setting| flag(&setting.value) == Some(true));
+        let client = us.setting("modecfgclient").filter(|setting| match flag(&setting.value) {
+            Some(on) => on,
+            None => {
+                self.refuse(setting, "value must be yes or no");
+                false
+            }
+        });
         let asked = setting.and_then(|setting| inside::request(&setting.value, theirs));
         ike.request = asked.or_else(|| client.and_then(|_| inside::request("%config", theirs)));
         match (setting, ike.request) {
@@ -621,9 +630,10 @@ impl<'c> Plan<'c> {
 
     fn version(&mut self) {
         if let Some(setting) = self.first(&["keyexchange", "ikev2"]) {
-            let value = setting.value.to_ascii_lowercase();
-            if ["ikev1", "no", "never"].contains(&value.as_str()) {
-                self.refuse(setting, "IKEv1 is not spoken: keyexchange=ikev2");
+            match setting.value.to_ascii_lowercase().as_str() {
+                "ikev1" | "no" | "never" => self.refuse(setting, "IKEv1 is not spoken: keyexchange=ikev2"),
+                "ike" | "ikev2" | "insist" | "propose" | "permit" | "yes" => {}
+                _ => self.refuse(setting, "value must be ikev2, or yes, insist, propose or permit of ikev2="),
             }
         }
     }
@@ -655,7 +665,8 @@ impl<'c> Plan<'c> {
     }
 
     fn side_port(&mut self, side: &Side<'c>) -> Option<u16> {
-        side.setting("ikeport").and_then(|setting| self.parsed(setting, "a port"))
+        let setting = side.setting("ikeport")?;
+        self.parsed(setting, "a port, 1 to 65535").map(NonZeroU16::get)
     }
 
     fn offers(&mut self, keys: &[&str], what: Use) -> Vec<Offer> {
@@ -825,7 +836,12 @@ impl<'c> Plan<'c> {
         let retransmit = match self.first(&["retransmit-interval"]) {
             // libreswan counts it in milliseconds where there is no unit.
             Some(setting) => {
-                setting.value.parse().ok().map(Duration::from_millis).or_else(|| time(&setting.value))
+                let span =
+                    setting.value.parse().ok().map(Duration::from_millis).or_else(|| time(&setting.value));
+                if span.is_none() {
+                    self.refuse(setting, "value must be a time, such as 500 (milliseconds) or 1s");
+                }
+                span
             }
             None => None,
         };

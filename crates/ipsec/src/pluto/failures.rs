@@ -52,7 +52,7 @@ impl Failures {
         self.peers.remove(&remote);
     }
 
-    /// A connection is no longer loaded, or is begun or taken down by somebody who knows why.
+    /// A connection is up, or no longer loaded.
     pub(super) fn forget(&mut self, name: &str) {
         self.own.remove(name);
     }

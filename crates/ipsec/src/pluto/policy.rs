@@ -216,7 +216,7 @@ impl Policy {
         let kept = self.connections.get(&child.connection.name);
         if !kept.is_none_or(|kept| kept.has_room_for(&flows)) {
             return Err(format!(
-                "its peers have asked for {MAX_FLOWS} different flows, one after the other: `ipsec auto --unroute' forgets them"
+                "its peers have asked for {MAX_FLOWS} different flows, one after the other: `ipsec auto --down' and then `--unroute' forget them"
             ));
         }
         let taken = if child.mode == Mode::Transport {

@@ -1,6 +1,5 @@
 //! How two of them prove who they are, and what each has of that below /etc/iked.
 
-use base64ct::{Base64, Encoding as _};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -80,8 +79,7 @@ impl Authority {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    let lines: String = der.chunks(48).map(|line| format!("{}\n", Base64::encode_string(line))).collect();
-    format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
+    ipsec::conf::files::pem(label, der).to_string()
 }
 
 pub(crate) fn write(path: &Path, text: &str) {

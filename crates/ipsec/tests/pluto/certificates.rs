@@ -3,7 +3,6 @@
 use super::charon::{self, Charon, Children, both_ways};
 use super::{Gateway, IPSEC, crosses, scene, wait};
 use crate::skipped::skipped;
-use base64ct::{Base64, LineEnding};
 use ike::x509::Certificate;
 use ipsec_core::sign::{Curve, KeyKind};
 use std::fs;
@@ -30,12 +29,7 @@ pub(super) fn root() -> Authority {
 }
 
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
-    let mut buffer = vec![0; der.len() * 2 + 100];
-    let mut encoder =
-        base64ct::Encoder::<'_, Base64>::new_wrapped(&mut buffer, 64, LineEnding::LF).expect("width");
-    encoder.encode(der).expect("room");
-    let text = encoder.finish().expect("text");
-    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+    ipsec::conf::files::pem(label, der).to_string()
 }
 
 pub(super) fn certificates(all: &[&Certificate]) -> String {

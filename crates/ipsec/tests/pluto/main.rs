@@ -179,6 +179,12 @@ impl Gateway {
             .collect()
     }
 
+    /// The IKE SAs there are, by their SPIs.
+    fn ike_sas(&self) -> Vec<String> {
+        let all = self.status()["ike_sas"].as_array().cloned().unwrap_or_default();
+        all.iter().map(|sa| sa["ike"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     fn kill(&mut self, pid: &Path) {
         let process = Process::read(pid).expect("a pid file");
         process.signal(Signal::KILL).expect("kill");

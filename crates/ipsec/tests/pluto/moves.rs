@@ -11,7 +11,7 @@ pub(super) fn readdress(namespace: &Namespace, old: &str, new: &str) {
     readdress_at(namespace, "eth0", old, new);
 }
 
-/// The same on a device of its.
+/// The same on a device of its own.
 fn readdress_at(namespace: &Namespace, device: &str, old: &str, new: &str) {
     let changed = namespace.run(|| {
         let mut netlink = Netlink::open()?;
@@ -30,7 +30,7 @@ pub(super) fn renumber(router: &Namespace, device: &str, old: &str, new: &str) {
     readdress_at(router, device, &format!("{old}/24"), &format!("{new}/24"));
 }
 
-/// Has the router's NAT forget what it has for an address of a cable of its: what comes next leaves by other ports.
+/// Has the router's NAT forget what it has for an address of one of its cables: what comes next leaves by other ports.
 pub(super) fn forget(router: &Namespace, device: &str, address: &str) {
     let changed = router.run(|| {
         let mut netlink = Netlink::open()?;

@@ -1,85 +1,19 @@
-//! A tunnel with strongSwan and what befalls it: rekeyings, proofs anew, a NAT that forgets, a flood, a crash; by the word of either side.
+//! A tunnel with strongSwan and what befalls it: proofs anew, a NAT that forgets, a flood, a crash, and what does not meet; by the word of
+//! either side.
 
-use super::charon::{self, Charon, Children, both_ways};
+use super::charon::{self, Charon, Children, begin, both_ways, rekeyed_by_both, unbroken};
 use super::flood::Flood;
 use super::moves::renumber;
-use super::{CONN, Gateway, SECRET, masquerades_at, scene, stream, wait};
+use super::{Gateway, masquerades_at, wait};
 use ipsec::host::netns::Namespace;
 use std::time::Duration;
 
 const IKE: &str = "aes256gcm16-prfsha256-x25519";
 const ESP: &str = "aes256gcm16-x25519-noesn";
 
-/// Ours in the west, charon in the east; `None` where there is no charon.
+/// With what ours and theirs have beside the usual.
 fn pair(ours: &str, theirs: &str, children: &Children) -> Option<(Gateway, Charon, Namespace)> {
-    if !charon::is_there() {
-        return None;
-    }
-    let [left, router, right] = scene()?;
-    let conn = format!("{CONN}\tauto=add\n\tike={IKE}\n\tesp={ESP}\n{ours}");
-    let mut west = Gateway::new(left, "10.1.0.1", &conn, SECRET);
-    west.start_klips();
-    west.start_pluto();
-    Some((west, Charon::start_with(right, IKE, ESP, theirs, children), router))
-}
-
-/// One of the two brings the tunnel up.
-fn begin(west: &Gateway, east: &Charon, we_begin: bool) {
-    if we_begin {
-        west.done(&["auto", "--up", "west-east"]);
-    } else {
-        east.done(&["--initiate", "--child", "net", "--timeout", "20"]);
-        wait("up", || west.state() == "up");
-    }
-    both_ways(west, east);
-}
-
-/// Numbered datagrams in both directions while `change` is made; none may be lost, but by queues in front of a charon that did not run for a while:
-/// those hold some 270.
-pub(super) fn unbroken(west: &Gateway, east: &Charon, change: impl FnOnce()) {
-    let overrun = || stream::overruns(west.inside()) + stream::overruns(east.inside());
-    let (before, mut back) = (overrun(), None);
-    let there = stream::during(west.inside(), east.inside(), || {
-        back = Some(stream::during(east.inside(), west.inside(), change));
-    });
-    let overrun = overrun().saturating_sub(before);
-    for (way, (sent, lost)) in [("to strongSwan", there), ("from it", back.expect("a stream"))] {
-        assert!(
-            sent > 20 && lost.len() as u64 <= overrun,
-            "{way}: of {sent} lost {lost:?}, {overrun} by queues; {:?}",
-            west.discards()
-        );
-    }
-}
-
-/// The IKE SAs we have, by their SPIs.
-fn ike_sas(west: &Gateway) -> Vec<String> {
-    let all = west.status()["ike_sas"].as_array().cloned().unwrap_or_default();
-    all.iter().map(|sa| sa["ike"].as_str().unwrap_or_default().to_owned()).collect()
-}
-
-/// The child and the IKE SA are rekeyed at the word of either side, and neither direction loses a datagram.
-pub(super) fn rekeyed_by_both(west: &Gateway, east: &Charon) {
-    for we_ask in [true, false] {
-        let before = west.spis();
-        unbroken(west, east, || {
-            if we_ask {
-                west.done(&["auto", "--rekey", "west-east"]);
-            } else {
-                east.done(&["--rekey", "--child", "net"]);
-            }
-            wait("new SAs", || west.spis().len() == 1 && west.spis() != before);
-        });
-        let before = ike_sas(west);
-        unbroken(west, east, || {
-            if we_ask {
-                west.done(&["auto", "--rekey", "--ike", "west-east"]);
-            } else {
-                east.done(&["--rekey", "--ike", "peer"]);
-            }
-            wait("another IKE SA", || ike_sas(west).len() == 1 && ike_sas(west) != before);
-        });
-    }
+    charon::pair((IKE, ESP), ours, theirs, children)
 }
 
 /// The first keys of a child are the IKE SA's, so that groups which do not meet are found by the first rekeying.
@@ -112,9 +46,9 @@ fn who_we_are_is_proved_anew_at_the_word_of_either_and_no_packet_is_lost() {
             return;
         };
         begin(&west, &east, we_begin);
-        let (before, first) = (ike_sas(&west), west.spis());
+        let (before, first) = (west.ike_sas(), west.spis());
         unbroken(&west, &east, || {
-            wait("another IKE SA", || ike_sas(&west).len() == 1 && ike_sas(&west) != before);
+            wait("another IKE SA", || west.ike_sas().len() == 1 && west.ike_sas() != before);
             wait("another pair", || west.spis().len() == 1 && west.spis() != first);
         });
         both_ways(&west, &east);
@@ -192,7 +126,9 @@ fn a_flood_keeps_neither_from_the_other() {
         // Before it has an effect nothing is asked of anybody.
         std::thread::sleep(Duration::from_secs(1));
         begin(&west, &east, we_begin);
-        let asked = if we_begin { "N(COOKIE)" } else { "parsed IKE_SA_INIT response 0 [ N(COOKIE) ]" };
+        // Strangers bring none, and it has nobody else to ask.
+        let asked =
+            if we_begin { "IKE_SA_INIT request 0 [ N(COOKIE)" } else { "IKE_SA_INIT response 0 [ N(COOKIE)" };
         assert!(east.log().contains(asked), "no cookie was asked for");
         assert!(east.log().contains("N(INVAL_KE)"), "no other group was asked for");
         // What is up is rekeyed in it, and loses nothing.
