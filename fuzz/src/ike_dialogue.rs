@@ -48,10 +48,12 @@ struct Exchanged {
 fn exchanged(group: Group) -> Option<&'static Exchanged> {
     static CURVE: OnceLock<Exchanged> = OnceLock::new();
     static KEM: OnceLock<Exchanged> = OnceLock::new();
-    let once = match group {
-        Group::X25519 => &CURVE,
-        Group::MlKem512 => &KEM,
-        _ => return None,
+    let once = if group == Group::X25519 {
+        &CURVE
+    } else if group == Group::MlKem512 {
+        &KEM
+    } else {
+        return None;
     };
     Some(once.get_or_init(|| {
         let (offer, share_i) = group.offer().expect("randomness");
@@ -166,10 +168,8 @@ impl Between {
             SkCipher::new(keys.cipher?.0, keys.encryption.get(role)?, mac).ok()
         };
         all.iter().rev().filter(|keys| keys.spis == (header.spi_i, header.spi_r)).find_map(|keys| {
-            match Opener::new(of(keys)?).open(octets, true) {
-                Opening::Message(opened) => Some((of(keys)?, opened)),
-                _ => None,
-            }
+            let Opening::Message(opened) = Opener::new(of(keys)?).open(octets, true) else { return None };
+            Some((of(keys)?, opened))
         })
     }
 
