@@ -75,7 +75,7 @@ impl Contender {
             Self::Forward { gcm } => forward(place, &mut running, *gcm)?,
             Self::Tulips { way, workers } => tulips::up(place, &mut running, *way, *workers)?,
             Self::WireGuard(program) => wireguard::up(place, &mut running, program)?,
-            Self::StrongSwan(program) => strongswan::up(place, &mut running, program)?,
+            Self::StrongSwan(program) => strongswan::up(place, &mut running, program, strongswan::PLAIN)?,
         }
         let [a, b] = &place.sides;
         patiently(10, || traffic::reaches(a, b))

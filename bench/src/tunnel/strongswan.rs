@@ -16,12 +16,24 @@ pub(crate) fn program() -> Option<PathBuf> {
     })
 }
 
-pub(crate) fn up(place: &Place, running: &mut Running, charon: &Path) -> io::Result<()> {
+/// What it negotiates.
+#[derive(Clone, Copy)]
+pub(crate) struct Suite<'s> {
+    /// In the words of swanctl.conf.
+    pub(crate) ike: &'s str,
+    /// Both show certificates, whose files are where swanctl looks for them; else they share a secret.
+    pub(crate) certificates: bool,
+}
+
+/// The tunnel of the other benches.
+pub(crate) const PLAIN: Suite<'_> = Suite { ike: "aes128gcm16-prfsha256-curve25519", certificates: false };
+
+pub(crate) fn up(place: &Place, running: &mut Running, charon: &Path, suite: Suite<'_>) -> io::Result<()> {
     for side in &place.sides {
         side.address("lo", 32, None)?;
         let directory = place.path().join(side.name);
         fs::create_dir_all(&directory)?;
-        write_configuration(&directory, side, other(place, side))?;
+        write_configuration(&directory, side, other(place, side), suite)?;
         // Each has a pid file in /run and will not start beside another's.
         let mut command = Command::new("unshare");
         command.args(["-m", "--propagation", "private", "sh", "-c"]);
@@ -39,12 +51,20 @@ pub(crate) fn up(place: &Place, running: &mut Running, charon: &Path) -> io::Res
 pub(crate) fn control(directory: &Path, side: &Side, words: &[&str]) -> io::Result<()> {
     let mut command = Command::new("swanctl");
     command.args(words).arg("--uri").arg(format!("unix://{}/vici", directory.display()));
-    side.call(command.env("STRONGSWAN_CONF", directory.join("strongswan.conf"))).map(|_| ())
+    command.env("STRONGSWAN_CONF", directory.join("strongswan.conf")).env("SWANCTL_DIR", directory);
+    side.call(&mut command).map(|_| ())
 }
 
-fn write_configuration(directory: &Path, side: &Side, peer: &Side) -> io::Result<()> {
+fn write_configuration(directory: &Path, side: &Side, peer: &Side, suite: Suite<'_>) -> io::Result<()> {
+    let (local, remote) = if suite.certificates {
+        let who = |side: &Side| format!("auth = pubkey\n id = {}", side.name);
+        (format!("{}\n certs = own.der", who(side)), who(peer))
+    } else {
+        let who = |side: &Side| format!("auth = psk\n id = {}", side.outer);
+        (who(side), who(peer))
+    };
     let daemon = format!(
-        "charon {{\n load = random nonce sha2 sha1 hmac kdf pem pkcs1 curve25519 gmp aesni openssl gcm \
+        "charon {{\n load = random nonce sha2 sha1 hmac kdf pem pkcs1 pkcs8 pubkey x509 constraints curve25519 gmp aesni openssl gcm \
          kernel-libipsec kernel-netlink socket-default vici\n install_virtual_ip = no\n \
          plugins {{ vici {{ socket = unix://{}/vici }} }}\n}}\n",
         directory.display()
@@ -52,11 +72,11 @@ fn write_configuration(directory: &Path, side: &Side, peer: &Side) -> io::Result
     fs::write(directory.join("strongswan.conf"), daemon)?;
     let connection = format!(
         "connections {{ t {{\n version = 2\n local_addrs = {0}\n remote_addrs = {1}\n \
-         proposals = aes128gcm16-prfsha256-curve25519\n rekey_time = 0\n local {{\n auth = psk\n id = {0}\n }}\n \
-         remote {{\n auth = psk\n id = {1}\n }}\n children {{ c {{\n local_ts = {2}/32\n remote_ts = {3}/32\n \
+         proposals = {4}\n rekey_time = 0\n local {{\n {local}\n }}\n \
+         remote {{\n {remote}\n }}\n children {{ c {{\n local_ts = {2}/32\n remote_ts = {3}/32\n \
          esp_proposals = aes128gcm16\n rekey_time = 0\n mode = tunnel\n }} }}\n}} }}\n\
          secrets {{ ike-t {{ secret = \"bench only\" }} }}\n",
-        side.outer, peer.outer, side.inner, peer.inner
+        side.outer, peer.outer, side.inner, peer.inner, suite.ike
     );
     fs::write(directory.join("swanctl.conf"), connection)
 }
