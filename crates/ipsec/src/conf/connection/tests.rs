@@ -239,6 +239,35 @@ fn what_is_said_is_meant() {
 }
 
 #[test]
+fn what_config_setup_says_of_identities_each_connection_may_say_otherwise() {
+    for (setup, own, unique) in [
+        ("", "", true),
+        ("\tuniqueids=no\n", "", false),
+        ("\tuniqueids=yes\n", "\tinitial-contact=no\n", false),
+        ("\tuniqueids=no\n", "\tinitial_contact=yes\n", true),
+    ] {
+        let conf = Conf::parse("f", &format!("config setup\n{setup}conn a\n{BASE}{own}")).unwrap();
+        let all = plan(&conf.conns[0], &WEST, &mut Vec::new()).unwrap();
+        assert_eq!(all[0].ike.unique, unique, "{setup}{own}");
+    }
+}
+
+#[test]
+fn values_that_are_none_are_not_taken_for_the_default() {
+    for (line, needs) in [
+        ("retransmit-interval=soon", "value must be a time"),
+        ("rightikeport=0", "1 to 65535"),
+        ("keyexchange=ikev3", "value must be ikev2"),
+        ("ikev2=maybe", "value must be ikev2"),
+        ("compress=much", "value must be yes or no"),
+        ("leftmodecfgclient=perhaps", "value must be yes or no"),
+    ] {
+        let why = planned(&format!("{BASE}\t{line}\n"), &WEST).unwrap_err();
+        assert!(why.contains(needs) && why.contains(line), "{line}: {why}");
+    }
+}
+
+#[test]
 fn addresses_are_asked_for_and_given() {
     let gateway = "\tleft=192.0.2.1\n\tleftsubnet=10.1.0.0/16\n\tleftid=@gw\n\tright=%any\n";
     let pool = "\trightaddresspool=10.9.0.0/24,2001:db8:9::/112\n\tmodecfgdns=\"10.1.0.53 2001:db8::53\"\n\tmodecfgdomains=corp.example.org\n";
