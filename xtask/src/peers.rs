@@ -113,7 +113,9 @@ echo "deb $mirror sid main" > "$1.new/etc/apt/sources.list.d/sid.list"
 printf '#!/bin/sh\nexit 101\n' > "$1.new/usr/sbin/policy-rc.d"
 chmod +x "$1.new/usr/sbin/policy-rc.d"
 within() { chroot "$1" /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive sh -ec "$2"; }
-within "$1.new" 'apt-get update -qq
+# A mirror may be a snapshot of some weeks ago.
+within "$1.new" 'echo "Acquire::Check-Valid-Until \"false\";" > /etc/apt/apt.conf.d/50snapshot
+  apt-get update -qq
   apt-get install -y -qq --no-install-recommends -t sid strongswan-charon strongswan-swanctl libcharon-extra-plugins \
     libcharon-extauth-plugins libstrongswan-extra-plugins libstrongswan-standard-plugins openiked
   apt-get clean'
